@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The static part of what an operator says: the one JSON file that trunklined reads when it starts. Everything here
+// needs a restart to change; what changes while packets flow is in desired_state.h.
+//
+// Units are in the names. Every value has a default except the trunk's device, so the smallest file is
+// {"version":1,"trunk":{"device":"0000:00:06.0"}}. The published contract is config/schema/engine-config.schema.json.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/desired_state.h"
+#include "config/net.h"
+#include "config/problem.h"
+
+namespace trunkline::config {
+
+enum class TrunkMode {
+  tagged,   // one branch ENI per 802.1Q VLAN, told by VLAN, MAC and address
+  untagged  // ENIs told by MAC and address alone
+};
+
+// Who answers a task's ARP and ND for the router and for peers that are not on this host.
+enum class EdgeMode {
+  relay,  // the fabric: requests go out on the ENI's VLAN (in AWS the fabric answers)
+  answer  // the engine, with router_mac (for a fabric that only routes)
+};
+
+struct EngineConfig {
+  struct Trunk {
+    std::string device;  // PCI address or vdev devargs; required
+    TrunkMode mode = TrunkMode::tagged;
+    std::uint16_t mtu = 9001;
+    std::optional<MacAddress> mac;  // of the trunk ENI, compared with the agent's trunkInterfaceMacAddress
+  } trunk;
+  struct Eal {
+    std::uint16_t main_lcore = 0;
+    std::vector<std::uint16_t> worker_lcores{1};
+    std::uint32_t memory_mb = 256;
+    std::string file_prefix = "trunkline";
+    bool hugepages = true;
+    std::vector<std::string> extra_args;
+  } eal;
+  struct Buffers {
+    std::uint32_t count = 32768;
+    std::uint16_t data_room_bytes = 2176;  // headroom of 128 included; a port that cannot chain needs mtu + 18 + 128
+    std::uint16_t rx_descriptors = 512;
+    std::uint16_t tx_descriptors = 512;
+  } buffers;
+  struct Edge {
+    EdgeMode mode = EdgeMode::relay;
+    MacAddress router_mac{{0x0a, 0, 0, 0, 0, 1}};
+  } edge;
+  struct Limits {
+    std::uint16_t endpoints = 512;
+    std::uint32_t connections = 262144;
+  } limits;
+  // Connections in states that AWS does not document; the documented ones belong to the ENI (ConnectionTracking).
+  struct Conntrack {
+    std::uint32_t tcp_handshake_timeout_s = 30;
+    std::uint32_t tcp_closing_timeout_s = 120;
+    std::uint32_t tcp_closed_timeout_s = 10;
+    std::uint32_t icmp_timeout_s = 30;
+    std::uint32_t other_timeout_s = 600;
+    bool icmp_related = false;  // accept ICMP errors that quote a live connection; AWS does not
+  } conntrack;
+  // When there is nothing to do: turns of the loop without a packet before the worker sleeps, and how long.
+  struct Idle {
+    std::uint32_t spin_turns = 20000;
+    std::uint32_t sleep_us = 50;  // 0: never sleep
+  } idle;
+  struct Control {
+    std::string socket = "/run/trunkline/control.sock";
+    std::uint32_t socket_mode = 0660;  // as an octal string in JSON: "0660"
+    std::string socket_group;          // empty: the engine's own
+    std::vector<std::uint32_t> admin_uids;
+  } control;
+  std::string state_dir = "/var/lib/trunkline";
+  // Facts that an event of the given kind does not carry. In netns and socket, {task_id}, {eni} and {attachment_id} are replaced.
+  struct TaskDefaults {
+    std::optional<PortSpec> port;
+    std::vector<std::string> group_ids;
+  } task_defaults;
+  // Subnets known from the start; the control socket can add others.
+  std::vector<Subnet> subnets;
+};
+
+// The text of the config file (comments allowed) to values, or everything that is wrong with it.
+std::expected<EngineConfig, Problems> parse_engine_config(std::string_view text);
+
+}  // namespace trunkline::config

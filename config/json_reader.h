@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Reading JSON from outside without trusting it. Two steps:
+//
+//  1. parse_json() turns text into a document, refusing what nlohmann's DOM would let through silently: duplicate keys,
+//     more than `max_depth` levels, more than `max_bytes`, invalid UTF-8, numbers that are not finite. A syntax error
+//     says line and column.
+//  2. ObjectReader takes one object apart by name. Each take_*() checks the type and the range, notes the place, and
+//     marks the key as known; finish() reports what nobody asked for. All complaints go to one list, so that a bad
+//     document is told everything at once.
+//
+//     ObjectReader reader(document, "/port", problems);
+//     spec.ifname = reader.text("ifname").value_or("eth0");
+//     spec.mtu = reader.integer("mtu", 68, 9216).value_or(9001);
+//     reader.finish();
+//
+// The functions throw nothing and are safe on any input. Control thread and tests only.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/net.h"
+#include "config/problem.h"
+
+namespace trunkline::config {
+
+using Json = nlohmann::json;
+
+struct JsonLimits {
+  std::size_t max_bytes = 1 << 20;
+  std::size_t max_depth = 32;
+  bool comments = false;  // the config file may have them, the wire may not
+};
+
+std::expected<Json, Problem> parse_json(std::string_view text, const JsonLimits& limits = {});
+
+// RFC 6901: '~' and '/' in a key are escaped.
+std::string pointer_to(std::string_view parent, std::string_view key);
+std::string pointer_to(std::string_view parent, std::size_t index);
+
+class ObjectReader {
+ public:
+  // If `value` is not an object that is a problem, and every take finds nothing.
+  ObjectReader(const Json& value, std::string pointer, Problems& problems);
+
+  bool has(std::string_view key) const;  // present and not null
+  std::optional<std::string> text(std::string_view key);
+  std::optional<bool> boolean(std::string_view key);
+  std::optional<std::int64_t> integer(std::string_view key, std::int64_t least, std::int64_t most);
+  std::optional<double> number(std::string_view key, double least, double most);
+  std::optional<MacAddress> mac(std::string_view key);
+  std::optional<IpAddress> address(std::string_view key);
+  std::optional<IpPrefix> prefix(std::string_view key);      // host bits kept
+  std::optional<IpPrefix> network(std::string_view key);     // host bits cleared
+  std::vector<std::string> texts(std::string_view key);      // a list of strings, absent is empty
+  std::vector<IpAddress> addresses(std::string_view key);
+  const Json* object(std::string_view key);                  // nullptr if absent; a problem if not an object
+  const Json* array(std::string_view key);                   // the same for an array
+  const Json* any(std::string_view key);
+  // The same as above, but their absence is a problem.
+  std::string required_text(std::string_view key);
+
+  // A key that is allowed and of no interest.
+  void ignore(std::string_view key) { known_.insert(std::string(key)); }
+  // Keys of others' documents come and go: no complaint about unknown ones.
+  void allow_unknown() { unknown_allowed_ = true; }
+  // Complains about a known key's value, in the caller's words.
+  void complain(std::string_view key, std::string name, std::string message);
+  void missing(std::string_view key, std::string_view what);
+  // Reports unknown keys, with the nearest known spelling when there is one.
+  void finish();
+
+  const std::string& pointer() const { return pointer_; }
+  std::string pointer_to(std::string_view key) const { return config::pointer_to(pointer_, key); }
+  Problems& problems() { return problems_; }
+
+ private:
+  const Json* find(std::string_view key);
+  void wrong_type(std::string_view key, std::string_view wanted, const Json& found);
+
+  const Json* object_ = nullptr;
+  std::string pointer_;
+  Problems& problems_;
+  std::set<std::string> known_;
+  bool unknown_allowed_ = false;
+};
+
+}  // namespace trunkline::config

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The dynamic state as JSON, in and out: what the journal keeps on disk, what `state.get` answers and `state.replace`
+// takes, what `task.attach` takes of one attachment. from_json(to_json(x)) == x for every valid state.
+// The published contract is config/schema/state.schema.json.
+#pragma once
+
+#include <expected>
+#include <string>
+
+#include "config/desired_state.h"
+#include "config/json_reader.h"
+
+namespace trunkline::config {
+
+Json to_json(const DesiredState& state);
+Json to_json(const Attachment& attachment);
+Json to_json(const PortSpec& port);
+Json to_json(const Subnet& subnet);
+
+std::expected<DesiredState, Problems> state_from_json(const Json& document, std::string_view pointer = "");
+
+// What one task.attach (or the `defaults` of an event) says: every member may be absent, and an absent one changes nothing.
+struct AttachmentFacts {
+  std::optional<std::string> eni_id;
+  std::optional<std::string> attachment_id;
+  std::optional<std::string> attachment_status;
+  std::optional<MacAddress> mac;
+  std::optional<std::vector<IpAddress>> addresses;
+  std::optional<std::string> subnet_id;
+  std::optional<VlanId> vlan;
+  std::optional<MacAddress> trunk_mac;
+  std::optional<std::vector<std::string>> group_ids;
+  std::optional<PortSpec> port;
+  std::optional<std::string> private_dns_name;
+  std::optional<bool> source_dest_check;
+  std::optional<ConnectionTracking> conntrack;
+  std::optional<Task> task;  // merged member by member: an empty member changes nothing
+};
+
+// Reads the members of task.attach from `reader`; the caller calls reader.finish(). `eni` is not required here.
+AttachmentFacts read_attachment_facts(ObjectReader& reader);
+PortSpec read_port_spec(const Json& value, const std::string& pointer, Problems& problems);
+// Adds the facts to an attachment (a new one if its eni_id is empty).
+void merge(Attachment& attachment, const AttachmentFacts& facts);
+
+}  // namespace trunkline::config
