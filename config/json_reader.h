@@ -4,7 +4,7 @@
 //
 //  1. parse_json() turns text into a document, refusing what nlohmann's DOM would let through silently: duplicate keys,
 //     more than `max_depth` levels, more than `max_bytes`, invalid UTF-8, numbers that are not finite. A syntax error
-//     says line and column.
+//     says line and column (`parse_error`; too deep and too long are `limit`).
 //  2. ObjectReader takes one object apart by name. Each take_*() checks the type and the range, notes the place, and
 //     marks the key as known; finish() reports what nobody asked for. All complaints go to one list, so that a bad
 //     document is told everything at once.
@@ -61,18 +61,24 @@ class ObjectReader {
   std::optional<IpPrefix> network(std::string_view key);     // host bits cleared
   std::vector<std::string> texts(std::string_view key);      // a list of strings, absent is empty
   std::vector<IpAddress> addresses(std::string_view key);
+  std::vector<IpPrefix> networks(std::string_view key);      // host bits cleared
   const Json* object(std::string_view key);                  // nullptr if absent; a problem if not an object
   const Json* array(std::string_view key);                   // the same for an array
   const Json* any(std::string_view key);
-  // The same as above, but their absence is a problem.
+  // The same as above, but absence is a problem, and so is an empty string.
   std::string required_text(std::string_view key);
 
   // A key that is allowed and of no interest.
   void ignore(std::string_view key) { known_.insert(std::string(key)); }
   // Keys of others' documents come and go: no complaint about unknown ones.
   void allow_unknown() { unknown_allowed_ = true; }
+  // AWS's tools print null for what is not there, so null counts as absent. In our own shapes it is a wrong type: "vlan":
+  // null could mean "forget the VLAN", and nothing here does that.
+  void refuse_null() { null_refused_ = true; }
   // Complains about a known key's value, in the caller's words.
   void complain(std::string_view key, std::string name, std::string message);
+  // The same for one entry of a list, with a sentence made from what it is and what is wanted.
+  void complain_at(std::string_view key, std::size_t index, const Json& found, std::string_view wanted);
   void missing(std::string_view key, std::string_view what);
   // Reports unknown keys, with the nearest known spelling when there is one.
   void finish();
@@ -90,6 +96,7 @@ class ObjectReader {
   Problems& problems_;
   std::set<std::string> known_;
   bool unknown_allowed_ = false;
+  bool null_refused_ = false;
 };
 
 }  // namespace trunkline::config

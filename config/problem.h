@@ -5,6 +5,7 @@
 // found, what is wanted and what to do. Validation collects every problem; it never stops at the first.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,5 +20,18 @@ struct Problem {
 };
 
 using Problems = std::vector<Problem>;
+
+// A hostile document can be wrong in a million places, and each costs memory and a line in the answer. Nobody reads
+// past the first few; beyond this many, one last entry says that there are more.
+inline constexpr std::size_t kMaxProblems = 200;
+
+inline void add_problem(Problems& problems, Problem problem) {
+  if (problems.size() < kMaxProblems) {
+    problems.push_back(std::move(problem));
+  } else if (problems.size() == kMaxProblems) {
+    problems.push_back({std::move(problem.name), {},
+                        "there are more problems than these " + std::to_string(kMaxProblems) + "; mend them and try again"});
+  }
+}
 
 }  // namespace trunkline::config

@@ -16,7 +16,8 @@ namespace trunkline::config {
 Json to_json(const DesiredState& state);
 Json to_json(const Attachment& attachment);
 Json to_json(const PortSpec& port);
-Json to_json(const Subnet& subnet);
+Json to_json(const Subnet& subnet);        // without its id, which is the key in the state
+Json to_json(const SecurityGroup& group);  // the same
 
 std::expected<DesiredState, Problems> state_from_json(const Json& document, std::string_view pointer = "");
 
@@ -39,8 +40,14 @@ struct AttachmentFacts {
 };
 
 // Reads the members of task.attach from `reader`; the caller calls reader.finish(). `eni` is not required here.
-AttachmentFacts read_attachment_facts(ObjectReader& reader);
-PortSpec read_port_spec(const Json& value, const std::string& pointer, Problems& problems);
+// `default_mtu` is for a port that names none: the trunk's, for a caller who knows it.
+AttachmentFacts read_attachment_facts(ObjectReader& reader, std::uint16_t default_mtu = PortSpec{}.mtu);
+PortSpec read_port_spec(const Json& value, const std::string& pointer, Problems& problems,
+                        std::uint16_t default_mtu = PortSpec{}.mtu);
+// The members cidr, ipv6_cidr, availability_zone and vpc_id; the caller knows the id and calls reader.finish().
+Subnet read_subnet(ObjectReader& reader, std::string id);
+// A list of ids of one kind ("sg", "pl"), each once. Absent is empty.
+std::vector<std::string> read_ids(ObjectReader& reader, std::string_view key, std::string_view kind);
 // Adds the facts to an attachment (a new one if its eni_id is empty).
 void merge(Attachment& attachment, const AttachmentFacts& facts);
 

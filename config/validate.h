@@ -8,6 +8,8 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "config/desired_state.h"
 #include "config/engine_config.h"
@@ -21,10 +23,33 @@ inline constexpr std::size_t kMaxRulesPerInterface = 1000;  // per direction and
 inline constexpr std::size_t kMaxPrefixListEntries = 1000;
 inline constexpr std::size_t kMaxAddressesPerInterface = 16;
 
-Problems validate(const DesiredState& state, const EngineConfig& config);
+inline constexpr std::size_t kMaxSocketPath = 107;  // sockaddr_un has 108 bytes, one of them for the terminator
+inline constexpr std::uint16_t kMinPortMtu = 576;
+inline constexpr std::uint16_t kMaxPortMtu = 9216;
+
+// When two ENIs want the same thing, the complaint goes to `subject` (the ENI that a request is about) if it is one of
+// the two, else to the one that comes later by id.
+Problems validate(const DesiredState& state, const EngineConfig& config, std::string_view subject = {});
 
 // What an attachment still waits for, as a sentence ("waits for its VLAN (agent message or --vlan) and group sg-1 (sg put)");
 // nullopt: complete. Every group it names must be known: no policy, no packets.
 std::optional<std::string> missing_facts(const Attachment& attachment, const DesiredState& state, const EngineConfig& config);
+
+// A subnet as the state has it, or else the config file; nullptr: not known.
+const Subnet* find_subnet(const std::string& id, const DesiredState& state, const EngineConfig& config);
+
+// `kind` is "sg", "eni", "subnet" or "pl". AWS has 8 or 17 hex digits behind it; any 1 to 32 letters and digits will do.
+bool is_resource_id(std::string_view kind, std::string_view text);
+
+// The parts of validate() that need nothing else, for the readers of documents that hold only such a part.
+void check_port(const PortSpec& port, const std::string& pointer, Problems& problems);
+void check_rule(const SecurityGroupRule& rule, const std::string& pointer, Problems& problems);
+void check_mac(const MacAddress& mac, const std::string& pointer, Problems& problems);
+void check_conntrack(const ConnectionTracking& conntrack, const std::string& pointer, Problems& problems);
+struct PlacedSubnet {
+  const Subnet* subnet;
+  std::string pointer;  // empty: known from elsewhere, so never the one that is complained about
+};
+void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems);
 
 }  // namespace trunkline::config

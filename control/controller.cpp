@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/controller.h"
+
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include "config/validate.h"
+
+namespace trunkline::control {
+namespace {
+
+constexpr std::size_t kMemberCapacity = 131072;
+constexpr std::uint32_t kRetryTicks = 2 * kTicksPerSecond;
+
+Timeouts timeouts_of(const config::Attachment& attachment, const config::EngineConfig& config) {
+  Timeouts timeouts;
+  timeouts.tcp_handshake = seconds(config.conntrack.tcp_handshake_timeout_s);
+  timeouts.tcp_established = seconds(attachment.conntrack.tcp_established_timeout);
+  timeouts.tcp_closing = seconds(config.conntrack.tcp_closing_timeout_s);
+  timeouts.tcp_closed = seconds(config.conntrack.tcp_closed_timeout_s);
+  timeouts.udp = seconds(attachment.conntrack.udp_timeout);
+  timeouts.udp_stream = seconds(attachment.conntrack.udp_stream_timeout);
+  timeouts.icmp = seconds(config.conntrack.icmp_timeout_s);
+  timeouts.other = seconds(config.conntrack.other_timeout_s);
+  return timeouts;
+}
+
+}  // namespace
+
+Controller::Controller(const config::EngineConfig& config, Published<View>& published, Worker& worker,
+                       OpenTaskPort open_port, std::uint16_t trunk_ethdev, Journal* journal)
+    : config_(config),
+      published_(published),
+      worker_(worker),
+      open_port_(std::move(open_port)),
+      trunk_ethdev_(trunk_ethdev),
+      journal_(journal),
+      members_(std::make_shared<Members>(kMemberCapacity)),
+      id_in_use_(config.limits.endpoints, false),
+      generations_(config.limits.endpoints, 0) {
+  for (const config::Subnet& subnet : config.subnets) desired_.subnets[subnet.id] = subnet;
+  publish();
+}
+
+Controller::~Controller() = default;
+
+std::string Controller::trouble(const std::string& eni_id) const {
+  if (const auto failure = failures_.find(eni_id); failure != failures_.end()) return failure->second;
+  const auto attachment = desired_.attachments.find(eni_id);
+  if (attachment == desired_.attachments.end()) return "unknown";
+  return config::missing_facts(attachment->second, desired_, config_).value_or("");
+}
+
+std::vector<IpAddress> Controller::local_members(const std::string& group_id) const {
+  std::vector<IpAddress> members;
+  for (const auto& [eni, attachment] : desired_.attachments) {
+    const auto& groups = attachment.group_ids;
+    if (std::find(groups.begin(), groups.end(), group_id) == groups.end()) continue;
+    members.insert(members.end(), attachment.addresses.begin(), attachment.addresses.end());
+  }
+  return members;
+}
+
+// --- the way of a change ---------------------------------------------------------------------------------------------
+
+std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edit, const ChangeOptions& options) {
+  if (options.expect_revision && *options.expect_revision != desired_.revision) {
+    return std::unexpected(config::Problems{
+        {"conflict", "/expect_revision",
+         "the state has revision " + std::to_string(desired_.revision) + ", not " +
+             std::to_string(*options.expect_revision) + "; read it again and decide anew"}});
+  }
+  ChangeResult result;
+  result.dry_run = options.dry_run;
+  config::DesiredState next = desired_;
+  if (config::Problems problems = edit(next, result.warnings); !problems.empty()) {
+    return std::unexpected(std::move(problems));
+  }
+  next.revision = desired_.revision;
+  result.revision = desired_.revision;
+  result.durable = durable();
+  if (next == desired_) return result;
+  if (config::Problems problems = config::validate(next, config_); !problems.empty()) {
+    return std::unexpected(std::move(problems));
+  }
+  result.changed = true;
+  const std::vector<Step> steps = plan(active_attachments_, next, config_);
+  for (const Step& step : steps) result.steps.push_back(step.text);
+  if (options.dry_run) return result;
+
+  // Ports that stand in nobody's way are opened first: if one cannot be, nothing has happened yet.
+  std::map<std::string, std::shared_ptr<TaskPort>> opened;
+  std::set<std::string> replaced;
+  for (const Step& step : steps) {
+    if (step.kind == StepKind::withdraw && next.attachments.contains(step.eni_id)) replaced.insert(step.eni_id);
+  }
+  auto give_up = [&](config::Problem problem) {
+    for (auto& [eni, port] : opened) port->remove_with_interface();
+    return std::unexpected(config::Problems{std::move(problem)});
+  };
+  for (const Step& step : steps) {
+    if (step.kind != StepKind::open_port || replaced.contains(step.eni_id)) continue;
+    auto port = open(next.attachments.at(step.eni_id), next);
+    if (!port) {
+      // One that had failed before, at a restart, does not stand in the way of an unrelated change.
+      if (failures_.contains(step.eni_id) && desired_.attachments.contains(step.eni_id) &&
+          desired_.attachments.at(step.eni_id) == next.attachments.at(step.eni_id)) {
+        continue;
+      }
+      return give_up(std::move(port.error()));
+    }
+    opened[step.eni_id] = std::move(*port);
+  }
+
+  // From here on it happens.
+  for (const Step& step : steps) {
+    if (step.kind == StepKind::withdraw) withdraw(step.eni_id);
+  }
+  std::erase_if(failures_, [&](const auto& failure) { return !next.attachments.contains(failure.first); });
+  if (!replaced.empty()) {
+    publish();
+    wait_for_readers();
+    for (const std::string& eni : replaced) {
+      if (config::missing_facts(next.attachments.at(eni), next, config_)) continue;
+      auto port = open(next.attachments.at(eni), next);
+      if (port) {
+        opened[eni] = std::move(*port);
+      } else {
+        failures_[eni] = port.error().message;
+        result.warnings.push_back(eni + " is out of service: " + port.error().message);
+      }
+    }
+  }
+  for (auto& [eni, port] : opened) {
+    failures_.erase(eni);
+    admit(next.attachments.at(eni), std::move(port), next);
+  }
+  next.revision = desired_.revision + 1;
+  desired_ = std::move(next);
+  update_members(desired_);
+  refresh_endpoints(desired_);
+  publish();
+  save();
+  result.revision = desired_.revision;
+  result.durable = durable();
+  if (!durable()) result.warnings.push_back("in force, but not yet on disk: " + durable_error_);
+  return result;
+}
+
+void Controller::withdraw(const std::string& eni_id) {
+  const auto entry = active_.find(eni_id);
+  if (entry == active_.end()) return;
+  leaving_.push_back(entry->second.port);
+  const EndpointId id = entry->second.endpoint->id;
+  active_.erase(entry);
+  active_attachments_.erase(eni_id);
+  // The id stays taken until no worker can write to its meters.
+  publish([this, id, port = leaving_.back()] {
+    id_in_use_[id.value] = false;
+    port->remove_with_interface();
+    std::erase(leaving_, port);
+  });
+}
+
+std::expected<std::shared_ptr<TaskPort>, config::Problem> Controller::open(const config::Attachment& attachment,
+                                                                           const config::DesiredState& state) {
+  // A port that is still leaving may hold the interface's name; adopting it would only have it removed a moment later.
+  if (!leaving_.empty() && !wait_for_readers()) {
+    return std::unexpected(config::Problem{"port_failed", "/port",
+                                           "the worker has not let go of the port that was there before; is it stuck? see trunkctl status"});
+  }
+  auto port = open_port_(attachment, state.subnets.at(attachment.subnet_id));
+  if (!port) return std::unexpected(std::move(port.error()));
+  return std::shared_ptr<TaskPort>(std::move(*port));
+}
+
+// Bounded: a worker's turn takes microseconds, and one that sleeps is not waited for.
+bool Controller::wait_for_readers() {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  while (published_.reclaim() != 0) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  return true;
+}
+
+std::optional<EndpointId> Controller::free_id() const {
+  const auto found = std::find(id_in_use_.begin(), id_in_use_.end(), false);
+  if (found == id_in_use_.end()) return std::nullopt;
+  return EndpointId{static_cast<std::uint16_t>(found - id_in_use_.begin())};
+}
+
+void Controller::admit(const config::Attachment& attachment, std::shared_ptr<TaskPort> port,
+                       const config::DesiredState& state) {
+  if (!free_id()) wait_for_readers();
+  const auto id = free_id();
+  if (!id) {
+    failures_[attachment.eni_id] = "all endpoint numbers are in use (limits.endpoints)";
+    port->remove_with_interface();
+    return;
+  }
+  id_in_use_[id->value] = true;
+  ActiveEndpoint active;
+  active.endpoint = make_endpoint(attachment, *id, ++generations_[id->value], state);
+  active.port = std::move(port);
+  active.ingress_start = MeterReading::of(worker_.state.meters[id->value].ingress);
+  active.egress_start = MeterReading::of(worker_.state.meters[id->value].egress);
+  active_[attachment.eni_id] = std::move(active);
+  active_attachments_[attachment.eni_id] = attachment;
+}
+
+std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachment& attachment, EndpointId id,
+                                                          std::uint16_t generation,
+                                                          const config::DesiredState& state) {
+  const config::Subnet& subnet = state.subnets.at(attachment.subnet_id);
+  auto endpoint = std::make_shared<Endpoint>();
+  endpoint->id = id;
+  endpoint->generation = generation;
+  endpoint->port = PortSlot{static_cast<std::uint16_t>(id.value + 1)};
+  if (config_.trunk.mode == config::TrunkMode::tagged) endpoint->vlan = attachment.vlan.value_or(VlanId{});
+  endpoint->mac = *attachment.mac;
+  for (const IpAddress& address : attachment.addresses) {
+    if (endpoint->address_count < Endpoint::kMaxAddresses) endpoint->address_list[endpoint->address_count++] = address;
+  }
+  endpoint->subnet4 = subnet.cidr;
+  endpoint->router4 = subnet.router();
+  if (subnet.ipv6_cidr) {
+    endpoint->has_ipv6_subnet = true;
+    endpoint->subnet6 = *subnet.ipv6_cidr;
+    endpoint->router6 = *subnet.router6();
+  }
+  endpoint->source_dest_check = attachment.source_dest_check;
+  endpoint->mtu = attachment.port->mtu;
+  endpoint->timeouts = timeouts_of(attachment, config_);
+  endpoint->policy = policies_.get(attachment.group_ids, state);
+  return endpoint;
+}
+
+// Every endpoint as the state now has it: new VLAN, groups, rules, subnet. One that did not change keeps its object.
+void Controller::refresh_endpoints(const config::DesiredState& state) {
+  for (auto& [eni, active] : active_) {
+    const config::Attachment& attachment = state.attachments.at(eni);
+    active.endpoint = make_endpoint(attachment, active.endpoint->id, active.endpoint->generation, state);
+    active_attachments_[eni] = attachment;
+  }
+  policies_.forget_unused();
+}
+
+void Controller::update_members(const config::DesiredState& state) {
+  std::map<IpAddress, std::vector<GroupId>> wanted;
+  auto add = [&](const IpAddress& address, const std::string& group) {
+    auto& groups = wanted[address];
+    const GroupId number = policies_.numbers().number(group);
+    if (std::find(groups.begin(), groups.end(), number) == groups.end()) groups.push_back(number);
+  };
+  for (const auto& [eni, attachment] : state.attachments) {
+    for (const IpAddress& address : attachment.addresses) {
+      for (const std::string& group : attachment.group_ids) add(address, group);
+    }
+  }
+  for (const auto& [group, addresses] : state.remote_members) {
+    for (const IpAddress& address : addresses) add(address, group);
+  }
+  for (const auto& [address, groups] : member_groups_) {
+    if (!wanted.contains(address)) members_->set(address, {});
+  }
+  for (auto& [address, groups] : wanted) {
+    std::sort(groups.begin(), groups.end());
+    const auto known = member_groups_.find(address);
+    if (known == member_groups_.end() || known->second != groups) members_->set(address, groups);
+  }
+  member_groups_ = std::move(wanted);
+}
+
+void Controller::publish(std::function<void()> cleanup) {
+  auto view = std::make_shared<View>();
+  view->generation = ++view_generation_;
+  view->endpoints.resize(config_.limits.endpoints);
+  view->ports.push_back({kTrunkSlot, trunk_ethdev_, true, {}});
+  for (const auto& [eni, active] : active_) {
+    view->endpoints[active.endpoint->id.value] = active.endpoint;
+    view->ports.push_back({active.endpoint->port, active.port->ethdev(), false, active.endpoint->id});
+  }
+  view->trunk_mtu = config_.trunk.mtu;
+  view->edge.answer = config_.edge.mode == config::EdgeMode::answer;
+  view->edge.router_mac = config_.edge.router_mac;
+  view->members = members_;
+  view->build_indexes();
+  published_.publish(std::move(view), std::move(cleanup));
+}
+
+// --- time and disk ---------------------------------------------------------------------------------------------------
+
+void Controller::save() {
+  if (journal_ == nullptr) return;
+  const auto saved = journal_->save(desired_);
+  durable_error_ = saved ? "" : saved.error();
+}
+
+std::vector<std::string> Controller::restore() {
+  std::vector<std::string> notes;
+  if (journal_ == nullptr) return notes;
+  Journal::Loaded loaded = journal_->load();
+  if (!loaded.note.empty()) notes.push_back(loaded.note);
+  quarantined_ = loaded.quarantined;
+  if (!loaded.state) return notes;
+  for (const config::Subnet& subnet : config_.subnets) loaded.state->subnets[subnet.id] = subnet;
+  if (const config::Problems problems = config::validate(*loaded.state, config_); !problems.empty()) {
+    for (const config::Problem& problem : problems) {
+      notes.push_back("the journal's state does not fit the config: " + problem.pointer + ": " + problem.message);
+    }
+    // Its groups and subnets are kept, and each attachment that fits by itself; the rest waits for the operator.
+    config::DesiredState kept = *loaded.state;
+    kept.attachments.clear();
+    for (const auto& [eni, attachment] : loaded.state->attachments) {
+      kept.attachments[eni] = attachment;
+      if (!config::validate(kept, config_).empty()) {
+        kept.attachments.erase(eni);
+        notes.push_back("left out: " + eni);
+      }
+    }
+    if (!config::validate(kept, config_).empty()) return notes;
+    loaded.state = std::move(kept);
+  }
+  desired_ = std::move(*loaded.state);
+  retry_failed();
+  for (const auto& [eni, why] : failures_) notes.push_back(eni + " is not in service: " + why);
+  return notes;
+}
+
+// Opens what the state wants and what is not there, each by itself.
+void Controller::retry_failed() {
+  bool came = false;
+  for (const Step& step : plan(active_attachments_, desired_, config_)) {
+    if (step.kind != StepKind::open_port) continue;
+    const config::Attachment& attachment = desired_.attachments.at(step.eni_id);
+    auto port = open(attachment, desired_);
+    if (!port) {
+      failures_[step.eni_id] = port.error().message;
+      continue;
+    }
+    failures_.erase(step.eni_id);
+    admit(attachment, std::move(*port), desired_);
+    came = true;
+  }
+  update_members(desired_);
+  if (came) {
+    refresh_endpoints(desired_);
+    publish();
+  }
+}
+
+void Controller::tick() {
+  const auto elapsed = std::chrono::steady_clock::now() - start_;
+  worker_.set_time(static_cast<Tick>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count() / 100));
+  published_.reclaim();
+  if (++ticks_ % kRetryTicks != 0) return;
+  if (!failures_.empty()) retry_failed();
+  if (!durable()) save();
+}
+
+}  // namespace trunkline::control

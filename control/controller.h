@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The single writer. Every change, wherever it comes from, is a function from the present desired state to the next one,
+// and takes the same way:
+//
+//     edit -> validate whole -> plan (reconcile) -> open ports -> compile policies -> publish the View -> journal
+//
+// A change that fails before "publish" has changed nothing: what it opened is closed again and its problems are the answer.
+// What leaves is closed when no worker can know of it any more (reclaim), from the timer; the only wait is for an old port
+// that stands in the way of a new one, and it is bounded.
+//
+// After a restart the journal's state is applied endpoint by endpoint: one whose namespace is gone fails alone, is
+// shown as failed and tried again; the others serve.
+//
+// Control thread only.
+#pragma once
+
+#include <chrono>
+#include <expected>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/desired_state.h"
+#include "config/engine_config.h"
+#include "config/problem.h"
+#include "control/journal.h"
+#include "control/policies.h"
+#include "control/reconcile.h"
+#include "control/task_port.h"
+#include "dataplane/state/members.h"
+#include "dataplane/state/published.h"
+#include "dataplane/worker.h"
+
+namespace trunkline::control {
+
+struct ChangeOptions {
+  bool dry_run = false;
+  std::optional<std::uint64_t> expect_revision;
+};
+
+struct ChangeResult {
+  std::uint64_t revision = 0;
+  bool changed = false;
+  bool durable = true;
+  bool dry_run = false;
+  std::vector<std::string> steps;
+  std::vector<std::string> warnings;
+};
+
+// What an edit may say: problems (refused), or warnings beside its change.
+using Edit = std::function<config::Problems(config::DesiredState& next, std::vector<std::string>& warnings)>;
+
+// An endpoint in the View, and what control knows beside it.
+struct ActiveEndpoint {
+  std::shared_ptr<const Endpoint> endpoint;
+  std::shared_ptr<TaskPort> port;
+  MeterReading ingress_start, egress_start;  // the meters' readings when it came: an id is used again
+};
+
+class Controller {
+ public:
+  Controller(const config::EngineConfig& config, Published<View>& published, Worker& worker, OpenTaskPort open_port,
+             std::uint16_t trunk_ethdev, Journal* journal);
+  ~Controller();
+
+  // Loads the journal and brings up what it can. Returns what an operator should read.
+  std::vector<std::string> restore();
+
+  std::expected<ChangeResult, config::Problems> change(const Edit& edit, const ChangeOptions& options = {});
+
+  // Every tenth of a second: moves the workers' clock, reclaims, and now and then tries again what failed.
+  void tick();
+
+  const config::DesiredState& desired() const { return desired_; }
+  const config::EngineConfig& config() const { return config_; }
+  const std::map<std::string, ActiveEndpoint>& active() const { return active_; }
+  // Why an attachment is not in service: what it waits for, or what failed. Empty: it is.
+  std::string trouble(const std::string& eni_id) const;
+  bool is_failed(const std::string& eni_id) const { return failures_.contains(eni_id); }
+  bool durable() const { return durable_error_.empty(); }
+  const std::string& durable_error() const { return durable_error_; }
+  const std::optional<std::string>& quarantined() const { return quarantined_; }
+  Worker& worker() { return worker_; }
+  std::vector<IpAddress> local_members(const std::string& group_id) const;
+
+ private:
+  struct Opened {
+    std::string eni_id;
+    std::shared_ptr<TaskPort> port;
+  };
+
+  void withdraw(const std::string& eni_id);
+  std::expected<std::shared_ptr<TaskPort>, config::Problem> open(const config::Attachment& attachment,
+                                                                 const config::DesiredState& state);
+  void admit(const config::Attachment& attachment, std::shared_ptr<TaskPort> port, const config::DesiredState& state);
+  std::shared_ptr<const Endpoint> make_endpoint(const config::Attachment& attachment, EndpointId id,
+                                                std::uint16_t generation, const config::DesiredState& state);
+  void refresh_endpoints(const config::DesiredState& state);
+  void update_members(const config::DesiredState& state);
+  void publish(std::function<void()> cleanup = {});
+  bool wait_for_readers();
+  void save();
+  void retry_failed();
+  std::optional<EndpointId> free_id() const;
+
+  const config::EngineConfig& config_;
+  Published<View>& published_;
+  Worker& worker_;
+  OpenTaskPort open_port_;
+  std::uint16_t trunk_ethdev_;
+  Journal* journal_;
+
+  config::DesiredState desired_;
+  ActiveAttachments active_attachments_;
+  std::map<std::string, ActiveEndpoint> active_;
+  std::map<std::string, std::string> failures_;  // eni -> why its port could not be opened
+  Policies policies_;
+  std::shared_ptr<Members> members_;
+  std::map<IpAddress, std::vector<GroupId>> member_groups_;  // what members_ says
+  std::vector<bool> id_in_use_;            // until reclaimed
+  std::vector<std::uint16_t> generations_;  // per EndpointId
+  std::vector<std::shared_ptr<TaskPort>> leaving_;  // withdrawn, to be closed when no worker knows them
+  std::uint64_t view_generation_ = 0;
+  std::string durable_error_;
+  std::optional<std::string> quarantined_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::uint32_t ticks_ = 0;
+};
+
+}  // namespace trunkline::control

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// trunkctl: asks a running engine, and tells it what to do. Nothing happens here that docs/control-protocol.md does not
+// have; start reading at kCommands, the table of everything that trunkctl can do.
+//
+// Data goes to stdout, everything said about it to stderr. What was typed is checked before anything is connected to,
+// and an answer is read whole before anything is printed.
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <set>
+#include <thread>
+
+#include "control/ctl_args.h"
+#include "control/ctl_client.h"
+#include "control/ctl_print.h"
+
+#ifndef TRUNKLINE_VERSION
+#define TRUNKLINE_VERSION "0.1.0"
+#endif
+
+namespace trunkline::control {
+
+std::span<const Command> commands();
+
+using Printer = std::string (*)(const Json&, const Style&);
+
+// One run of one command.
+struct Session {
+  explicit Session(Invocation invocation) : in(std::move(invocation)) {
+    const char* terminal = std::getenv("TERM");
+    style.headers = !in.has("no-headers");
+    style.colour = ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr &&
+                   (terminal == nullptr || std::strcmp(terminal, "dumb") != 0);
+  }
+
+  // A method that looks. `list` is what jsonl prints a line an element of.
+  Json look(std::string_view method, const Json& params, Printer print, const char* list = nullptr);
+  // A method that changes.
+  int change(std::string_view method, Json params);
+  void show(const Json& result, Printer print, const char* list) const;
+  void say(const std::string& lines) const;
+
+  Invocation in;
+  Style style;
+};
+
+void Session::say(const std::string& lines) const {
+  std::size_t from = 0;
+  while (from <= lines.size()) {
+    const std::size_t end = std::min(lines.find('\n', from), lines.size());
+    std::cerr << "trunkctl: " << printable(std::string_view(lines).substr(from, end - from)) << "\n";
+    from = end + 1;
+  }
+}
+
+void Session::show(const Json& result, Printer print, const char* list) const {
+  const std::string format = in.output();
+  std::string out;
+  if (format == "table") {
+    out = print(result, style);
+  } else if (format == "json") {
+    out = result.dump(2) + "\n";
+  } else if (list != nullptr) {
+    for (const Json& element : list_of(result, list)) out += element.dump() + "\n";
+  } else {
+    out = result.dump() + "\n";
+  }
+  std::cout << out << std::flush;
+  if (!std::cout) throw Failure(kUnreachable, "the answer cannot be written to standard output");
+}
+
+Json Session::look(std::string_view method, const Json& params, Printer print, const char* list) {
+  Client client(in.socket_path(), in.timeout());
+  const bool redraw = ::isatty(STDOUT_FILENO) == 1 && in.output() == "table";
+  while (true) {
+    Json result = client.call(method, params);
+    if (in.has("watch") && redraw) std::cout << "\033[H\033[2J";
+    show(result, print, list);
+    if (!in.has("watch")) return result;
+    if (!redraw && in.output() == "table") std::cout << "\n" << std::flush;
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    client.extend(in.timeout());
+  }
+}
+
+int Session::change(std::string_view method, Json params) {
+  if (in.has("dry-run")) params["dry_run"] = true;
+  if (in.has("expect-revision")) params["expect_revision"] = integer_option(in, "expect-revision");
+  encode_request(1, method, params);  // refuses what is too long before anything is connected to
+  Client client(in.socket_path(), in.timeout());
+  const Json result = client.call(method, params, true);
+  if (!in.has("quiet")) show(result, print_change, nullptr);
+  if (result.value("durable", Json(true)) == false && !in.has("dry-run")) {
+    say("warning: in force, but not in the journal yet; the engine keeps trying");
+  }
+  if (const auto found = result.find("warnings"); found != result.end() && found->is_array()) {
+    for (const Json& warning : *found)
+      say("warning: " + (warning.is_string() ? warning.get<std::string>() : warning.dump()));
+  }
+  return kDone;
+}
+
+namespace {
+
+Json object_from(const std::string& file) {
+  Json document = read_json(file);
+  if (!document.is_object()) throw UsageError(file + ": a JSON object is wanted");
+  return document;
+}
+
+int drops(Session& s) {
+  const Json params = s.in.operands.empty() ? Json::object() : Json{{"eni", s.in.operands[0]}};
+  s.look("drops", params, print_drops, "drops");
+  return kDone;
+}
+
+int task_describe(Session& s) {
+  const Json result = s.look("task.describe", {{"tasks", s.in.operands}}, print_json, "tasks");
+  const Json failures = result.value("failures", Json::array());
+  for (const Json& failure : failures) s.say("not described: " + failure.dump());
+  return failures.empty() ? kDone : kNotFound;
+}
+
+int task_attach(Session& s) {
+  Json params = attach_params(s.in);
+  if (!params.contains("eni")) throw UsageError("`task attach` wants --eni ENI (or --from with an \"eni\")");
+  return s.change("task.attach", std::move(params));
+}
+
+int task_detach(Session& s) {
+  Json params = {{"task", s.in.operands[0]}};
+  if (s.in.has("missing-ok")) params["missing_ok"] = true;
+  return s.change("task.detach", std::move(params));
+}
+
+int sg_put(Session& s) {
+  Json params = object_from(s.in.operands[0]);
+  if (s.in.has("replace-all")) params["replace_all"] = true;
+  return s.change("sg.put", std::move(params));
+}
+
+int sg_members_put(Session& s) {
+  const std::vector<std::string> members(s.in.operands.begin() + 1, s.in.operands.end());
+  return s.change("sg.members.put", {{"group", s.in.operands[0]}, {"members", members}});
+}
+
+int event_submit(Session& s) {
+  if (s.in.operands[0] == "-" && s.in.has("from") && s.in.value("from") == "-") {
+    throw UsageError("standard input can be the event or --from, not both");
+  }
+  Json params = {{"event", object_from(s.in.operands[0])}};
+  if (Json defaults = attach_params(s.in); !defaults.empty()) params["defaults"] = std::move(defaults);
+  return s.change("event.submit", std::move(params));
+}
+
+std::string print_hello(const Json& hello, const Style&) {
+  const auto text = [&](const char* key) {
+    const Json value = hello.value(key, Json());
+    return printable(value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : value.dump());
+  };
+  return text("server") + " " + text("version") + "\n";
+}
+
+int ping(Session& s) {
+  const Client client(s.in.socket_path(), s.in.timeout());
+  if (!s.in.has("quiet")) s.show(client.hello(), print_hello, nullptr);
+  return kDone;
+}
+
+int version(Session& s) {
+  const Json mine = {{"server", "trunkctl"}, {"version", TRUNKLINE_VERSION}, {"api", {{"major", Client::kApiMajor}}}};
+  s.show(mine, print_hello, nullptr);
+  return kDone;
+}
+
+int help(Session& s) {
+  std::string name;
+  for (const std::string& word : s.in.operands) name += (name.empty() ? "" : " ") + word;
+  std::string found;
+  for (const Command& command : commands()) {
+    if (command.name == name) found = help_text(command);
+  }
+  if (!name.empty() && found.empty()) {  // one noun of several commands, or none
+    for (const Command& command : commands()) {
+      if (command.name.starts_with(name + " ")) found += (found.empty() ? "" : "\n") + help_text(command);
+    }
+    if (found.empty()) throw UsageError("no such command: " + name + "; `trunkctl help` lists them");
+  }
+  std::cout << (name.empty() ? help_text(commands()) : found);
+  return kDone;
+}
+
+// The parameters of these are what was typed, as it is.
+template <const char* Method>
+int put_file(Session& s) {
+  return s.change(Method, object_from(s.in.operands[0]));
+}
+constexpr char kPrefixListPut[] = "prefix_list.put", kSubnetPut[] = "subnet.put", kStateReplace[] = "state.replace";
+
+using S = Session&;
+const Command kCommands[] = {
+    // name, operands, options, help, run
+    {"status", "", 0, "how the engine is",
+     [](S s) {
+       s.look("status", Json::object(), print_status);
+       return 0;
+     }},
+    {"stats", "", kWatch, "what went through each port, and whether it adds up",
+     [](S s) {
+       s.look("stats", Json::object(), print_stats, "ports");
+       return 0;
+     }},
+    {"drops", "[ENI]", kWatch, "what was dropped, and what each reason means", drops},
+    {"task list", "", 0, "the tasks' network interfaces",
+     [](S s) {
+       s.look("task.list", Json::object(), print_task_list, "tasks");
+       return 0;
+     }},
+    {"task show", "T", 0, "all that is known of one",
+     [](S s) {
+       s.look("task.show", {{"task", s.in.operands[0]}}, print_task_show);
+       return 0;
+     }},
+    {"task describe", "[T…]", 0, "as `aws ecs describe-tasks` has them (JSON)", task_describe},
+    {"task attach", "", kChange | kAttach, "attach an ENI, or add to what is known of it", task_attach},
+    {"task detach", "T", kChange | kMissingOk, "take one away", task_detach},
+    {"sg list", "", 0, "the security groups",
+     [](S s) {
+       s.look("sg.list", Json::object(), print_sg_list, "groups");
+       return 0;
+     }},
+    {"sg show", "[ID…]", 0, "their rules (with -o json as `sg put` takes them)",
+     [](S s) {
+       s.look("sg.show", {{"groups", s.in.operands}}, print_sg_show, "SecurityGroups");
+       return 0;
+     }},
+    {"sg put", "FILE|-", kChange | kReplaceAll, "groups as describe-security-groups prints them", sg_put},
+    {"sg delete", "ID", kChange, "remove a group",
+     [](S s) {
+       return s.change("sg.delete", {{"group", s.in.operands[0]}});
+     }},
+    {"sg members", "ID", 0, "the addresses in a group, here and elsewhere",
+     [](S s) {
+       s.look("sg.members", {{"group", s.in.operands[0]}}, print_sg_members);
+       return 0;
+     }},
+    {"sg members-put", "ID [ADDR…]", kChange, "the addresses elsewhere, the whole set (none: it is empty)",
+     sg_members_put},
+    {"prefix-list put", "FILE|-", kChange, "one list: its PrefixListId and Entries", put_file<kPrefixListPut>},
+    {"subnet list", "", 0, "the subnets",
+     [](S s) {
+       s.look("subnet.list", Json::object(), print_subnet_list, "Subnets");
+       return 0;
+     }},
+    {"subnet put", "FILE|-", kChange, "subnets as describe-subnets prints them", put_file<kSubnetPut>},
+    {"event submit", "FILE|-", kChange | kAttach, "what ECS or EC2 said; options fill in the rest", event_submit},
+    {"state get", "", 0, "the whole dynamic state (JSON)",
+     [](S s) {
+       s.look("state.get", Json::object(), print_json);
+       return 0;
+     }},
+    {"state replace", "FILE|-", kChange, "put that back, whole", put_file<kStateReplace>},
+    {"ping", "", 0, "is the engine there, and which version", ping},
+    {"help", "[COMMAND…]", 0, "this, or one command's options", help},
+    {"version", "", 0, "of trunkctl itself", version},
+};
+
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+
+// ---- completion --------------------------------------------------------------------------------------------------
+
+namespace {
+
+// What the engine has of a kind (an operand's or an option's name), if it answers at once.
+std::set<std::string> live(std::string_view kind, const std::string& socket_path) {
+  std::set<std::string> out;
+  const auto add = [&out](const Json& list, const char* key) {
+    for (const Json& element : list) out.insert(printable(element.value(key, std::string())));
+  };
+  try {
+    if (kind == "T" || kind == "ENI") {
+      const Json tasks = Client(socket_path, std::chrono::milliseconds(300)).call("task.list", Json::object());
+      add(list_of(tasks, "tasks"), "eni");
+      if (kind == "T") add(list_of(tasks, "tasks"), "task");
+    } else if (kind == "ID") {
+      add(list_of(Client(socket_path, std::chrono::milliseconds(300)).call("sg.list", Json::object()), "groups"), "id");
+    } else if (kind == "SUBNET") {
+      add(list_of(Client(socket_path, std::chrono::milliseconds(300)).call("subnet.list", Json::object()), "Subnets"),
+          "SubnetId");
+    }
+  } catch (const std::exception&) {
+    out.clear();  // completion is silent
+  }
+  out.erase("");
+  return out;
+}
+
+const Option* find_option(std::string_view word) {
+  for (const Option& option : all_options()) {
+    const bool by_letter = option.letter != 0 && word.size() == 2 && word[0] == '-' && word[1] == option.letter;
+    if (by_letter || (word.starts_with("--") && word.substr(2) == option.name)) return &option;
+  }
+  return nullptr;
+}
+
+// `__complete WORDS…`: the words of the line so far, the last of them the one to complete (perhaps empty).
+int complete(std::vector<std::string> words) {
+  std::string prefix;
+  if (!words.empty()) {
+    prefix = words.back();
+    words.pop_back();
+  }
+  if (prefix == "=") prefix.clear();  // bash takes "--output=js" apart into three words
+  Invocation in;
+  std::vector<std::string> plain;
+  const Option* open = nullptr;  // waits for its value
+  for (const std::string& word : words) {
+    if (word == "=") continue;
+    if (open != nullptr) {
+      if (open->name == "socket" && plain.empty()) in.options["socket"] = {word};
+      open = nullptr;
+    } else if (word.starts_with('-') && word != "-") {
+      open = find_option(word);
+      if (open != nullptr && open->value.empty()) open = nullptr;
+    } else {
+      plain.push_back(word);
+    }
+  }
+  if (plain.size() > 1 && plain[0] == "help") plain.erase(plain.begin());
+
+  std::string line;  // the command's words so far, each followed by a space
+  for (const std::string& word : plain) line += word + " ";
+  const Command* command = nullptr;
+  std::set<std::string> out;
+  for (const Command& candidate : commands()) {
+    const std::string name = std::string(candidate.name) + " ";
+    if (line.starts_with(name)) command = &candidate;
+    if (open == nullptr && name.starts_with(line) && name != line) {
+      out.insert(name.substr(line.size(), name.find(' ', line.size()) - line.size()));
+    }
+  }
+  if (open != nullptr) {
+    if (open->name == "output")
+      out = {"table", "json", "jsonl"};
+    else if (open->name == "port")
+      out = {"tap", "virtio-user", "vhost-user", "vdev"};
+    else if (open->name != "attachment-id")
+      out = live(open->value, in.socket_path());
+  } else if (prefix.starts_with('-') || (command != nullptr && command->operands.empty())) {
+    const unsigned sets = kGlobal | (command != nullptr ? command->options : 0);
+    for (const Option& option : all_options()) {
+      if ((option.set & sets) != 0) out.insert("--" + std::string(option.name));
+    }
+  } else if (command != nullptr && command->name == "help") {
+    for (const Command& each : commands()) out.insert(std::string(each.name.substr(0, each.name.find(' '))));
+  } else if (command != nullptr) {
+    const auto operands = operands_of(*command);
+    const auto given = plain.size() - (command->name.find(' ') == std::string_view::npos ? 1 : 2);
+    if (given < operands.size() || operands.back().many) {
+      out = live(operands[std::min(given, operands.size() - 1)].name, in.socket_path());
+    }
+  }
+  for (const std::string& word : out) {
+    if (word.starts_with(prefix)) std::cout << word << "\n";
+  }
+  return kDone;
+}
+
+int run(const std::vector<std::string>& words) {
+  if (!words.empty() && words[0] == "__complete") return complete({words.begin() + 1, words.end()});
+  Session session{Invocation{}};
+  try {
+    Invocation in = parse_words(words, commands());
+    if (in.has("version"))
+      in.command = &*std::find_if(std::begin(kCommands), std::end(kCommands),
+                                  [](const Command& c) { return c.name == "version"; });
+    session = Session(std::move(in));
+    const Command* command = session.in.command;
+    if (session.in.has("help")) {
+      std::cout << (command != nullptr ? help_text(*command) : help_text(commands()));
+      return kDone;
+    }
+    if (command == nullptr) throw UsageError("no command given; `trunkctl help` lists them");
+    return command->run(session);
+  } catch (const UsageError& error) {
+    session.say(error.what());
+    return kUsage;
+  } catch (const Failure& failure) {
+    session.say(failure.what());
+    return failure.exit_code();
+  } catch (const AnswerError& error) {
+    session.say("engine at " + session.in.socket_path() + ": its answer is not as the control protocol has it (" +
+                error.what() + ")");
+    return kUnreachable;
+  } catch (const Json::exception& error) {
+    session.say("engine at " + session.in.socket_path() + ": its answer is not as the control protocol has it (" +
+                error.what() + ")");
+    return kUnreachable;
+  }
+}
+
+}  // namespace
+
+}  // namespace trunkline::control
+
+int main(int argc, char** argv) { return trunkline::control::run({argv + 1, argv + argc}); }

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What was typed at trunkctl: the words of a command, its operands, its options. The commands are a table that ctl.cpp
+// owns; parsing, the help text and completion all read that table and the table of options here, and nothing else.
+//
+// The words after a command's name are written the way help shows them, and that is their grammar too: "T" one, "[T]"
+// at most one, "T…" one or more, "[T…]" any number. The letter says what completes it: T a task, ENI, ID a group,
+// FILE|-.
+//
+// --socket means the engine's socket, except after `task attach` and `event submit`, where it is the vhost-user port's
+// (and is refused unless the port is one, so that it never ends up meaning the wrong one).
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "control/ctl_client.h"
+
+namespace trunkline::control {
+
+// Which commands an option belongs to.
+enum OptionSet : unsigned {
+  kGlobal = 1,
+  kChange = 2,  // of every command that changes something
+  kWatch = 4,
+  kMissingOk = 8,
+  kReplaceAll = 16,
+  kAttach = 32  // the members of task.attach
+};
+
+struct Option {
+  std::string_view name;
+  char letter;             // 0: none
+  std::string_view value;  // how help names its value; empty: a flag
+  std::string_view help;
+  unsigned set;
+};
+
+std::span<const Option> all_options();
+
+struct Session;
+
+struct Command {
+  std::string_view name;      // "task list"
+  std::string_view operands;  // "[T…]"
+  unsigned options;           // OptionSets beside kGlobal
+  std::string_view help;
+  int (*run)(Session&);
+};
+
+struct Operand {
+  std::string_view name;
+  bool optional;
+  bool many;
+};
+std::vector<Operand> operands_of(const Command& command);
+
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// A parsed command line. Options that the command does not have are already refused.
+struct Invocation {
+  const Command* command = nullptr;  // null: nothing but options (--help, --version, or nothing at all)
+  std::vector<std::string> operands;
+  std::map<std::string, std::vector<std::string>, std::less<>> options;  // the port's socket is "port-socket"
+
+  bool has(std::string_view option) const { return options.contains(option); }
+  const std::string& value(std::string_view option) const { return options.find(option)->second.back(); }
+
+  std::string socket_path() const;
+  std::string output() const;  // "table", "json" or "jsonl"
+  std::chrono::milliseconds timeout() const;
+};
+
+Invocation parse_words(const std::vector<std::string>& words, std::span<const Command> commands);
+
+// A whole number in an option.
+long long integer_option(const Invocation& in, std::string_view option);
+
+// FILE or "-" (standard input) as JSON. Only that it is JSON is checked, and that no object has a member twice, which
+// would be lost on the way to the engine that refuses it.
+Json read_json(const std::string& file);
+
+// The parameters of task.attach that --from and the options of kAttach say; options win.
+Json attach_params(const Invocation& in);
+
+std::string help_text(std::span<const Command> commands);
+std::string help_text(const Command& command);
+
+}  // namespace trunkline::control

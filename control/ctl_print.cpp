@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/ctl_print.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdio>
+
+namespace trunkline::control {
+
+namespace {
+
+constexpr std::string_view kEmpty = "-";
+
+std::string_view escape(Colour colour) {
+  switch (colour) {
+    case Colour::green: return "\033[32m";
+    case Colour::yellow: return "\033[33m";
+    case Colour::red: return "\033[31m";
+    case Colour::bold: return "\033[1m";
+    case Colour::none: break;
+  }
+  return "";
+}
+
+std::string painted(const std::string& text, Colour colour, const Style& style) {
+  if (!style.colour || colour == Colour::none) return text;
+  return std::string(escape(colour)) + text + "\033[0m";
+}
+
+// Characters, not bytes: what is not the continuation of a UTF-8 sequence.
+std::size_t width(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+const Json& member(const Json& object, std::string_view key) {
+  static const Json nothing;
+  if (!object.is_object()) return nothing;
+  const auto found = object.find(std::string(key));
+  return found == object.end() ? nothing : *found;
+}
+
+// Any value in one cell: lists joined by commas, objects as key=value.
+std::string text(const Json& value) {
+  std::string out;
+  if (value.is_string()) {
+    out = printable(value.get_ref<const std::string&>());
+  } else if (value.is_array()) {
+    for (const Json& element : value) out += (out.empty() ? "" : ",") + text(element);
+  } else if (value.is_object()) {
+    for (const auto& [key, element] : value.items())
+      out += (out.empty() ? "" : " ") + printable(key) + "=" + text(element);
+  } else if (value.is_boolean()) {
+    out = value.get<bool>() ? "yes" : "no";
+  } else if (!value.is_null()) {
+    out = value.dump();
+  }
+  return out.empty() ? std::string(kEmpty) : out;
+}
+
+std::string text(const Json& object, std::string_view key) { return text(member(object, key)); }
+
+// Counters are what a page is about: one that is no number is an answer gone wrong, not a dash.
+std::uint64_t number(const Json& object, std::string_view key) {
+  const Json& value = member(object, key);
+  if (!value.is_number_unsigned()) throw AnswerError("\"" + std::string(key) + "\" is not a count");
+  return value.get<std::uint64_t>();
+}
+
+Colour state_colour(const std::string& state) {
+  if (state == "active" || state == "up") return Colour::green;
+  if (state == "waiting") return Colour::yellow;
+  if (state == "failed" || state == "down") return Colour::red;
+  return Colour::none;
+}
+
+Cell state_cell(const std::string& state) { return {state, state_colour(state)}; }
+
+std::uint64_t drops_of(const Json& meter) {
+  std::uint64_t sum = 0;
+  if (const Json& drops = member(meter, "drops"); drops.is_object()) {
+    for (const auto& [reason, count] : drops.items()) sum += number(drops, reason);
+  }
+  return sum;
+}
+
+// Two columns without headers: what, and how it is.
+class Page {
+ public:
+  void line(const std::string& key, Cell value) { table_.row({key, std::move(value)}); }
+  std::string text(const Style& style) const { return table_.text({.headers = false, .colour = style.colour}); }
+
+ private:
+  Table table_{{"", ""}};
+};
+
+std::string duration(std::uint64_t s) {
+  char out[64];
+  if (s >= 86400) {
+    std::snprintf(out, sizeof out, "%llu d %llu h", s / 86400ULL, s % 86400ULL / 3600ULL);
+  } else if (s >= 3600) {
+    std::snprintf(out, sizeof out, "%llu h %llu min", s / 3600ULL, s % 3600ULL / 60ULL);
+  } else if (s >= 60) {
+    std::snprintf(out, sizeof out, "%llu min %llu s", s / 60ULL, s % 60ULL);
+  } else {
+    std::snprintf(out, sizeof out, "%llu s", s * 1ULL);
+  }
+  return out;
+}
+
+std::string percent(const Json& ratio) {
+  char out[32];
+  std::snprintf(out, sizeof out, "%.0f%%", ratio.is_number() ? ratio.get<double>() * 100.0 : 0.0);
+  return ratio.is_number() ? out : std::string(kEmpty);
+}
+
+void meter_lines(Page& page, const std::string& name, const Json& meter) {
+  page.line(name, text(meter, "rx_packets") + " packets (" + text(meter, "rx_bytes") + " bytes) received, " +
+                      text(meter, "tx_packets") + " (" + text(meter, "tx_bytes") + " bytes) sent on, " +
+                      std::to_string(drops_of(meter)) + " dropped");
+  if (const Json& drops = member(meter, "drops"); drops.is_object()) {
+    for (const auto& [reason, count] : drops.items()) {
+      if (count != 0) page.line("", "  " + text(count) + " " + printable(reason));
+    }
+  }
+}
+
+// Protocol and ports of an EC2 permission as people say them: "tcp 80", "tcp 1000-2000", "icmp type 8", "all".
+std::string permission(const Json& rule) {
+  const std::string protocol = text(rule, "IpProtocol");
+  if (protocol == "-1") return "all";
+  const Json& from = member(rule, "FromPort");
+  const Json& to = member(rule, "ToPort");
+  if (from.is_null() || (from == -1 && to == -1)) return protocol;
+  if (protocol.starts_with("icmp")) return protocol + " type " + text(from) + (to == -1 ? "" : " code " + text(to));
+  return protocol + " " + text(from) + (from == to ? "" : "-" + text(to));
+}
+
+void permission_rows(Table& table, const Json& group, const char* rules, const char* direction) {
+  static constexpr std::array<std::array<const char*, 2>, 4> kSources = {{{"IpRanges", "CidrIp"},
+                                                                          {"Ipv6Ranges", "CidrIpv6"},
+                                                                          {"PrefixListIds", "PrefixListId"},
+                                                                          {"UserIdGroupPairs", "GroupId"}}};
+  const Json& permissions = member(group, rules);
+  if (!permissions.is_array()) return;
+  for (const Json& rule : permissions) {
+    for (const auto& [list, id] : kSources) {
+      const Json& sources = member(rule, list);
+      if (!sources.is_array()) continue;
+      for (const Json& source : sources) {
+        table.row({text(group, "GroupId"), text(group, "GroupName"), std::string(direction), permission(rule),
+                   text(source, id), text(source, "Description")});
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::string printable(std::string_view from) {
+  std::string out;
+  out.reserve(from.size());
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    const auto c = static_cast<unsigned char>(from[i]);
+    const bool c1 = c == 0xC2 && i + 1 < from.size() && static_cast<unsigned char>(from[i + 1]) < 0xA0;
+    if (c1) ++i;
+    out += c < 0x20 || c == 0x7F || c1 ? '?' : from[i];
+  }
+  return out;
+}
+
+const Json& list_of(const Json& result, const char* name) {
+  const Json& list = member(result, name);
+  if (!list.is_array()) throw AnswerError("\"" + std::string(name) + "\" is not a list");
+  for (const Json& element : list) {
+    if (!element.is_object()) throw AnswerError("an element of \"" + std::string(name) + "\" is not an object");
+  }
+  return list;
+}
+
+std::string Table::text(const Style& style) const {
+  const auto name = [&](std::size_t column) {
+    return headers_[column].starts_with('>') ? headers_[column].substr(1) : headers_[column];
+  };
+  std::vector<std::size_t> widths(headers_.size());
+  for (std::size_t c = 0; c < headers_.size(); ++c) {
+    if (style.headers) widths[c] = width(name(c));
+    for (const auto& cells : rows_) widths[c] = std::max(widths[c], width(cells[c].text));
+  }
+  std::string out;
+  const auto line = [&](const auto& cell_of) {
+    for (std::size_t c = 0; c < headers_.size(); ++c) {
+      const Cell cell = cell_of(c);
+      const std::string pad(widths[c] - width(cell.text), ' ');
+      const bool right = headers_[c].starts_with('>');
+      const bool last = c + 1 == headers_.size();
+      out += (right ? pad : "") + painted(cell.text, cell.colour, style) + (right || last ? "" : pad) +
+             (last ? "\n" : "  ");
+    }
+  };
+  if (style.headers) line([&](std::size_t c) { return Cell(std::string(name(c)), Colour::bold); });
+  for (const auto& cells : rows_) line([&](std::size_t c) { return cells[c]; });
+  return out;
+}
+
+std::string print_task_list(const Json& result, const Style& style) {
+  Table table({"ENI", "TASK", "STATE", ">VLAN", "MAC", "ADDRESSES", "SUBNET", "GROUPS", "PORT", ">WORKER", "REASON"});
+  for (const Json& task : list_of(result, "tasks")) {
+    table.row({text(task, "eni"), text(task, "task"), state_cell(text(task, "state")), text(task, "vlan"),
+               text(task, "mac"), text(task, "addresses"), text(task, "subnet"), text(task, "groups"),
+               text(task, "port"), text(task, "worker"), text(task, "reason")});
+  }
+  return table.text(style);
+}
+
+std::string print_task_show(const Json& result, const Style& style) {
+  static constexpr std::array kFirst = {"eni",  "task",   "task_arn",          "attachment", "state",      "reason",
+                                        "vlan", "mac",    "addresses",         "subnet",     "groups",     "port",
+                                        "mtu",  "worker", "source_dest_check", "conntrack",  "connections"};
+  Page page;
+  for (const char* key : kFirst) {
+    const std::string value = text(result, key);
+    page.line(key, std::string_view(key) == "state" ? state_cell(value) : Cell(value));
+  }
+  for (const auto& [key, value] : result.items()) {
+    if (key != "counters" && std::find(kFirst.begin(), kFirst.end(), key) == kFirst.end()) {
+      page.line(printable(key), text(value));
+    }
+  }
+  const Json& counters = member(result, "counters");
+  if (counters.is_object()) {
+    meter_lines(page, "from the task", member(counters, "in"));
+    meter_lines(page, "to the task", member(counters, "out"));
+  }
+  return page.text(style);
+}
+
+std::string print_sg_list(const Json& result, const Style& style) {
+  Table table({"GROUP", ">INGRESS_RULES", ">EGRESS_RULES", ">MEMBERS", "USED_BY", "NAME"});
+  for (const Json& group : list_of(result, "groups")) {
+    table.row({text(group, "id"), text(group, "ingress_rules"), text(group, "egress_rules"), text(group, "members"),
+               text(group, "used_by"), text(group, "name")});
+  }
+  return table.text(style);
+}
+
+std::string print_sg_show(const Json& result, const Style& style) {
+  Table table({"GROUP", "NAME", "DIRECTION", "TRAFFIC", "PEER", "DESCRIPTION"});
+  for (const Json& group : list_of(result, "SecurityGroups")) {
+    permission_rows(table, group, "IpPermissions", "ingress");
+    permission_rows(table, group, "IpPermissionsEgress", "egress");
+  }
+  return table.text(style);
+}
+
+std::string print_sg_members(const Json& result, const Style& style) {
+  Table table({"GROUP", "WHERE", "ADDRESS"});
+  for (const char* where : {"local", "remote"}) {
+    const Json& addresses = member(result, where);
+    if (!addresses.is_array()) throw AnswerError("\"" + std::string(where) + "\" is not a list");
+    for (const Json& address : addresses) table.row({text(result, "group"), std::string(where), text(address)});
+  }
+  return table.text(style);
+}
+
+std::string print_subnet_list(const Json& result, const Style& style) {
+  Table table({"SUBNET", "CIDR", "IPV6_CIDR", "VPC", "ZONE"});
+  for (const Json& subnet : list_of(result, "Subnets")) {
+    std::string v6;
+    if (const Json& set = member(subnet, "Ipv6CidrBlockAssociationSet"); set.is_array()) {
+      for (const Json& block : set) v6 += (v6.empty() ? "" : ",") + text(block, "Ipv6CidrBlock");
+    }
+    table.row({text(subnet, "SubnetId"), text(subnet, "CidrBlock"), v6.empty() ? std::string(kEmpty) : v6,
+               text(subnet, "VpcId"), text(subnet, "AvailabilityZone")});
+  }
+  return table.text(style);
+}
+
+std::string print_stats(const Json& result, const Style& style) {
+  Table table({"PORT", "ENI", "WAY", ">RX_PACKETS", ">RX_BYTES", ">TX_PACKETS", ">TX_BYTES", ">DROPS"});
+  std::string open;  // meters that do not close
+  for (const Json& port : list_of(result, "ports")) {
+    for (const char* way : {"in", "out"}) {
+      const Json& meter = member(port, way);
+      const std::uint64_t rx = number(meter, "rx_packets"), tx = number(meter, "tx_packets"), drops = drops_of(meter);
+      if (rx != tx + drops) open += (open.empty() ? "" : ", ") + text(port, "name") + " " + way;
+      table.row({text(port, "name"), text(port, "eni"), std::string(way), std::to_string(rx), text(meter, "rx_bytes"),
+                 std::to_string(tx), text(meter, "tx_bytes"),
+                 Cell(std::to_string(drops), drops ? Colour::yellow : Colour::none)});
+    }
+  }
+  const Json& unaccounted = member(result, "unaccounted");
+  std::string out = table.text(style);
+  if (!style.headers) return out;  // rows only: for a program
+  if (unaccounted == 0 && open.empty())
+    return out + "\n" + painted("every packet is accounted for", Colour::green, style) + "\n";
+  return out + "\n" +
+         painted("NOT accounted for: " + text(unaccounted) + " packets" +
+                     (open.empty() ? "" : "; received is not sent plus dropped at " + open),
+                 Colour::red, style) +
+         "\n";
+}
+
+std::string print_drops(const Json& result, const Style& style) {
+  Table table({"REASON", ">PACKETS", "DIRECTION", "PORT", "ENI", "WHAT IT MEANS"});
+  for (const Json& drop : list_of(result, "drops")) {
+    table.row({text(drop, "reason"), std::to_string(number(drop, "packets")), text(drop, "direction"),
+               text(drop, "port"), text(drop, "eni"), text(drop, "sentence")});
+  }
+  return table.text(style);
+}
+
+std::string print_status(const Json& result, const Style& style) {
+  const Json& healthy = member(result, "healthy");
+  if (!healthy.is_boolean()) throw AnswerError("\"healthy\" is neither true nor false");
+  std::string out = painted(healthy.get<bool>() ? "healthy" : "NOT HEALTHY",
+                            healthy.get<bool>() ? Colour::green : Colour::red, style) +
+                    ": trunklined " + text(result, "version") + ", up " + duration(number(result, "uptime_s")) +
+                    ", revision " + text(result, "revision") + ", pid " + text(result, "pid") + "\n";
+  Page page;
+  const Json& trunk = member(result, "trunk");
+  page.line("trunk", text(trunk, "device") + ", " + text(trunk, "mode") + ", link " +
+                         painted(text(trunk, "link"), state_colour(text(trunk, "link")), style) + ", MTU " +
+                         text(trunk, "mtu") + ", MAC " + text(trunk, "mac"));
+  for (const Json& worker : list_of(result, "workers")) {
+    page.line("worker " + text(worker, "worker"), "lcore " + text(worker, "lcore") + ", " + text(worker, "endpoints") +
+                                                      " endpoints, " + text(worker, "connections") +
+                                                      " connections, busy " + percent(member(worker, "busy_ratio")));
+  }
+  const Json& endpoints = member(result, "endpoints");
+  const auto count = [&](const char* state) {
+    const std::string n = text(endpoints, state);
+    return painted(n + " " + state, n == "0" ? Colour::none : state_colour(state), style);
+  };
+  page.line("endpoints", count("active") + ", " + count("waiting") + ", " + count("failed") + ", at most " +
+                             text(endpoints, "limit"));
+  const Json& connections = member(result, "connections");
+  page.line("connections", text(connections, "used") + " of " + text(connections, "limit"));
+  const Json& memory = member(result, "memory");
+  page.line("memory", text(memory, "hugepages_mb") + " MB of huge pages, " + text(memory, "mbufs_used") + " of " +
+                          text(memory, "mbufs") + " mbufs in use");
+  const Json& state = member(result, "state");
+  const bool durable = member(state, "durable") == true;
+  page.line("state", Cell(std::string(durable ? "durable" : "NOT DURABLE") + ", journal " + text(state, "journal"),
+                          durable ? Colour::none : Colour::red));
+  if (const Json& set_aside = member(state, "quarantined"); !set_aside.is_null()) {
+    page.line("", Cell("a damaged journal was set aside: " + text(set_aside), Colour::yellow));
+  }
+  for (const Json& capability : list_of(result, "capabilities")) {
+    const bool available = member(capability, "available") == true;
+    const std::string why = text(capability, "why");
+    page.line(text(capability, "port"),
+              text(capability, "what") + ": " + (available ? "yes" : "no") + (why == kEmpty ? "" : ", " + why));
+  }
+  return out + page.text(style);
+}
+
+std::string print_change(const Json& result, const Style& style) {
+  const Json& steps = member(result, "steps");
+  if (!steps.is_array()) throw AnswerError("\"steps\" is not a list");
+  const bool dry_run = member(result, "dry_run") == true;
+  const bool changed = member(result, "changed") != false;
+  std::string out;
+  for (const Json& step : steps) out += (dry_run ? "would: " : "") + text(step) + "\n";
+  if (dry_run && !changed) out += "would: change nothing\n";
+  out += "revision " + std::to_string(number(result, "revision"));
+  out += dry_run ? " (dry run: nothing was done)" : changed ? "" : " (it was already so)";
+  return painted(out, Colour::none, style) + "\n";
+}
+
+std::string print_json(const Json& result, const Style&) { return result.dump(2) + "\n"; }
+
+}  // namespace trunkline::control

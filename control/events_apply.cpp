@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The second step of events.h: from what an event says to the next state.
+#include <algorithm>
+
+#include "control/aws_reader.h"
+#include "control/events.h"
+
+namespace trunkline::control {
+namespace {
+
+using config::Attachment;
+using config::AttachmentFacts;
+using config::DesiredState;
+
+constexpr std::size_t kGatewaySubnetIdDigits = 10;
+
+// nullopt: the name needs something that is not known yet, or that must not become part of a path.
+std::optional<std::string> fill_in(std::string text, const Attachment& attachment) {
+  const std::pair<std::string_view, std::string_view> values[] = {{"{task_id}", last_part(attachment.task.task_arn)},
+                                                                  {"{eni}", attachment.eni_id},
+                                                                  {"{attachment_id}", attachment.attachment_id}};
+  for (const auto& [placeholder, value] : values) {
+    for (std::size_t at = text.find(placeholder); at != std::string::npos; at = text.find(placeholder, at)) {
+      if (!is_plain_id(value)) return std::nullopt;
+      text.replace(at, placeholder.size(), value);
+      at += value.size();
+    }
+  }
+  return text;
+}
+
+// `is_new`: nobody has spoken of this ENI before. Only then is a switch, which has a value from the start, known to be
+// unsaid; a default must not undo what EC2 said of SourceDestCheck.
+void fill_gaps(Attachment& attachment, const AttachmentFacts& said, const AttachmentFacts& defaults, bool is_new) {
+  AttachmentFacts gaps;
+  if (attachment.attachment_id.empty()) gaps.attachment_id = defaults.attachment_id;
+  if (is_new && !said.attachment_status) gaps.attachment_status = defaults.attachment_status;
+  if (!attachment.mac) gaps.mac = defaults.mac;
+  if (attachment.addresses.empty()) gaps.addresses = defaults.addresses;
+  if (attachment.subnet_id.empty()) gaps.subnet_id = defaults.subnet_id;
+  if (!attachment.vlan) gaps.vlan = defaults.vlan;
+  if (!attachment.trunk_mac) gaps.trunk_mac = defaults.trunk_mac;
+  if (attachment.group_ids.empty()) gaps.group_ids = defaults.group_ids;
+  if (attachment.private_dns_name.empty()) gaps.private_dns_name = defaults.private_dns_name;
+  if (is_new && !said.source_dest_check) gaps.source_dest_check = defaults.source_dest_check;
+  if (is_new && !said.conntrack) gaps.conntrack = defaults.conntrack;
+  if (defaults.task) {
+    config::Task task = *defaults.task;
+    const auto keep = [](std::string& given, const std::string& known) {
+      if (!known.empty()) given.clear();
+    };
+    keep(task.task_arn, attachment.task.task_arn);
+    keep(task.cluster_arn, attachment.task.cluster_arn);
+    keep(task.task_definition_arn, attachment.task.task_definition_arn);
+    keep(task.container_instance_arn, attachment.task.container_instance_arn);
+    keep(task.group, attachment.task.group);
+    keep(task.launch_type, attachment.task.launch_type);
+    keep(task.last_status, attachment.task.last_status);
+    keep(task.desired_status, attachment.task.desired_status);
+    if (attachment.task.version != 0) task.version = 0;
+    if (!attachment.task.containers.empty()) task.containers.clear();
+    gaps.task = std::move(task);
+  }
+  merge(attachment, gaps);
+  // Last: the port's name may use what the other defaults brought.
+  if (attachment.port || !defaults.port) return;
+  AttachmentFacts with_port;
+  with_port.port = defaults.port;
+  const auto netns = fill_in(defaults.port->netns, attachment);
+  const auto socket = fill_in(defaults.port->socket, attachment);
+  if (!netns || !socket) return;
+  with_port.port->netns = *netns;
+  with_port.port->socket = *socket;
+  merge(attachment, with_port);
+}
+
+// A subnet that went by its gateway has got its name: everything that is in it moves along.
+void rename_gateway_subnet(const std::string& made_up, const std::string& name, DesiredState& next) {
+  const auto found = next.subnets.find(made_up);
+  if (found != next.subnets.end()) {
+    config::Subnet subnet = found->second;
+    subnet.id = name;
+    next.subnets.erase(found);
+    next.subnets.try_emplace(name, std::move(subnet));
+  }
+  for (auto& [id, attachment] : next.attachments) {
+    if (attachment.subnet_id == made_up) attachment.subnet_id = name;
+  }
+}
+
+// Neither ARNs nor versions tell an entry's age, so this takes one at an arbitrary place that moves with the revision;
+// always the first by name would forget the same tasks at once, however recent.
+void forget_finished_tasks(const std::map<std::string, std::int64_t>& just_finished, DesiredState& next) {
+  auto& tasks = next.finished_tasks;
+  std::uint64_t place = next.revision * 0x9e3779b97f4a7c15ULL;
+  const bool sparing = just_finished.size() < kMaxFinishedTasks;
+  while (tasks.size() > kMaxFinishedTasks) {
+    auto victim = std::next(tasks.begin(), static_cast<std::ptrdiff_t>((place >> 32) % tasks.size()));
+    while (sparing && just_finished.contains(victim->first)) {
+      if (++victim == tasks.end()) victim = tasks.begin();
+    }
+    tasks.erase(victim);
+    place = (place + 1) * 0x9e3779b97f4a7c15ULL;
+  }
+}
+
+}  // namespace
+
+std::string gateway_subnet_id(const IpPrefix& network) {
+  static constexpr char digits[] = "0123456789abcdef";
+  std::string id = "subnet-";
+  const auto add = [&id](unsigned byte) { id += {digits[byte >> 4 & 15], digits[byte & 15]}; };
+  for (std::size_t i = 12; i < 16; ++i) add(network.address.bytes[i]);
+  add(network.length);
+  return id;
+}
+
+bool is_gateway_subnet_id(std::string_view id) {
+  constexpr std::string_view prefix = "subnet-";
+  return id.starts_with(prefix) && id.size() == prefix.size() + kGatewaySubnetIdDigits;
+}
+
+void apply(EventEffect&& effect, const AttachmentFacts& defaults, DesiredState& next) {
+  for (config::Subnet& subnet : effect.subnets) {
+    const std::string made_up = gateway_subnet_id(subnet.cidr);
+    const std::string id = subnet.id;
+    next.subnets.insert_or_assign(id, std::move(subnet));
+    if (id != made_up) rename_gateway_subnet(made_up, id, next);
+  }
+  for (config::SecurityGroup& group : effect.groups) {
+    const std::string id = group.id;
+    next.security_groups.insert_or_assign(id, std::move(group));
+  }
+  for (const std::string& gone : effect.detach) {
+    std::erase_if(next.attachments, [&gone](const auto& entry) {
+      return entry.first == gone || entry.second.attachment_id == gone;
+    });
+  }
+  for (const auto& [arn, version] : effect.finished) {
+    auto& known = next.finished_tasks.try_emplace(arn, version).first->second;
+    known = std::max(known, version);
+  }
+  for (const AttachmentFacts& facts : effect.attach) {
+    if (!facts.eni_id) continue;
+    const auto [entry, is_new] = next.attachments.try_emplace(*facts.eni_id);
+    Attachment& attachment = entry->second;
+    const std::string subnet_before = attachment.subnet_id;
+    merge(attachment, facts);
+    if (facts.task) {
+      const auto finished = next.finished_tasks.find(facts.task->task_arn);
+      // The attachment carries the version from here on.
+      if (finished != next.finished_tasks.end() && facts.task->version > finished->second) {
+        next.finished_tasks.erase(finished);
+      }
+    }
+    fill_gaps(attachment, facts, defaults, is_new);
+    if (attachment.subnet_id != subnet_before && is_gateway_subnet_id(subnet_before)) {
+      rename_gateway_subnet(subnet_before, attachment.subnet_id, next);
+    }
+  }
+  forget_finished_tasks(effect.finished, next);
+}
+
+}  // namespace trunkline::control

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/journal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <exception>
+#include <filesystem>
+#include <string_view>
+#include <utility>
+
+#include "config/json_reader.h"
+#include "config/state_json.h"
+#include "config/words.h"
+
+namespace trunkline::control {
+namespace {
+
+using config::Json;
+
+constexpr std::string_view kFormat = "trunkline-state";
+constexpr std::int64_t kVersion = 1;
+// Far above what a host's worth of attachments and groups takes; it bounds what a foreign file can make load() read.
+constexpr std::size_t kMaxBytes = 64 << 20;
+// A state may come in 32 levels deep over the socket, and stands one level deeper here.
+constexpr std::size_t kMaxDepth = 40;
+
+class Fd {
+ public:
+  explicit Fd(int fd) : fd_(fd) {}
+  ~Fd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Fd(const Fd&) = delete;
+  Fd& operator=(const Fd&) = delete;
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+std::string failure(std::string_view what, const std::string& path, int error) {
+  return "cannot " + std::string(what) + ' ' + path + ": " + std::strerror(error);
+}
+
+std::string checksum_of(std::int64_t version, const std::string& state_dump) {
+  std::uint64_t hash = 14695981039346656037U;
+  const auto add = [&hash](std::string_view text) {
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+  };
+  add(std::to_string(version));
+  add(":");
+  add(state_dump);
+  std::string digits(16, '0');
+  for (std::size_t i = 16; i-- > 0; hash >>= 4) digits[i] = "0123456789abcdef"[hash & 15];
+  return digits;
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &parts)};
+}
+
+// What a whole and unbroken file says. An error is a sentence about what is wrong with it.
+struct Content {
+  std::int64_t version = 0;
+  std::optional<config::DesiredState> state;  // of a newer version: not read
+};
+
+std::expected<Content, std::string> read_content(std::string_view text) {
+  const auto document = config::parse_json(text, {.max_bytes = kMaxBytes, .max_depth = kMaxDepth, .comments = false});
+  if (!document) return std::unexpected(document.error().message);
+  if (!document->is_object()) return std::unexpected("it is not an object");
+  const auto member = [&document](const char* key) {
+    const auto found = document->find(key);
+    return found == document->end() ? Json() : *found;
+  };
+  if (member("format") != kFormat) return std::unexpected("its \"format\" is not \"" + std::string(kFormat) + '"');
+  const Json version = member("version");
+  // No dump of ours has another spelling of a number, so 1.0 and 2^63 are as wrong as a string.
+  if (!version.is_number_unsigned() || version.get<std::uint64_t>() > 1'000'000 || version == 0) {
+    return std::unexpected("its \"version\" is " + config::words::describe(version));
+  }
+  const auto state = document->find("state");
+  if (state == document->end() || !state->is_object()) return std::unexpected("it has no \"state\"");
+
+  Content content;
+  content.version = version.get<std::int64_t>();
+  if (member("checksum") != checksum_of(content.version, state->dump())) {
+    return std::unexpected("its checksum does not match");
+  }
+  if (content.version > kVersion) return content;
+  if (document->size() != 4) return std::unexpected("it has members that do not belong there");
+  auto read = config::state_from_json(*state, "/state");
+  if (!read) {
+    const auto& problems = read.error();
+    if (problems.empty()) return std::unexpected("it does not hold a state");
+    return std::unexpected(problems.front().pointer + ": " + problems.front().message);
+  }
+  content.state = std::move(*read);
+  return content;
+}
+
+}  // namespace
+
+struct Journal::Examined {
+  Found found = Found::absent;
+  std::optional<config::DesiredState> state;
+  std::string why;  // broken, unread: a sentence; newer: its version
+};
+
+Journal::Journal(std::string directory)
+    : directory_(directory.empty() ? "." : std::move(directory)),
+      path_(directory_ + "/state.json"),
+      previous_(path_ + ".previous"),
+      temporary_(path_ + ".tmp") {}
+
+Journal::Examined Journal::examine(const std::string& path) const {
+  // O_NONBLOCK: whatever lies there, a fifo for instance, must not hold up the start of the engine.
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (file.get() < 0) {
+    if (errno == ENOENT) return {};
+    return {Found::unread, {}, std::strerror(errno)};
+  }
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) return {Found::unread, {}, std::strerror(errno)};
+  if (!S_ISREG(status.st_mode)) return {Found::broken, {}, "it is not a regular file"};
+  if (static_cast<std::uint64_t>(status.st_size) > kMaxBytes)
+    return {Found::broken, {}, "it is too large to be a state"};
+  std::string text(static_cast<std::size_t>(status.st_size), '\0');
+  std::size_t have = 0;
+  while (have < text.size()) {
+    const ssize_t n = ::read(file.get(), text.data() + have, text.size() - have);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return {errno == EIO ? Found::broken : Found::unread, {}, std::strerror(errno)};
+    if (n == 0) break;
+    have += static_cast<std::size_t>(n);
+  }
+  text.resize(have);
+  auto content = read_content(text);
+  if (!content) return {Found::broken, {}, std::move(content.error())};
+  if (!content->state) return {Found::newer, {}, std::to_string(content->version)};
+  return {Found::good, std::move(content->state), {}};
+}
+
+// Renames without overwriting; the answer is the new path.
+std::expected<std::string, std::string> Journal::move_aside(const std::string& path, const char* what) const {
+  const std::string wanted = path + '.' + what + '-' + utc_now();
+  for (int i = 1; i <= 100; ++i) {
+    const std::string target = i == 1 ? wanted : wanted + '-' + std::to_string(i);
+    if (::renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) == 0) return target;
+    if (errno == EINVAL || errno == ENOSYS) {  // a file system that cannot promise it
+      if (::access(target.c_str(), F_OK) == 0) continue;
+      if (::rename(path.c_str(), target.c_str()) == 0) return target;
+    }
+    if (errno != EEXIST) return std::unexpected(failure("set aside", path, errno));
+  }
+  return std::unexpected("cannot set aside " + path + ": " + wanted + " and 99 others are there already");
+}
+
+Journal::Loaded Journal::load() {
+  try {
+    return load_generations();
+  } catch (const std::exception& error) {
+    // Out of memory, or a defect in reading: what is on disk may be fine, so it is kept and set aside by the next save.
+    current_found_ = previous_found_ = Found::unread;
+    loaded_ = true;
+    Loaded nothing;
+    nothing.note = "cannot read " + path_ + ": " + error.what() + "; started with nothing";
+    return nothing;
+  }
+}
+
+Journal::Loaded Journal::load_generations() {
+  Loaded loaded;
+  const auto tell = [&loaded](const std::string& sentence) {
+    loaded.note += (loaded.note.empty() ? "" : "; ") + sentence;
+  };
+  // Sets a broken generation aside and answers what is there now.
+  const auto quarantine = [&](const std::string& path, Examined& examined) {
+    tell(path + (examined.found == Found::broken ? " is broken: " : " cannot be read: ") + examined.why);
+    if (examined.found != Found::broken) return examined.found;
+    const auto moved = move_aside(path, "bad");
+    if (!moved) {
+      tell(moved.error());
+      return Found::broken;
+    }
+    tell("set aside as " + *moved);
+    if (!loaded.quarantined) loaded.quarantined = *moved;
+    return Found::absent;
+  };
+
+  Examined current = examine(path_);
+  current_found_ = current.found;
+  if (current.found == Found::good) {
+    previous_found_ = examine(previous_).found;  // the next save replaces it only if it is ours
+    loaded.state = std::move(current.state);
+  } else if (current.found == Found::newer) {
+    previous_found_ = examine(previous_).found;
+    tell(path_ + " was written by a newer engine (version " + current.why + ", this one reads " +
+         std::to_string(kVersion) +
+         "): nothing loaded, and the file is kept; run that engine, or attach the tasks anew");
+  } else {
+    if (current.found != Found::absent) current_found_ = quarantine(path_, current);
+    Examined previous = examine(previous_);
+    previous_found_ = previous.found;
+    if (previous.found == Found::good) {
+      if (current.found == Found::absent) tell(path_ + " is missing");
+      tell("loaded the generation before it, revision " + std::to_string(previous.state->revision));
+      loaded.state = std::move(previous.state);
+    } else if (previous.found == Found::newer) {
+      tell(previous_ + " was written by a newer engine (version " + previous.why +
+           "): nothing loaded, and the file is kept");
+    } else {
+      if (previous.found != Found::absent) previous_found_ = quarantine(previous_, previous);
+      if (!loaded.note.empty()) tell("started with nothing");
+    }
+  }
+  loaded_ = true;
+  return loaded;
+}
+
+std::expected<void, std::string> Journal::write_temporary(const std::string& text) const {
+  ::unlink(temporary_.c_str());  // of an engine that was killed, or planted: O_EXCL follows nothing
+  const Fd file(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (file.get() < 0) return std::unexpected(failure("create", temporary_, errno));
+  std::size_t written = 0;
+  while (written < text.size()) {
+    const ssize_t n = ::write(file.get(), text.data() + written, text.size() - written);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return std::unexpected(failure("write", temporary_, n < 0 ? errno : EIO));
+    written += static_cast<std::size_t>(n);
+  }
+  if (::fsync(file.get()) != 0) return std::unexpected(failure("sync", temporary_, errno));
+  return {};
+}
+
+// Makes state.json the previous generation as well, or sets it aside if it is not ours to replace.
+std::expected<void, std::string> Journal::keep_previous() {
+  const auto set_aside = [this](const std::string& path, Found& found) -> std::expected<void, std::string> {
+    const auto moved = move_aside(path, found == Found::newer ? "newer" : "bad");
+    if (!moved && ::access(path.c_str(), F_OK) == 0) return std::unexpected(moved.error());
+    found = Found::absent;
+    return {};
+  };
+  if (current_found_ == Found::absent) return {};
+  if (current_found_ != Found::good) return set_aside(path_, current_found_);
+  if (previous_found_ != Found::good && previous_found_ != Found::absent) {
+    if (auto done = set_aside(previous_, previous_found_); !done) return done;
+  }
+  // A link first, so that state.json is there at every moment.
+  const std::string link = previous_ + ".tmp";
+  ::unlink(link.c_str());
+  if (::link(path_.c_str(), link.c_str()) == 0) {
+    if (::rename(link.c_str(), previous_.c_str()) != 0) {
+      const int error = errno;
+      ::unlink(link.c_str());
+      return std::unexpected(failure("replace", previous_, error));
+    }
+    // The old and the new name of one file: rename() then does nothing and leaves both.
+    ::unlink(link.c_str());
+  } else if (errno == EPERM || errno == EOPNOTSUPP || errno == EMLINK) {
+    // A file system without links: for a moment only the previous generation is there, which load() knows about.
+    if (::rename(path_.c_str(), previous_.c_str()) != 0) return std::unexpected(failure("replace", previous_, errno));
+    current_found_ = Found::absent;
+  } else if (errno != ENOENT) {  // someone removed state.json under us: there is nothing to keep
+    return std::unexpected(failure("link", path_, errno));
+  }
+  previous_found_ = Found::good;
+  return {};
+}
+
+std::expected<void, std::string> Journal::sync_directory() const {
+  const Fd directory(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() < 0 || ::fsync(directory.get()) != 0) {
+    return std::unexpected(failure("sync", directory_, errno) +
+                           "; the new state is in place, but a power cut may bring the old one back");
+  }
+  return {};
+}
+
+std::expected<void, std::string> Journal::save(const config::DesiredState& state) {
+  try {
+    if (!loaded_) load_generations();
+    const Json body = config::to_json(state);
+    const std::string checksum = checksum_of(kVersion, body.dump());
+    const Json envelope = {{"format", kFormat}, {"version", kVersion}, {"checksum", checksum}, {"state", body}};
+    const std::string text = envelope.dump() + '\n';
+    if (text.size() > kMaxBytes) {
+      return std::unexpected("the state takes " + std::to_string(text.size()) + " bytes on disk; at most " +
+                             std::to_string(kMaxBytes) + " are written");
+    }
+    auto done = write_temporary(text);
+    if (done) done = keep_previous();
+    if (done && ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+      done = std::unexpected(failure("replace", path_, errno));
+    }
+    if (!done) {
+      ::unlink(temporary_.c_str());
+      return done;
+    }
+    current_found_ = Found::good;
+    return sync_directory();
+  } catch (const std::exception& error) {
+    ::unlink(temporary_.c_str());
+    return std::unexpected(std::string("cannot write the state: ") + error.what());
+  }
+}
+
+std::expected<int, std::string> lock_state_directory(const std::string& directory) {
+  // Only the last level gets our mode: what lies above is not ours to restrict.
+  std::error_code ignored;
+  const std::filesystem::path parent = std::filesystem::path(directory).parent_path();
+  if (!parent.empty()) std::filesystem::create_directories(parent, ignored);
+  if (::mkdir(directory.c_str(), 0750) != 0 && errno != EEXIST) {
+    return std::unexpected(failure("create", directory, errno));
+  }
+
+  const std::string path = directory + "/lock";
+  Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+  if (file.get() < 0) return std::unexpected(failure("open", path, errno));
+  while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) return std::unexpected(failure("lock", path, errno));
+    char pid[16] = {};
+    const ssize_t n = ::pread(file.get(), pid, sizeof pid - 1, 0);
+    const std::string_view digits(pid, n > 0 ? std::strspn(pid, "0123456789") : 0);
+    return std::unexpected("another engine " + (digits.empty() ? "" : "(pid " + std::string(digits) + ") ") +
+                           "uses the state directory " + directory +
+                           "; stop it, or give this one a directory of its own");
+  }
+  // For the sentence above, nothing depends on it: on a full disk the lock holds all the same.
+  const std::string pid = std::to_string(::getpid()) + '\n';
+  if (::ftruncate(file.get(), 0) == 0) [[maybe_unused]]
+    const ssize_t n = ::pwrite(file.get(), pid.data(), pid.size(), 0);
+  return file.release();
+}
+
+}  // namespace trunkline::control

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// trunklined: the composition root. Reads the config, starts DPDK, opens the trunk, starts the worker, restores the last
+// accepted state, and only then opens the control socket and tells the service manager that it is ready: what can be
+// seen from outside is there when packets flow.
+//
+// Exit codes: 0 stopped when asked to; 1 could not run (the last line on stderr says why); 2 wrong command line or config.
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_mbuf.h>
+#include <sys/random.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/program_options.hpp>
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "config/engine_config.h"
+#include "control/controller.h"
+#include "control/methods.h"
+#include "control/server.h"
+#include "dataplane/io/eal.h"
+
+#ifndef TRUNKLINE_VERSION
+#define TRUNKLINE_VERSION "0.1.0"
+#endif
+
+namespace {
+
+using namespace trunkline;
+using namespace trunkline::control;
+
+void log(const char* level, const std::string& message) { std::fprintf(stderr, "%s%s\n", level, message.c_str()); }
+void info(const std::string& message) { log(SD_INFO, message); }
+void warning(const std::string& message) { log(SD_WARNING, message); }
+int fail(const std::string& message, int code = 1) {
+  log(SD_ERR, "trunklined: " + message);
+  return code;
+}
+
+struct CommandLine {
+  std::string config_path;
+  bool check_only = false;
+  std::vector<std::string> eal_extras;
+};
+
+std::expected<CommandLine, int> parse_command_line(int argc, char** argv) {
+  namespace po = boost::program_options;
+  CommandLine line;
+  int count = argc;
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) != "--") continue;
+    line.eal_extras.assign(argv + i + 1, argv + argc);
+    count = i;
+    break;
+  }
+  po::options_description options("trunklined --config FILE [-- EAL ARGUMENTS]");
+  options.add_options()("config,c", po::value(&line.config_path)->default_value("/etc/trunkline/trunklined.json"), "the config file")(
+      "check-config", "read the config file, say what is wrong with it, and exit")("version", "print the version")("help,h", "this");
+  try {
+    po::variables_map values;
+    po::store(po::parse_command_line(count, argv, options), values);
+    po::notify(values);
+    if (values.contains("help")) {
+      std::cout << options;
+      return std::unexpected(0);
+    }
+    if (values.contains("version")) {
+      std::cout << "trunklined " TRUNKLINE_VERSION "\n";
+      return std::unexpected(0);
+    }
+    line.check_only = values.contains("check-config");
+  } catch (const po::error& error) {
+    return std::unexpected(fail(std::string(error.what()) + "; see trunklined --help", 2));
+  }
+  return line;
+}
+
+std::expected<config::EngineConfig, int> load_config(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return std::unexpected(fail("cannot read the config file " + path + ": " + std::strerror(errno), 2));
+  std::ostringstream text;
+  text << file.rdbuf();
+  auto config = config::parse_engine_config(text.str());
+  if (config) return std::move(*config);
+  for (const config::Problem& problem : config.error()) {
+    log(SD_ERR, path + ": " + (problem.pointer.empty() ? "" : problem.pointer + ": ") + problem.message);
+  }
+  return std::unexpected(fail("the config has " + std::to_string(config.error().size()) + " problem(s)", 2));
+}
+
+std::string random_id() {
+  std::uint64_t words[2] = {};
+  if (getrandom(words, sizeof words, 0) != sizeof words) words[0] = static_cast<std::uint64_t>(getpid());
+  char text[33];
+  std::snprintf(text, sizeof text, "%016lx%016lx", static_cast<unsigned long>(words[0]), static_cast<unsigned long>(words[1]));
+  return text;
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+int run_worker(void* worker) {
+  static_cast<Worker*>(worker)->run();
+  return 0;
+}
+
+int serve(const config::EngineConfig& config, const std::vector<std::string>& eal_extras) {
+  // A full pipe, or more signals from taps than the kernel queues, must not end the engine.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGIO, SIG_IGN);
+
+  // Whoever holds the state directory is the engine of this host; asked first, because it is the cheapest to undo.
+  const auto lock = lock_state_directory(config.state_dir);
+  if (!lock) return fail(lock.error());
+
+  EalSettings eal_settings{config.eal.main_lcore, config.eal.worker_lcores, config.eal.memory_mb, config.eal.file_prefix,
+                           config.eal.hugepages,  config.eal.extra_args};
+  eal_settings.extra_args.insert(eal_settings.extra_args.end(), eal_extras.begin(), eal_extras.end());
+  info("EAL: " + joined(Eal::arguments(eal_settings)));
+  auto eal = Eal::start(eal_settings);
+  if (!eal) return fail(eal.error());
+  info("DPDK has room for " + std::to_string(max_ports()) + " ports");
+
+  const unsigned cache = config.buffers.count >= 8192 ? 256 : 0;
+  rte_mempool* pool = rte_pktmbuf_pool_create("trunkline", config.buffers.count, cache, 0, config.buffers.data_room_bytes, SOCKET_ID_ANY);
+  if (pool == nullptr) {
+    return fail("no memory for " + std::to_string(config.buffers.count) + " buffers of " + std::to_string(config.buffers.data_room_bytes) +
+                " bytes; raise eal.memory_mb or lower buffers.count");
+  }
+  auto trunk = Port::open({config.trunk.device, config.trunk.mtu, config.buffers.rx_descriptors, config.buffers.tx_descriptors, true, false}, *pool);
+  if (!trunk) return fail("the trunk cannot be opened: " + trunk.error() + "; see trunk.device in the config");
+  for (const Capability& capability : (*trunk)->capabilities()) {
+    info("trunk: " + capability.what + (capability.available ? ": yes" : ": no (" + capability.why + ")"));
+  }
+
+  std::uint64_t seed = 0;
+  if (getrandom(&seed, sizeof seed, 0) != sizeof seed) return fail("no random numbers for the connection table");
+  Published<View> published(1);
+  Worker worker(0, published, {config.idle.spin_turns, config.idle.sleep_us}, config.limits.endpoints, config.limits.connections, seed);
+
+  Journal journal(config.state_dir);
+  Controller controller(config, published, worker, make_port_opener(*pool, config), (*trunk)->ethdev(), &journal);
+  const unsigned lcore = config.eal.worker_lcores.front();
+  if (rte_eal_remote_launch(run_worker, &worker, lcore) != 0) return fail("the worker did not start on lcore " + std::to_string(lcore));
+  // From here on the worker runs and must be stopped before anything that it uses goes.
+  struct StopWorker {
+    Worker& worker;
+    unsigned lcore;
+    ~StopWorker() {
+      worker.stop();
+      rte_eal_wait_lcore(lcore);
+    }
+  } stop_worker{worker, lcore};
+
+  for (const std::string& note : controller.restore()) warning(note);
+
+  boost::asio::io_context io(1);
+  EngineFacts facts;
+  facts.version = TRUNKLINE_VERSION;
+  facts.boot_id = random_id();
+  facts.journal_path = journal.path();
+  facts.trunk = trunk->get();
+  facts.pool = pool;
+  ServerOptions options;
+  options.socket_path = config.control.socket;
+  options.socket_mode = config.control.socket_mode;
+  options.socket_group = config.control.socket_group;
+  options.admin_uids = config.control.admin_uids;
+  Server server(io, options, [&](const Caller& caller) {
+    return config::Json{{"server", "trunklined"},
+                        {"version", facts.version},
+                        {"api", {{"major", 1}, {"minor", 0}}},
+                        {"features", {"dry_run", "expect_revision", "events.describe-tasks", "events.eventbridge", "events.acs"}},
+                        {"boot_id", facts.boot_id},
+                        {"revision", controller.desired().revision},
+                        {"role", caller.admin ? "admin" : "observer"}};
+  });
+  server.set_audit([](std::string line) { info("audit: " + line); });
+  add_methods(server, controller, facts);
+  if (auto listening = server.listen(); !listening) return fail(listening.error());
+
+  boost::asio::signal_set signals(io, SIGTERM, SIGINT);
+  signals.async_wait([&](const boost::system::error_code& error, int) {
+    if (!error) io.stop();
+  });
+  boost::asio::steady_timer timer(io);
+  std::uint64_t turns_at_last_ping = 0;
+  std::function<void()> tick = [&] {
+    timer.expires_after(std::chrono::milliseconds(100));
+    timer.async_wait([&](const boost::system::error_code& error) {
+      if (error) return;
+      controller.tick();
+      // The watchdog hears of us only while packets could flow.
+      if (worker.turns() != turns_at_last_ping) sd_notify(0, "WATCHDOG=1");
+      turns_at_last_ping = worker.turns();
+      tick();
+    });
+  };
+  tick();
+  info("ready: " + std::to_string(controller.active().size()) + " endpoint(s), socket " + config.control.socket);
+  sd_notify(0, "READY=1\nSTATUS=forwarding");
+  io.run();
+  sd_notify(0, "STOPPING=1");
+  info("stopping; the tasks' interfaces stay for the next engine");
+  server.stop();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto line = parse_command_line(argc, argv);
+  if (!line) return line.error();
+  const auto config = load_config(line->config_path);
+  if (!config) return config.error();
+  if (line->check_only) {
+    std::cout << line->config_path << ": ok\n";
+    return 0;
+  }
+  try {
+    return serve(*config, line->eal_extras);
+  } catch (const std::exception& error) {
+    return fail(error.what());
+  }
+}

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/methods.h"
+
+#include <algorithm>
+
+#include "config/state_json.h"
+#include "control/ec2_shapes.h"
+#include "control/events.h"
+#include "control/task_json.h"
+
+namespace trunkline::control {
+namespace {
+
+using config::Json;
+using config::ObjectReader;
+using config::Problems;
+using Answer = std::expected<Json, RpcError>;
+
+RpcError not_found(std::string what, std::string pointer) {
+  return {"not_found", "there is no " + std::move(what), std::move(pointer), {}};
+}
+
+RpcError unknown_task(const std::string& ref) {
+  return not_found("task, ENI or attachment \"" + ref + "\"; trunkctl task list shows what there is", "/task");
+}
+
+Json result_json(const ChangeResult& result) {
+  return {{"revision", result.revision}, {"changed", result.changed}, {"durable", result.durable},
+          {"dry_run", result.dry_run},   {"steps", result.steps},     {"warnings", result.warnings}};
+}
+
+// The parameters of one call: reads its own members, and the ones that every change has.
+class Params {
+ public:
+  explicit Params(const Json& params) : reader(params, "", problems) {}
+
+  ChangeOptions change_options() {
+    ChangeOptions options;
+    options.dry_run = reader.boolean("dry_run").value_or(false);
+    if (const auto revision = reader.integer("expect_revision", 0, INT64_MAX)) {
+      options.expect_revision = static_cast<std::uint64_t>(*revision);
+    }
+    return options;
+  }
+
+  // To be asked once, after the last member was read.
+  bool sound() {
+    reader.finish();
+    return problems.empty();
+  }
+  std::unexpected<RpcError> refusal() { return std::unexpected(refuse(std::move(problems))); }
+
+  Problems problems;
+  ObjectReader reader;
+};
+
+class Methods {
+ public:
+  Methods(Controller& controller, const EngineFacts& facts) : controller_(controller), facts_(facts) {}
+
+  // --- looking ---
+  Answer status(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    return status_report(controller_, facts_);
+  }
+
+  Answer stats(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    return stats_report(controller_);
+  }
+
+  Answer drops(const Json& params) {
+    Params in(params);
+    const auto eni = in.reader.text("eni");
+    if (!in.sound()) return in.refusal();
+    if (!eni) return drops_report(controller_, std::nullopt);
+    const config::Attachment* attachment = find_attachment(controller_.desired(), *eni);
+    if (attachment == nullptr) return std::unexpected(not_found("ENI \"" + *eni + "\"", "/eni"));
+    return drops_report(controller_, attachment->eni_id);
+  }
+
+  Answer task_list(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    Json tasks = Json::array();
+    for (const auto& [eni, attachment] : controller_.desired().attachments) {
+      tasks.push_back(task_report(controller_, attachment, false));
+    }
+    return Json{{"tasks", std::move(tasks)}};
+  }
+
+  Answer task_show(const Json& params) {
+    Params in(params);
+    const std::string ref = in.reader.required_text("task");
+    if (!in.sound()) return in.refusal();
+    const config::Attachment* attachment = find_attachment(controller_.desired(), ref);
+    if (attachment == nullptr) return std::unexpected(unknown_task(ref));
+    return task_report(controller_, *attachment, true);
+  }
+
+  Answer task_describe(const Json& params) {
+    Params in(params);
+    const std::vector<std::string> refs = in.reader.texts("tasks");
+    if (!in.sound()) return in.refusal();
+    return describe_tasks(controller_.desired(), refs);
+  }
+
+  Answer sg_list(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    Json groups = Json::array();
+    for (const auto& [id, group] : controller_.desired().security_groups) {
+      const auto remote = controller_.desired().remote_members.find(id);
+      const std::size_t remote_count = remote == controller_.desired().remote_members.end() ? 0 : remote->second.size();
+      groups.push_back({{"id", id},
+                        {"name", group.name},
+                        {"ingress_rules", group.ingress.size()},
+                        {"egress_rules", group.egress.size()},
+                        {"members", controller_.local_members(id).size() + remote_count},
+                        {"used_by", users_of(controller_.desired(), id)}});
+    }
+    return Json{{"groups", std::move(groups)}};
+  }
+
+  Answer sg_show(const Json& params) {
+    Params in(params);
+    const std::vector<std::string> ids = in.reader.texts("groups");
+    if (!in.sound()) return in.refusal();
+    Json groups = Json::array();
+    for (const auto& [id, group] : controller_.desired().security_groups) {
+      if (ids.empty() || std::find(ids.begin(), ids.end(), id) != ids.end()) groups.push_back(security_group_json(group));
+    }
+    for (const std::string& id : ids) {
+      if (!controller_.desired().security_groups.contains(id)) {
+        return std::unexpected(not_found("security group \"" + id + "\"", "/groups"));
+      }
+    }
+    return Json{{"SecurityGroups", std::move(groups)}};
+  }
+
+  Answer sg_members(const Json& params) {
+    Params in(params);
+    const std::string id = in.reader.required_text("group");
+    if (!in.sound()) return in.refusal();
+    Json local = Json::array(), remote = Json::array();
+    for (const IpAddress& address : controller_.local_members(id)) local.push_back(address.to_string());
+    if (const auto known = controller_.desired().remote_members.find(id); known != controller_.desired().remote_members.end()) {
+      for (const IpAddress& address : known->second) remote.push_back(address.to_string());
+    }
+    return Json{{"group", id}, {"local", std::move(local)}, {"remote", std::move(remote)}};
+  }
+
+  Answer subnet_list(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    Json subnets = Json::array();
+    for (const auto& [id, subnet] : controller_.desired().subnets) subnets.push_back(subnet_json(subnet));
+    return Json{{"Subnets", std::move(subnets)}};
+  }
+
+  Answer state_get(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    return config::to_json(controller_.desired());
+  }
+
+  // --- changing ---
+  Answer task_attach(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    config::AttachmentFacts facts = config::read_attachment_facts(in.reader);
+    if (!facts.eni_id) in.reader.missing("eni", "the id of the network interface, \"eni-...\"");
+    if (!in.sound()) return in.refusal();
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      config::merge(next.attachments[*facts.eni_id], with_config_defaults(facts, next));
+      return Problems{};
+    }, "/attachments/" + *facts.eni_id);
+  }
+
+  Answer task_detach(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    const std::string ref = in.reader.required_text("task");
+    const bool missing_ok = in.reader.boolean("missing_ok").value_or(false);
+    if (!in.sound()) return in.refusal();
+    const config::Attachment* attachment = find_attachment(controller_.desired(), ref);
+    if (attachment == nullptr && !missing_ok) return std::unexpected(unknown_task(ref));
+    const std::string eni = attachment != nullptr ? attachment->eni_id : "";
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      next.attachments.erase(eni);
+      return Problems{};
+    });
+  }
+
+  Answer event_submit(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    config::AttachmentFacts defaults;
+    if (const Json* given = in.reader.object("defaults")) {
+      ObjectReader reader(*given, "/defaults", in.problems);
+      defaults = config::read_attachment_facts(reader);
+      reader.finish();
+    }
+    const Json* event = in.reader.object("event");
+    if (event == nullptr && in.problems.empty()) in.reader.missing("event", "one of the shapes of docs/control-protocol.md");
+    if (!in.sound()) return in.refusal();
+    const auto& config_defaults = controller_.config().task_defaults;
+    if (!defaults.port) defaults.port = config_defaults.port;
+    if (!defaults.group_ids && !config_defaults.group_ids.empty()) defaults.group_ids = config_defaults.group_ids;
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
+      auto effect = read_event(*event, "/event", next);
+      if (!effect) return effect.error();
+      warnings = effect->warnings;
+      apply(std::move(*effect), defaults, next);
+      return Problems{};
+    });
+  }
+
+  Answer sg_put(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    const bool replace_all = in.reader.boolean("replace_all").value_or(false);
+    std::vector<config::SecurityGroup> groups;
+    if (const Json* list = in.reader.array("SecurityGroups")) {
+      groups = read_security_groups(*list, "/SecurityGroups", in.problems);
+    } else if (in.problems.empty()) {
+      in.reader.missing("SecurityGroups", "the list that aws ec2 describe-security-groups prints");
+    }
+    if (!in.sound()) return in.refusal();
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      if (replace_all) {
+        Problems problems;
+        for (const auto& [id, group] : next.security_groups) {
+          const bool given = std::any_of(groups.begin(), groups.end(), [&](const auto& g) { return g.id == id; });
+          if (!given) refuse_if_used(next, id, "/SecurityGroups", problems);
+        }
+        if (!problems.empty()) return problems;
+        next.security_groups.clear();
+      }
+      for (const auto& group : groups) next.security_groups[group.id] = group;
+      return Problems{};
+    });
+  }
+
+  Answer sg_delete(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    const std::string id = in.reader.required_text("group");
+    if (!in.sound()) return in.refusal();
+    if (!controller_.desired().security_groups.contains(id)) {
+      return std::unexpected(not_found("security group \"" + id + "\"", "/group"));
+    }
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      Problems problems;
+      refuse_if_used(next, id, "/group", problems);
+      next.security_groups.erase(id);
+      return problems;
+    });
+  }
+
+  Answer sg_members_put(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    const std::string id = in.reader.required_text("group");
+    const std::vector<IpAddress> members = in.reader.addresses("members");
+    if (!in.sound()) return in.refusal();
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      if (members.empty()) {
+        next.remote_members.erase(id);
+      } else {
+        next.remote_members[id] = {members.begin(), members.end()};
+      }
+      return Problems{};
+    });
+  }
+
+  Answer prefix_list_put(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    const config::PrefixList list = read_prefix_list(in.reader);
+    if (!in.sound()) return in.refusal();
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      next.prefix_lists[list.id] = list;
+      return Problems{};
+    });
+  }
+
+  Answer subnet_put(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    std::vector<config::Subnet> subnets;
+    if (const Json* list = in.reader.array("Subnets")) {
+      subnets = read_subnets(*list, "/Subnets", in.problems);
+    } else if (in.problems.empty()) {
+      in.reader.missing("Subnets", "the list that aws ec2 describe-subnets prints");
+    }
+    if (!in.sound()) return in.refusal();
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      for (const auto& subnet : subnets) next.subnets[subnet.id] = subnet;
+      return Problems{};
+    });
+  }
+
+  Answer state_replace(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    Json document = params;
+    for (const char* member : {"dry_run", "expect_revision"}) document.erase(member);
+    if (!in.problems.empty()) return in.refusal();
+    auto state = config::state_from_json(document);
+    if (!state) return std::unexpected(refuse(std::move(state.error())));
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      next = std::move(*state);
+      return Problems{};
+    });
+  }
+
+ private:
+  // `pointer_prefix`: problems of the state under it are told as problems of the call's own members.
+  Answer change(const ChangeOptions& options, const Edit& edit, const std::string& pointer_prefix = "") {
+    auto result = controller_.change(edit, options);
+    if (result) return result_json(*result);
+    for (config::Problem& problem : result.error()) {
+      if (!pointer_prefix.empty() && problem.pointer.starts_with(pointer_prefix)) problem.pointer.erase(0, pointer_prefix.size());
+    }
+    return std::unexpected(refuse(std::move(result.error())));
+  }
+
+  config::AttachmentFacts with_config_defaults(config::AttachmentFacts facts, const config::DesiredState& state) const {
+    const auto known = state.attachments.find(*facts.eni_id);
+    const bool has_groups = known != state.attachments.end() && !known->second.group_ids.empty();
+    const auto& defaults = controller_.config().task_defaults;
+    if (!facts.group_ids && !has_groups && !defaults.group_ids.empty()) facts.group_ids = defaults.group_ids;
+    return facts;
+  }
+
+  static std::vector<std::string> users_of(const config::DesiredState& state, const std::string& group) {
+    std::vector<std::string> users;
+    for (const auto& [eni, attachment] : state.attachments) {
+      const auto& groups = attachment.group_ids;
+      if (std::find(groups.begin(), groups.end(), group) != groups.end()) users.push_back(eni);
+    }
+    return users;
+  }
+
+  static void refuse_if_used(const config::DesiredState& state, const std::string& group, const std::string& pointer,
+                             Problems& problems) {
+    const std::vector<std::string> users = users_of(state, group);
+    if (users.empty()) return;
+    problems.push_back({"group_in_use", pointer,
+                        "security group " + group + " is carried by " + users.front() +
+                            (users.size() > 1 ? " and " + std::to_string(users.size() - 1) + " more" : "") +
+                            "; detach them or give them other groups first"});
+  }
+
+  Controller& controller_;
+  const EngineFacts& facts_;
+};
+
+}  // namespace
+
+void add_methods(Server& server, Controller& controller, const EngineFacts& facts) {
+  using Call = Answer (Methods::*)(const Json&);
+  struct Row {
+    const char* name;
+    Access access;
+    Call call;
+  };
+  static constexpr Row rows[] = {
+      {"status", Access::look, &Methods::status},
+      {"stats", Access::look, &Methods::stats},
+      {"drops", Access::look, &Methods::drops},
+      {"task.list", Access::look, &Methods::task_list},
+      {"task.show", Access::look, &Methods::task_show},
+      {"task.describe", Access::look, &Methods::task_describe},
+      {"sg.list", Access::look, &Methods::sg_list},
+      {"sg.show", Access::look, &Methods::sg_show},
+      {"sg.members", Access::look, &Methods::sg_members},
+      {"subnet.list", Access::look, &Methods::subnet_list},
+      {"state.get", Access::look, &Methods::state_get},
+      {"task.attach", Access::change, &Methods::task_attach},
+      {"task.detach", Access::change, &Methods::task_detach},
+      {"event.submit", Access::change, &Methods::event_submit},
+      {"sg.put", Access::change, &Methods::sg_put},
+      {"sg.delete", Access::change, &Methods::sg_delete},
+      {"sg.members.put", Access::change, &Methods::sg_members_put},
+      {"prefix_list.put", Access::change, &Methods::prefix_list_put},
+      {"subnet.put", Access::change, &Methods::subnet_put},
+      {"state.replace", Access::change, &Methods::state_replace},
+  };
+  auto methods = std::make_shared<Methods>(controller, facts);
+  for (const Row& row : rows) {
+    server.add(row.name, row.access,
+               [methods, call = row.call](const Json& params, const Caller&) { return ((*methods).*call)(params); });
+  }
+}
+
+}  // namespace trunkline::control

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/report.h"
+
+#include <rte_cycles.h>
+#include <rte_ethdev.h>
+#include <rte_mempool.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "config/state_json.h"
+#include "control/reconcile.h"
+
+namespace trunkline::control {
+namespace {
+
+using config::Json;
+
+Json meter_json(const MeterReading& reading) {
+  Json drops = Json::object();
+  for (std::size_t i = 0; i < kDropReasonCount; ++i) {
+    if (reading.drops[i] != 0) drops[std::string(kDropReasonTexts[i].name)] = reading.drops[i];
+  }
+  return {{"rx_packets", reading.rx_packets}, {"rx_bytes", reading.rx_bytes}, {"tx_packets", reading.tx_packets},
+          {"tx_bytes", reading.tx_bytes},     {"drops", std::move(drops)}};
+}
+
+struct PortReadings {
+  std::string name;
+  std::optional<std::string> eni_id;
+  MeterReading in, out;
+  // For a task's port `in` is the task's egress; for the trunk it is what the fabric sent.
+};
+
+std::vector<PortReadings> read_ports(Controller& controller) {
+  WorkerState& state = controller.worker().state;
+  std::vector<PortReadings> ports;
+  // The endpoints' meters first: what a worker counts between the two reads makes the trunk's look larger, not smaller.
+  for (const auto& [eni, active] : controller.active()) {
+    const EndpointMeters& meters = state.meters[active.endpoint->id.value];
+    ports.push_back({port_name(*controller.desired().attachments.at(eni).port), eni,
+                     MeterReading::of(meters.egress).since(active.egress_start),
+                     MeterReading::of(meters.ingress).since(active.ingress_start)});
+  }
+  ports.insert(ports.begin(), {"trunk", std::nullopt, MeterReading::of(state.trunk_in), MeterReading::of(state.trunk_out)});
+  return ports;
+}
+
+const char* state_name(Controller& controller, const std::string& eni) {
+  if (controller.active().contains(eni)) return "active";
+  return controller.is_failed(eni) ? "failed" : "waiting";
+}
+
+std::string task_id(const std::string& arn) { return arn.substr(arn.rfind('/') + 1); }
+
+}  // namespace
+
+Json task_report(Controller& controller, const config::Attachment& attachment, bool full) {
+  const std::string& eni = attachment.eni_id;
+  Json addresses = Json::array();
+  for (const IpAddress& address : attachment.addresses) addresses.push_back(address.to_string());
+  Json report = {{"eni", eni},
+                 {"task", task_id(attachment.task.task_arn)},
+                 {"task_arn", attachment.task.task_arn},
+                 {"state", state_name(controller, eni)},
+                 {"reason", controller.trouble(eni)},
+                 {"vlan", nullptr},
+                 {"mac", nullptr},
+                 {"addresses", std::move(addresses)},
+                 {"subnet", attachment.subnet_id},
+                 {"groups", attachment.group_ids},
+                 {"port", nullptr},
+                 {"worker", 0}};
+  if (attachment.vlan) report["vlan"] = attachment.vlan->is_untagged() ? Json("untagged") : Json(attachment.vlan->value);
+  if (attachment.mac) report["mac"] = attachment.mac->to_string();
+  if (attachment.port) report["port"] = port_name(*attachment.port);
+  if (!full) return report;
+  report["attachment"] = config::to_json(attachment);
+  if (attachment.port) {
+    report["port"] = config::to_json(*attachment.port);
+    report["mtu"] = attachment.port->mtu;
+  }
+  report["source_dest_check"] = attachment.source_dest_check;
+  report["conntrack"] = {{"TcpEstablishedTimeout", attachment.conntrack.tcp_established_timeout},
+                         {"UdpStreamTimeout", attachment.conntrack.udp_stream_timeout},
+                         {"UdpTimeout", attachment.conntrack.udp_timeout}};
+  if (const auto active = controller.active().find(eni); active != controller.active().end()) {
+    const EndpointMeters& meters = controller.worker().state.meters[active->second.endpoint->id.value];
+    report["counters"] = {{"in", meter_json(MeterReading::of(meters.egress).since(active->second.egress_start))},
+                          {"out", meter_json(MeterReading::of(meters.ingress).since(active->second.ingress_start))}};
+    report["link"] = active->second.port->link_up() ? "up" : "down";
+  }
+  return report;
+}
+
+Json stats_report(Controller& controller) {
+  Json ports = Json::array();
+  std::int64_t unaccounted = 0;
+  for (const PortReadings& port : read_ports(controller)) {
+    unaccounted += port.in.unaccounted() + port.out.unaccounted();
+    ports.push_back({{"name", port.name},
+                     {"eni", port.eni_id ? Json(*port.eni_id) : Json(nullptr)},
+                     {"in", meter_json(port.in)},
+                     {"out", meter_json(port.out)}});
+  }
+  return {{"ports", std::move(ports)}, {"unaccounted", unaccounted}};
+}
+
+Json drops_report(Controller& controller, const std::optional<std::string>& eni_id) {
+  std::vector<Json> drops;
+  for (const PortReadings& port : read_ports(controller)) {
+    if (eni_id && port.eni_id != eni_id) continue;
+    for (const bool is_in : {true, false}) {
+      const MeterReading& reading = is_in ? port.in : port.out;
+      // What comes in from the trunk is on its way to a task: ingress, from the task's point of view.
+      const Direction direction = is_in == port.eni_id.has_value() ? Direction::egress : Direction::ingress;
+      for (std::size_t i = 0; i < kDropReasonCount; ++i) {
+        if (reading.drops[i] == 0) continue;
+        drops.push_back({{"reason", kDropReasonTexts[i].name},
+                         {"sentence", kDropReasonTexts[i].sentence},
+                         {"packets", reading.drops[i]},
+                         {"port", port.name},
+                         {"eni", port.eni_id ? Json(*port.eni_id) : Json(nullptr)},
+                         {"direction", to_string(direction)}});
+      }
+    }
+  }
+  std::stable_sort(drops.begin(), drops.end(),
+                   [](const Json& a, const Json& b) { return a["packets"].get<std::uint64_t>() > b["packets"].get<std::uint64_t>(); });
+  return {{"drops", drops}};
+}
+
+Json status_report(Controller& controller, const EngineFacts& facts) {
+  Worker& worker = controller.worker();
+  const config::EngineConfig& config = controller.config();
+  std::size_t waiting = 0, failed = 0;
+  for (const auto& [eni, attachment] : controller.desired().attachments) {
+    if (controller.active().contains(eni)) continue;
+    controller.is_failed(eni) ? ++failed : ++waiting;
+  }
+  const bool trunk_up = facts.trunk != nullptr && facts.trunk->link_up();
+  Json capabilities = Json::array();
+  if (facts.trunk != nullptr) {
+    for (const Capability& capability : facts.trunk->capabilities()) {
+      capabilities.push_back({{"port", "trunk"},
+                              {"what", capability.what},
+                              {"available", capability.available},
+                              {"why", capability.available ? "" : capability.why}});
+    }
+  }
+  const std::uint64_t lifetime = worker.start_cycles() != 0 ? rte_get_tsc_cycles() - worker.start_cycles() : 0;
+  const double busy = lifetime != 0 ? static_cast<double>(worker.busy_cycles()) / static_cast<double>(lifetime) : 0;
+  const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - facts.started);
+  return {{"version", facts.version},
+          {"pid", getpid()},
+          {"uptime_s", uptime.count()},
+          {"revision", controller.desired().revision},
+          {"boot_id", facts.boot_id},
+          {"healthy", trunk_up && failed == 0 && controller.durable()},
+          {"trunk",
+           {{"device", config.trunk.device},
+            {"mode", config.trunk.mode == config::TrunkMode::tagged ? "tagged" : "untagged"},
+            {"link", trunk_up ? "up" : "down"},
+            {"mtu", config.trunk.mtu},
+            {"mac", facts.trunk != nullptr ? facts.trunk->mac().to_string() : ""}}},
+          {"workers",
+           {{{"worker", worker.number()},
+             {"lcore", config.eal.worker_lcores.front()},
+             {"endpoints", controller.active().size()},
+             {"loops", worker.turns()},
+             {"busy_ratio", busy},
+             {"connections", worker.state.connections.size()}}}},
+          {"endpoints",
+           {{"active", controller.active().size()},
+            {"waiting", waiting},
+            {"failed", failed},
+            {"limit", config.limits.endpoints}}},
+          {"connections",
+           {{"used", worker.state.connections.size()}, {"limit", worker.state.connections.capacity()}}},
+          {"memory",
+           {{"hugepages_mb", config.eal.hugepages ? config.eal.memory_mb : 0},
+            {"mbufs", config.buffers.count},
+            {"mbufs_used", facts.pool != nullptr ? rte_mempool_in_use_count(facts.pool) : 0}}},
+          {"state",
+           {{"durable", controller.durable()},
+            {"why", controller.durable_error()},
+            {"journal", facts.journal_path},
+            {"quarantined", controller.quarantined() ? Json(*controller.quarantined()) : Json(nullptr)}}},
+          {"capabilities", std::move(capabilities)}};
+}
+
+}  // namespace trunkline::control

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What the engine says about itself, as the JSON of docs/control-protocol.md: status, tasks, counters, drops. Reads the
+// controller and the worker's counters, changes nothing. Control thread only.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "config/json_reader.h"
+#include "control/controller.h"
+
+namespace trunkline::control {
+
+struct EngineFacts {
+  std::string version;
+  std::string boot_id;
+  std::string journal_path;
+  const Port* trunk = nullptr;
+  rte_mempool* pool = nullptr;
+  std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+};
+
+config::Json status_report(Controller& controller, const EngineFacts& facts);
+config::Json stats_report(Controller& controller);
+config::Json drops_report(Controller& controller, const std::optional<std::string>& eni_id);
+config::Json task_report(Controller& controller, const config::Attachment& attachment, bool full);
+
+}  // namespace trunkline::control

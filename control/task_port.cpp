@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/task_port.h"
+
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <filesystem>
+
+#include "control/reconcile.h"
+#include "control/task_interface.h"
+
+namespace trunkline::control {
+namespace {
+
+// A tap's receive "descriptors" are the buffers of one frame's chain, not the depth of a queue.
+constexpr std::uint16_t kTapDescriptors = 32;
+
+struct OpenedPort final : TaskPort {
+  std::unique_ptr<Port> port;
+  std::optional<NetworkNamespace> netns;  // where the interface is; kept, because its name may be gone at detach
+  std::string ifname;
+  std::string tag;
+
+  std::uint16_t ethdev() const override { return port->ethdev(); }
+  bool link_up() const override { return port->link_up(); }
+  void remove_with_interface() override {
+    port.reset();
+    if (netns) (void)remove_task_interface(*netns, ifname, tag);
+  }
+};
+
+config::Problem problem(std::string name, std::string message) { return {std::move(name), "/port", std::move(message)}; }
+
+config::Problem from(const InterfaceError& error) {
+  switch (error.kind) {
+    case InterfaceError::Kind::netns_missing: return {"netns_missing", "/port/netns", error.message};
+    case InterfaceError::Kind::interface_exists: return {"interface_exists", "/port/ifname", error.message};
+    default: return problem("port_failed", error.message);
+  }
+}
+
+TaskInterface interface_of(const config::Attachment& attachment, const config::Subnet& subnet, bool vnet_hdr) {
+  TaskInterface wanted;
+  wanted.name = attachment.port->ifname;
+  wanted.mac = *attachment.mac;
+  wanted.mtu = attachment.port->mtu;
+  wanted.default_route = attachment.port->default_route;
+  wanted.vnet_hdr = vnet_hdr;
+  bool ipv4 = false, ipv6 = false;
+  for (const IpAddress& address : attachment.addresses) {
+    const std::uint8_t length = address.is_v4() ? subnet.cidr.length : std::uint8_t{64};
+    wanted.addresses.push_back({address, length});
+    (address.is_v4() ? ipv4 : ipv6) = true;
+  }
+  if (ipv4) wanted.gateways.push_back(subnet.router());
+  if (const auto router = subnet.router6(); ipv6 && router) wanted.gateways.push_back(*router);
+  return wanted;
+}
+
+class Opener {
+ public:
+  Opener(rte_mempool& pool, const config::EngineConfig& config) : pool_(pool), config_(config) {}
+
+  std::expected<std::unique_ptr<TaskPort>, config::Problem> operator()(const config::Attachment& attachment,
+                                                                       const config::Subnet& subnet) {
+    if (ports_in_use() >= max_ports()) {
+      return std::unexpected(problem("port_limit", "this build of DPDK has " + std::to_string(max_ports()) +
+                                                       " ports and all are in use; detach a task, or build with a higher max_ethports"));
+    }
+    const config::PortSpec& spec = *attachment.port;
+    switch (spec.kind) {
+      case config::PortKind::tap: return open_in_namespace(attachment, subnet, false);
+      case config::PortKind::virtio_user: {
+        // Without the device the driver would take the path for a vhost-user socket and complain about that.
+        struct stat info {};
+        if (stat("/dev/vhost-net", &info) != 0 || !S_ISCHR(info.st_mode)) {
+          return std::unexpected(config::Problem{
+              "vhost_net_missing", "/port/kind",
+              "there is no /dev/vhost-net on this host, which a virtio-user port needs; load the module vhost_net "
+              "(modprobe vhost_net), or ask for a tap port"});
+        }
+        return open_in_namespace(attachment, subnet, true);
+      }
+      case config::PortKind::vhost_user: return open_vhost_user(spec);
+      case config::PortKind::vdev: return open_device(spec.devargs, spec, config_.buffers.rx_descriptors);
+    }
+    return std::unexpected(problem("port_failed", "unknown kind of port"));
+  }
+
+ private:
+  std::string next_name(const char* driver) { return std::string(driver) + std::to_string(next_number_++); }
+
+  std::expected<std::unique_ptr<TaskPort>, config::Problem> open_device(const std::string& devargs,
+                                                                        const config::PortSpec& spec,
+                                                                        std::uint16_t rx_descriptors) {
+    PortSettings settings{devargs, spec.mtu, rx_descriptors, config_.buffers.tx_descriptors, false, false};
+    auto port = Port::open(settings, pool_);
+    if (!port) return std::unexpected(problem("port_failed", port.error()));
+    auto opened = std::make_unique<OpenedPort>();
+    opened->port = std::move(*port);
+    return opened;
+  }
+
+  std::expected<std::unique_ptr<TaskPort>, config::Problem> open_vhost_user(const config::PortSpec& spec) {
+    std::error_code ignored;
+    const auto directory = std::filesystem::path(spec.socket).parent_path();
+    if (!std::filesystem::is_directory(directory, ignored)) {
+      return std::unexpected(config::Problem{"port_failed", "/port/socket",
+                                             "the directory " + directory.string() + " does not exist; make it, with the task's rights"});
+    }
+    const std::string devargs = next_name("net_vhost") + ",iface=" + spec.socket + ",queues=1,client=" + (spec.client ? "1" : "0");
+    return open_device(devargs, spec, config_.buffers.rx_descriptors);
+  }
+
+  std::expected<std::unique_ptr<TaskPort>, config::Problem> open_in_namespace(const config::Attachment& attachment,
+                                                                              const config::Subnet& subnet,
+                                                                              bool virtio) {
+    const config::PortSpec& spec = *attachment.port;
+    auto netns = NetworkNamespace::open(spec.netns);
+    if (!netns) return std::unexpected(from(netns.error()));
+    const bool existed = task_interface_exists(*netns, spec.ifname);
+    if (auto made = ensure_task_interface(*netns, interface_of(attachment, subnet, virtio), attachment.eni_id); !made) {
+      return std::unexpected(from(made.error()));
+    }
+    const std::string mac = attachment.mac->to_string();
+    std::string devargs = virtio ? next_name("virtio_user") + ",path=/dev/vhost-net,queues=1,queue_size=1024,iface="
+                                 : next_name("net_tap") + ",persist,iface=";
+    devargs += spec.ifname + ",mac=" + mac;
+    PortSettings settings{devargs, spec.mtu, virtio ? config_.buffers.rx_descriptors : kTapDescriptors,
+                          config_.buffers.tx_descriptors, false, true};
+    // The driver opens /dev/net/tun, and a tap belongs to the namespace of whoever opens it.
+    std::expected<std::unique_ptr<Port>, std::string> port = std::unexpected("not opened");
+    auto entered = netns->run([&] { port = Port::open(settings, pool_); });
+    if (!entered || !port) {
+      if (!existed) (void)remove_task_interface(*netns, spec.ifname, attachment.eni_id);
+      if (!entered) return std::unexpected(from(entered.error()));
+      return std::unexpected(problem("port_failed", port.error()));
+    }
+    // The driver sets the link up anew, and the kernel forgets the routes of a link that was down for a moment.
+    if (auto again = ensure_task_interface(*netns, interface_of(attachment, subnet, virtio), attachment.eni_id); !again) {
+      return std::unexpected(from(again.error()));
+    }
+    auto opened = std::make_unique<OpenedPort>();
+    opened->port = std::move(*port);
+    opened->netns.emplace(std::move(*netns));
+    opened->ifname = spec.ifname;
+    opened->tag = attachment.eni_id;
+    return opened;
+  }
+
+  rte_mempool& pool_;
+  const config::EngineConfig& config_;
+  std::uint32_t next_number_ = 0;
+};
+
+}  // namespace
+
+OpenTaskPort make_port_opener(rte_mempool& pool, const config::EngineConfig& config) {
+  return [opener = std::make_shared<Opener>(pool, config)](const config::Attachment& attachment,
+                                                           const config::Subnet& subnet) {
+    return (*opener)(attachment, subnet);
+  };
+}
+
+}  // namespace trunkline::control

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dataplane/io/port.h"
+
+#include <rte_bus.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_mempool.h>
+
+#include <cstring>
+
+namespace trunkline {
+namespace {
+
+// "net_tap7,iface=eth0" is on the vdev bus; "0000:00:06.0,..." on PCI.
+struct DeviceName {
+  std::string bus, name, arguments;
+};
+
+DeviceName split(const std::string& devargs) {
+  DeviceName device;
+  const std::size_t comma = devargs.find(',');
+  device.name = devargs.substr(0, comma);
+  if (comma != std::string::npos) device.arguments = devargs.substr(comma + 1);
+  device.bus = device.name.find(':') != std::string::npos ? "pci" : "vdev";
+  return device;
+}
+
+std::string failure(const std::string& device, const char* step, int result) {
+  return device + ": " + step + ": " + rte_strerror(result < 0 ? -result : result);
+}
+
+}  // namespace
+
+std::uint16_t max_ports() { return RTE_MAX_ETHPORTS; }
+std::uint16_t ports_in_use() { return rte_eth_dev_count_total(); }
+
+std::expected<std::unique_ptr<Port>, std::string> Port::open(const PortSettings& settings, rte_mempool& pool) {
+  std::unique_ptr<Port> port(new Port(settings));
+  const DeviceName device = split(settings.devargs);
+  if (const int result = rte_eal_hotplug_add(device.bus.c_str(), device.name.c_str(), device.arguments.c_str()); result < 0) {
+    return std::unexpected(failure(device.name, "no such device, or its driver refused it", result));
+  }
+  port->probed_ = true;
+  if (const int result = rte_eth_dev_get_port_by_name(device.name.c_str(), &port->ethdev_); result < 0) {
+    return std::unexpected(failure(device.name, "the driver made no port", result));
+  }
+  if (auto configured = port->configure(pool); !configured) {
+    return std::unexpected(device.name + ": " + configured.error());
+  }
+  return port;
+}
+
+void Port::note(std::string what, int result) {
+  capabilities_.push_back({std::move(what), result == 0, result == 0 ? "" : rte_strerror(-result)});
+}
+
+std::expected<void, std::string> Port::configure(rte_mempool& pool) {
+  rte_eth_dev_info info{};
+  if (const int result = rte_eth_dev_info_get(ethdev_, &info); result < 0) {
+    return std::unexpected(std::string("no device information: ") + rte_strerror(-result));
+  }
+  rte_eth_conf conf{};
+  conf.rxmode.mtu = settings_.mtu;
+  if (info.max_mtu != 0 && conf.rxmode.mtu > info.max_mtu) conf.rxmode.mtu = info.max_mtu;
+  // Jumbo frames are chained over buffers of ordinary size where the driver can.
+  conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
+  conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+  if (const int result = rte_eth_dev_configure(ethdev_, 1, 1, &conf); result < 0) {
+    return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-result));
+  }
+  std::uint16_t rx = settings_.rx_descriptors;
+  std::uint16_t tx = settings_.tx_descriptors;
+  if (const int result = rte_eth_dev_adjust_nb_rx_tx_desc(ethdev_, &rx, &tx); result < 0) {
+    return std::unexpected(std::string("descriptor counts refused: ") + rte_strerror(-result));
+  }
+  const unsigned socket = rte_eth_dev_socket_id(ethdev_) < 0 ? 0 : static_cast<unsigned>(rte_eth_dev_socket_id(ethdev_));
+  rte_eth_rxconf rx_conf = info.default_rxconf;
+  rx_conf.offloads = conf.rxmode.offloads;
+  if (const int result = rte_eth_rx_queue_setup(ethdev_, 0, rx, socket, &rx_conf, &pool); result < 0) {
+    return std::unexpected(std::string("receive queue refused: ") + rte_strerror(-result) +
+                           " (a port that cannot chain buffers needs buffers.data_room_bytes of the MTU and 146 more)");
+  }
+  rte_eth_txconf tx_conf = info.default_txconf;
+  tx_conf.offloads = conf.txmode.offloads;
+  if (const int result = rte_eth_tx_queue_setup(ethdev_, 0, tx, socket, &tx_conf); result < 0) {
+    return std::unexpected(std::string("transmit queue refused: ") + rte_strerror(-result));
+  }
+  note("mtu " + std::to_string(settings_.mtu), rte_eth_dev_set_mtu(ethdev_, settings_.mtu));
+  if (rte_eth_dev_get_mtu(ethdev_, &mtu_) != 0) mtu_ = settings_.mtu;
+  if (const int result = rte_eth_dev_start(ethdev_); result < 0) {
+    return std::unexpected(std::string("cannot be started: ") + rte_strerror(-result));
+  }
+  started_ = true;
+  if (settings_.promiscuous) note("promiscuous mode", rte_eth_promiscuous_enable(ethdev_));
+  capabilities_.push_back({"chained buffers (jumbo frames)", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) != 0,
+                           "the driver cannot; buffers.data_room_bytes must hold a whole frame"});
+  return {};
+}
+
+Port::~Port() {
+  if (!probed_) return;
+  if (ethdev_ != 0xffff) {
+    if (started_) rte_eth_dev_stop(ethdev_);
+    rte_eth_dev_close(ethdev_);
+  }
+  const DeviceName device = split(settings_.devargs);
+  // Closing an ethdev frees its port; the device stays on the bus until it is removed. PCI devices stay bound.
+  if (device.bus == "vdev") rte_eal_hotplug_remove(device.bus.c_str(), device.name.c_str());
+}
+
+MacAddress Port::mac() const {
+  rte_ether_addr address{};
+  rte_eth_macaddr_get(ethdev_, &address);
+  MacAddress mac;
+  std::memcpy(mac.bytes.data(), address.addr_bytes, 6);
+  return mac;
+}
+
+bool Port::link_up() const {
+  rte_eth_link link{};
+  return rte_eth_link_get_nowait(ethdev_, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
+}
+
+}  // namespace trunkline

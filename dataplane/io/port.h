@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// A port: one ethdev, opened, configured and started, closed when the object goes. The trunk and all task ports are the
+// same thing; what each can do is probed and kept, and a refusal (no promiscuous mode, no MTU setting) is normal and
+// never fatal.
+//
+// Life: open() (control thread; for a tap on a thread that has entered the task's namespace, see below) -> the
+// controller publishes a View that names it, workers receive and send -> it is left out of the next View -> when no
+// worker can know of it any more, close.
+//
+// Namespaces: net_tap and virtio-user open /dev/net/tun while they are probed and while their queues are set up, and a
+// tap belongs to the namespace of the thread that opens it. So all of open() must run on one thread that is where the
+// tap is.
+//
+// Errors are sentences that name the device.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/net.h"
+
+struct rte_mempool;
+
+namespace trunkline {
+
+struct PortSettings {
+  std::string devargs;  // "0000:00:06.0", or "net_tap7,iface=eth0,mac=..."
+  std::uint16_t mtu = 9001;
+  std::uint16_t rx_descriptors = 512;
+  std::uint16_t tx_descriptors = 512;
+  bool promiscuous = false;
+  // A tap of ours outlives the engine: closing the port leaves the link up, with its addresses and routes.
+  bool keep_link = false;
+};
+
+// One thing a port was asked for at start, whether it can, and if not, why.
+struct Capability {
+  std::string what;
+  bool available = false;
+  std::string why;
+};
+
+class Port {
+ public:
+  static std::expected<std::unique_ptr<Port>, std::string> open(const PortSettings& settings, rte_mempool& pool);
+  ~Port();
+  Port(const Port&) = delete;
+  Port& operator=(const Port&) = delete;
+
+  std::uint16_t ethdev() const { return ethdev_; }
+  MacAddress mac() const;
+  bool link_up() const;
+  std::uint16_t mtu() const { return mtu_; }
+  const std::string& devargs() const { return settings_.devargs; }
+  const std::vector<Capability>& capabilities() const { return capabilities_; }
+
+ private:
+  explicit Port(PortSettings settings) : settings_(std::move(settings)) {}
+  std::expected<void, std::string> configure(rte_mempool& pool);
+  void note(std::string what, int result);
+
+  PortSettings settings_;
+  std::uint16_t ethdev_ = 0xffff;
+  std::uint16_t mtu_ = 0;
+  bool probed_ = false;
+  bool started_ = false;
+  std::vector<Capability> capabilities_;
+};
+
+// How many ports this build of DPDK can have (RTE_MAX_ETHPORTS), and how many are in use.
+std::uint16_t max_ports();
+std::uint16_t ports_in_use();
+
+}  // namespace trunkline

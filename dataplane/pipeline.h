@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Start here. A packet's way through the engine: each function lists the stages in order, and nothing else. A stage is
+// a loop over the burst; it may refuse a packet with a named reason (verdict.h) and it never calls another stage.
+//
+//     trunk --> parse --> demux --> edge --> track --> admit --> account --> forward --> task port
+//     task  --> parse --> demux --> edge --> track --> admit --> account --> forward --> trunk
+//                                                                               \--> local task: the ingress half
+//
+// A packet between two tasks of this host passes both in full: the sender's egress, then the receiver's ingress.
+//
+// Called by the owning worker (worker.cpp) with what it received, and by tests and `explain` with what they made up.
+#pragma once
+
+#include "dataplane/packet.h"
+#include "dataplane/stages/account.h"
+#include "dataplane/stages/admit.h"
+#include "dataplane/stages/demux.h"
+#include "dataplane/stages/edge.h"
+#include "dataplane/stages/forward.h"
+#include "dataplane/stages/parse.h"
+#include "dataplane/stages/track.h"
+#include "dataplane/state/worker_state.h"
+
+namespace trunkline {
+
+inline void process_ingress(Burst& burst, WorkerState& worker) {
+  track(burst, worker, Direction::ingress);
+  admit(burst, worker, Direction::ingress);
+  account(burst, Direction::ingress);
+  forward_to_task(burst, worker);
+}
+
+inline void process_from_trunk(Burst& burst, WorkerState& worker) {
+  parse(burst);
+  demux_from_trunk(burst, worker);
+  edge_from_trunk(burst, worker);
+  process_ingress(burst, worker);
+}
+
+inline void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
+  Burst local;
+  parse(burst);
+  demux_from_task(burst, worker, endpoint);
+  edge_from_task(burst, worker);
+  track(burst, worker, Direction::egress);
+  admit(burst, worker, Direction::egress);
+  account(burst, Direction::egress);
+  forward_from_task(burst, worker, local);
+  if (local.size != 0) process_ingress(local, worker);
+}
+
+}  // namespace trunkline

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dataplane/stages/edge.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "dataplane/stages/demux.h"
+#include "dataplane/stages/parse.h"
+#include "dataplane/stages/track.h"
+
+namespace trunkline {
+namespace {
+
+constexpr std::uint8_t kRouterSolicitation = 133;
+constexpr std::uint8_t kRouterAdvertisement = 134;
+constexpr std::uint8_t kNeighbourSolicitation = 135;
+constexpr std::uint8_t kNeighbourAdvertisement = 136;
+constexpr IpAddress kUnspecified6{};
+
+void put_mac(std::uint8_t* at, const MacAddress& mac) { std::memcpy(at, mac.bytes.data(), mac.bytes.size()); }
+
+std::uint32_t sum16(const std::uint8_t* bytes, std::uint32_t count, std::uint32_t sum = 0) {
+  for (; count > 1; count -= 2, bytes += 2) sum += load16(bytes);
+  if (count == 1) sum += static_cast<std::uint32_t>(*bytes) << 8;
+  return sum;
+}
+
+std::uint16_t fold(std::uint32_t sum) {
+  while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<std::uint16_t>(~sum & 0xffff);
+}
+
+// The ICMPv6 checksum covers addresses, length and protocol as well.
+void finish_icmp6(std::uint8_t* ip, std::uint16_t icmp_bytes) {
+  std::uint8_t* icmp = ip + 40;
+  store16(icmp + 2, 0);
+  store16(icmp + 2, fold(sum16(icmp, icmp_bytes, sum16(ip + 8, 32, icmp_bytes + 58U))));
+}
+
+// Who answers for `target` when `endpoint` asks, on this host; nullopt: nobody.
+std::optional<MacAddress> answer_for(const Endpoint& endpoint, const IpAddress& target, const View& view) {
+  const Endpoint* peer = view.with_address(target);
+  if (peer != nullptr && endpoint.in_subnet(target)) return peer->mac;
+  if (!view.edge.answer) return std::nullopt;
+  // Everything on the subnet that is not here is reached through the router, which then finds it by address.
+  const bool link_local = !target.is_v4() && detail::is_link_local6(target);
+  if (endpoint.in_subnet(target) || link_local) return view.edge.router_mac;
+  return std::nullopt;
+}
+
+// --- ARP -------------------------------------------------------------------------------------------------------------
+
+constexpr std::uint32_t kArpBytes = 28;
+
+void answer_arp(Burst& burst, std::uint32_t i, const MacAddress& owner) {
+  std::uint8_t* frame = burst.bytes(i);
+  std::uint8_t* arp = frame + burst.layer3_offset[i];
+  const Endpoint& asker = *burst.endpoint[i];
+  put_mac(frame, asker.mac);
+  put_mac(frame + 6, owner);
+  store16(arp + 6, 2);
+  std::uint8_t target[4];
+  std::memcpy(target, arp + 24, 4);
+  put_mac(arp + 18, asker.mac);
+  std::memcpy(arp + 24, arp + 14, 4);
+  put_mac(arp + 8, owner);
+  std::memcpy(arp + 14, target, 4);
+  burst.route[i] = Route::answer;
+}
+
+DropReason arp_from_task(Burst& burst, std::uint32_t i, const View& view) {
+  const Endpoint& endpoint = *burst.endpoint[i];
+  const std::uint8_t* arp = burst.bytes(i) + burst.layer3_offset[i];
+  const IpAddress& sender = burst.source[i];
+  const IpAddress& target = burst.destination[i];
+  if (detail::mac_at(arp + 8) != endpoint.mac) return DropReason::arp_spoof;
+  if (!sender.is_zero() && !endpoint.owns(sender)) return DropReason::arp_spoof;
+  if (sender == target) return DropReason::arp_gratuitous;
+  if (endpoint.owns(target)) return DropReason::arp_own_address;
+  switch (load16(arp + 6)) {
+    case 1:
+      if (const auto owner = answer_for(endpoint, target, view)) {
+        answer_arp(burst, i, *owner);
+        return DropReason::none;
+      }
+      if (view.edge.answer) return DropReason::arp_no_answer;
+      burst.route[i] = Route::trunk;
+      return DropReason::none;
+    case 2:
+      // To somebody who asked (a fabric made of ordinary hosts does); an announcement to all is not an answer.
+      if (detail::mac_at(burst.bytes(i)).is_multicast()) return DropReason::arp_gratuitous;
+      burst.route[i] = Route::trunk;
+      return DropReason::none;
+    default: return DropReason::malformed;
+  }
+}
+
+// --- neighbour discovery ---------------------------------------------------------------------------------------------
+
+constexpr std::uint32_t kAdvertisementBytes = 32;  // ICMPv6 24, and the target link-layer address option 8
+
+DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& target, const MacAddress& owner) {
+  rte_mbuf* packet = burst.mbuf[i];
+  const std::uint32_t wanted = ether::header_bytes + 40 + kAdvertisementBytes;
+  if (packet->nb_segs != 1) return DropReason::malformed;
+  if (packet->data_len < wanted && rte_pktmbuf_append(packet, static_cast<std::uint16_t>(wanted - packet->data_len)) == nullptr) {
+    return DropReason::malformed;
+  }
+  if (packet->data_len > wanted) rte_pktmbuf_trim(packet, static_cast<std::uint16_t>(packet->data_len - wanted));
+  std::uint8_t* frame = burst.bytes(i);
+  std::uint8_t* ip = frame + ether::header_bytes;
+  std::uint8_t* icmp = ip + 40;
+  const Endpoint& asker = *burst.endpoint[i];
+  put_mac(frame, asker.mac);
+  put_mac(frame + 6, owner);
+  store16(frame + 12, ether::ipv6);
+  std::memset(ip, 0, 40);
+  ip[0] = 0x60;
+  store16(ip + 4, kAdvertisementBytes);
+  ip[6] = protocol::icmpv6;
+  ip[7] = 255;
+  std::memcpy(ip + 8, target.bytes.data(), 16);
+  std::memcpy(ip + 24, burst.source[i].bytes.data(), 16);
+  std::memset(icmp, 0, kAdvertisementBytes);
+  icmp[0] = kNeighbourAdvertisement;
+  icmp[4] = 0x60;  // solicited, override
+  std::memcpy(icmp + 8, target.bytes.data(), 16);
+  icmp[24] = 2;  // target link-layer address, 1 x 8 bytes
+  icmp[25] = 1;
+  put_mac(icmp + 26, owner);
+  finish_icmp6(ip, kAdvertisementBytes);
+  burst.route[i] = Route::answer;
+  return DropReason::none;
+}
+
+// What every ND message must be (RFC 4861): hop limit 255, code 0, a target where the type has one.
+bool is_sound_discovery(const Burst& burst, std::uint32_t i) {
+  const std::uint8_t* frame = burst.bytes(i);
+  if (frame[burst.layer3_offset[i] + 7] != 255 || burst.icmp_code[i] != 0) return false;
+  const std::uint8_t type = burst.icmp_type[i];
+  const std::uint32_t wanted = type == kRouterSolicitation ? 8 : type == kRouterAdvertisement ? 16 : 24;
+  // Both within the packet and within the first segment.
+  return burst.layer4_offset[i] + wanted <= burst.mbuf[i]->data_len &&
+         burst.layer4_offset[i] + wanted <= burst.layer3_offset[i] + std::uint32_t{burst.packet_bytes[i]};
+}
+
+// The link-layer address option of a message from the task must be its own.
+bool claims_own_mac(const Burst& burst, std::uint32_t i, std::uint32_t options) {
+  const std::uint8_t* frame = burst.bytes(i);
+  const std::uint32_t end = std::min<std::uint32_t>(burst.layer3_offset[i] + burst.packet_bytes[i], burst.mbuf[i]->data_len);
+  for (std::uint32_t at = burst.layer4_offset[i] + options; at + 8 <= end;) {
+    const std::uint32_t length = frame[at + 1] * 8U;
+    if (length == 0 || at + length > end) return false;
+    if ((frame[at] == 1 || frame[at] == 2) && detail::mac_at(frame + at + 2) != burst.endpoint[i]->mac) return false;
+    at += length;
+  }
+  return true;
+}
+
+DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) {
+  if (!is_sound_discovery(burst, i)) return DropReason::malformed;
+  const Endpoint& endpoint = *burst.endpoint[i];
+  const std::uint8_t type = burst.icmp_type[i];
+  if (type == kRouterSolicitation) {
+    if (!claims_own_mac(burst, i, 8)) return DropReason::arp_spoof;
+    if (view.edge.answer) return DropReason::arp_no_answer;
+    burst.route[i] = Route::trunk;
+    return DropReason::none;
+  }
+  if (type != kNeighbourSolicitation && type != kNeighbourAdvertisement) return DropReason::nd_refused;
+  if (!claims_own_mac(burst, i, 24)) return DropReason::arp_spoof;
+  const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.layer4_offset[i] + 8);
+  const bool own_target = endpoint.owns(target);
+  if (type == kNeighbourAdvertisement) {
+    if (!own_target && !detail::is_link_local6(target)) return DropReason::arp_spoof;
+    const bool solicited = (burst.bytes(i)[burst.layer4_offset[i] + 4] & 0x40) != 0;
+    if (!solicited || detail::mac_at(burst.bytes(i)).is_multicast()) return DropReason::arp_gratuitous;
+    burst.route[i] = Route::trunk;
+    return DropReason::none;
+  }
+  // Duplicate address detection, for its own or a link-local address.
+  if (own_target || burst.source[i] == kUnspecified6) return DropReason::arp_own_address;
+  if (const auto owner = answer_for(endpoint, target, view)) return answer_solicitation(burst, i, target, *owner);
+  if (view.edge.answer) return DropReason::arp_no_answer;
+  burst.route[i] = Route::trunk;
+  return DropReason::none;
+}
+
+DropReason discovery_from_trunk(Burst& burst, std::uint32_t i) {
+  if (!is_sound_discovery(burst, i)) return DropReason::malformed;
+  const std::uint8_t type = burst.icmp_type[i];
+  if (type == kRouterSolicitation) return DropReason::nd_refused;
+  if (type == kNeighbourSolicitation) {
+    const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.layer4_offset[i] + 8);
+    if (!burst.endpoint[i]->owns(target) && !detail::is_link_local6(target)) return DropReason::dest_check;
+  }
+  burst.route[i] = Route::task;
+  return DropReason::none;
+}
+
+}  // namespace
+
+void edge_from_task(Burst& burst, WorkerState& worker) {
+  for (std::uint32_t i = 0; i < burst.size; ++i) {
+    if (!burst.alive(i)) continue;
+    if (burst.layer3[i] == Layer3::arp) {
+      burst.drop(i, arp_from_task(burst, i, *worker.view));
+    } else if (detail::is_neighbour_discovery(burst, i)) {
+      burst.drop(i, discovery_from_task(burst, i, *worker.view));
+    }
+  }
+}
+
+void edge_from_trunk(Burst& burst, WorkerState& worker) {
+  for (std::uint32_t i = 0; i < burst.size; ++i) {
+    if (!burst.alive(i)) continue;
+    if (burst.layer3[i] == Layer3::arp) {
+      burst.route[i] = Route::task;
+    } else if (detail::is_neighbour_discovery(burst, i)) {
+      burst.drop(i, discovery_from_trunk(burst, i));
+    }
+  }
+  (void)worker;
+}
+
+// --- the router's errors ---------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::uint32_t kQuoted4 = 60 + 8;        // IPv4 header with options, and eight bytes (RFC 792)
+constexpr std::uint32_t kQuoted6 = 1280 - 40 - 8;  // as much as fits the minimum MTU (RFC 4443)
+
+bool may_report(const Burst& burst, std::uint32_t i) {
+  if (burst.layer3[i] == Layer3::ipv4) {
+    const std::uint8_t* ip = burst.bytes(i) + burst.layer3_offset[i];
+    return (ip[6] & 0x40) != 0 && !(detail::is_icmp(burst, i) && !detail::has_connection(burst, i));
+  }
+  return burst.layer3[i] == Layer3::ipv6 && !(detail::is_icmp(burst, i) && burst.icmp_type[i] < 128);
+}
+
+bool take_error_token(WorkerState& worker) {
+  if (worker.errors_tick != worker.now) {
+    worker.errors_tick = worker.now;
+    worker.errors_left = WorkerState::kErrorsPerTick;
+  }
+  if (worker.errors_left == 0) return false;
+  --worker.errors_left;
+  return true;
+}
+
+}  // namespace
+
+bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std::uint16_t mtu, Direction direction) {
+  if (!may_report(burst, i)) return false;
+  rte_mbuf* packet = burst.mbuf[i];
+  const bool ipv4 = burst.layer3[i] == Layer3::ipv4;
+  const std::uint32_t available = packet->data_len - std::uint32_t{burst.layer3_offset[i]};
+  const std::uint32_t ip_bytes = ipv4 ? 20 : 40;
+  const std::uint32_t header_bytes = ipv4 ? (burst.bytes(i)[burst.layer3_offset[i]] & 15) * 4U + 8U : kQuoted6;
+  const std::uint32_t quoted = std::min({available, header_bytes, ipv4 ? kQuoted4 : kQuoted6});
+  const std::uint32_t frame_bytes = ether::header_bytes + ip_bytes + 8 + quoted;
+  if (frame_bytes > packet->data_len || !take_error_token(worker)) return false;  // too big, so never so short
+  const Endpoint& endpoint = *burst.endpoint[i];
+  const IpAddress& router = endpoint.router(ipv4);
+
+  std::uint8_t* frame = burst.bytes(i);
+  const MacAddress destination = detail::mac_at(frame);
+  const MacAddress source = detail::mac_at(frame + 6);
+  std::memmove(frame + ether::header_bytes + ip_bytes + 8, frame + burst.layer3_offset[i], quoted);
+  put_mac(frame, source);
+  // From a task the error comes from the router it sent to; towards the fabric it leaves with the ENI's own MAC.
+  put_mac(frame + 6, direction == Direction::egress ? destination : endpoint.mac);
+  store16(frame + 12, ipv4 ? ether::ipv4 : ether::ipv6);
+  std::uint8_t* ip = frame + ether::header_bytes;
+  std::uint8_t* icmp = ip + ip_bytes;
+  std::memset(ip, 0, ip_bytes + 8);
+  if (ipv4) {
+    ip[0] = 0x45;
+    store16(ip + 2, static_cast<std::uint16_t>(frame_bytes - ether::header_bytes));
+    ip[8] = 64;
+    ip[9] = protocol::icmp;
+    std::memcpy(ip + 12, &router.bytes[12], 4);
+    std::memcpy(ip + 16, &burst.source[i].bytes[12], 4);
+    store16(ip + 10, fold(sum16(ip, 20)));
+    icmp[0] = 3;
+    icmp[1] = 4;
+    store16(icmp + 6, mtu);
+    store16(icmp + 2, fold(sum16(icmp, 8 + quoted)));
+  } else {
+    ip[0] = 0x60;
+    store16(ip + 4, static_cast<std::uint16_t>(8 + quoted));
+    ip[6] = protocol::icmpv6;
+    ip[7] = 64;
+    std::memcpy(ip + 8, router.bytes.data(), 16);
+    std::memcpy(ip + 24, burst.source[i].bytes.data(), 16);
+    icmp[0] = 2;
+    store16(icmp + 6, mtu);
+    finish_icmp6(ip, static_cast<std::uint16_t>(8 + quoted));
+  }
+
+  // What is left of the original, behind the quoted part, goes.
+  if (rte_mbuf* tail = packet->next; tail != nullptr) {
+    tail->nb_segs = static_cast<std::uint16_t>(packet->nb_segs - 1);
+    tail->pkt_len = packet->pkt_len - packet->data_len;
+    packet->next = nullptr;
+    packet->nb_segs = 1;
+    worker.outbox.discard(tail);
+  }
+  packet->data_len = static_cast<std::uint16_t>(frame_bytes);
+  packet->pkt_len = frame_bytes;
+  packet->ol_flags &= ~RTE_MBUF_F_RX_VLAN_STRIPPED;
+  burst.tag_bytes[i] = 0;
+  burst.layer3_offset[i] = ether::header_bytes;
+  return true;
+}
+
+}  // namespace trunkline

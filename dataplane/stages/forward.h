@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Stage 7: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
+// go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host) and
+// are queued for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
+//
+// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, port_gone.
+#pragma once
+
+#include <cstring>
+
+#include "dataplane/packet.h"
+#include "dataplane/stages/edge.h"
+#include "dataplane/stages/parse.h"
+#include "dataplane/state/worker_state.h"
+
+namespace trunkline {
+
+namespace detail {
+
+// No trace of how a packet arrived may be taken for an offload request by the port it leaves through.
+inline void clear_offloads(rte_mbuf* packet) {
+  packet->ol_flags = 0;
+  packet->vlan_tci = 0;
+}
+
+inline void pop_tag(Burst& burst, std::uint32_t i) {
+  if (burst.tag_bytes[i] == 0) return;
+  std::uint8_t* frame = burst.bytes(i);
+  std::memmove(frame + ether::tag_bytes, frame, 12);
+  rte_pktmbuf_adj(burst.mbuf[i], ether::tag_bytes);
+  burst.tag_bytes[i] = 0;
+  burst.layer3_offset[i] = static_cast<std::uint16_t>(burst.layer3_offset[i] - ether::tag_bytes);
+  if (burst.layer4_offset[i] != 0) {
+    burst.layer4_offset[i] = static_cast<std::uint16_t>(burst.layer4_offset[i] - ether::tag_bytes);
+  }
+}
+
+inline bool push_tag(rte_mbuf* packet, VlanId vlan) {
+  if (vlan.is_untagged()) return true;
+  char* start = rte_pktmbuf_prepend(packet, ether::tag_bytes);
+  if (start == nullptr) return false;
+  auto* frame = reinterpret_cast<std::uint8_t*>(start);
+  std::memmove(frame, frame + ether::tag_bytes, 12);
+  store16(frame + 12, ether::vlan);
+  store16(frame + 14, vlan.value);  // priority and DEI stay 0
+  return true;
+}
+
+inline void send_to_trunk(rte_mbuf* packet, WorkerState& worker) {
+  clear_offloads(packet);
+  worker.trunk_out.received(packet->pkt_len);
+  worker.outbox.send(kTrunkSlot, packet);
+}
+
+// Towards a task: its ingress meter already knows the packet; the worker counts it as sent when the port took it.
+inline void send_to_task(rte_mbuf* packet, const Endpoint& endpoint, WorkerState& worker) {
+  clear_offloads(packet);
+  worker.outbox.send(endpoint.port, packet);
+}
+
+inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& worker) {
+  meter.dropped(burst.verdict[i]);
+  worker.outbox.discard(burst.mbuf[i]);
+}
+
+}  // namespace detail
+
+// The ingress half's end: to the task's port.
+inline void forward_to_task(Burst& burst, WorkerState& worker) {
+  for (std::uint32_t i = 0; i < burst.size; ++i) {
+    const Endpoint* endpoint = burst.endpoint[i];
+    if (endpoint == nullptr) {
+      worker.outbox.discard(burst.mbuf[i]);  // counted by demux, in the trunk's meter
+      continue;
+    }
+    Meter& meter = worker.meter(*endpoint, Direction::ingress);
+    if (burst.alive(i) && burst.packet_bytes[i] > endpoint->mtu) {
+      meter.dropped(DropReason::mtu_exceeded);
+      if (make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) &&
+          detail::push_tag(burst.mbuf[i], endpoint->vlan)) {
+        detail::send_to_trunk(burst.mbuf[i], worker);
+      } else {
+        worker.outbox.discard(burst.mbuf[i]);
+      }
+      continue;
+    }
+    if (!burst.alive(i)) {
+      detail::refuse(burst, i, meter, worker);
+      continue;
+    }
+    detail::pop_tag(burst, i);
+    detail::send_to_task(burst.mbuf[i], *endpoint, worker);
+  }
+}
+
+// The egress half's end: out on the trunk, or into `local` for the ingress half of another task of this host, or, where
+// the edge made it an answer, back to the task.
+inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
+  const View& view = *worker.view;
+  for (std::uint32_t i = 0; i < burst.size; ++i) {
+    const Endpoint& endpoint = *burst.endpoint[i];
+    Meter& meter = worker.meter(endpoint, Direction::egress);
+    if (!burst.alive(i)) {
+      detail::refuse(burst, i, meter, worker);
+      continue;
+    }
+    rte_mbuf* packet = burst.mbuf[i];
+    if (burst.route[i] == Route::answer) {
+      meter.sent(packet->pkt_len);
+      worker.meter(endpoint, Direction::ingress).received(packet->pkt_len);
+      detail::send_to_task(packet, endpoint, worker);
+      continue;
+    }
+    const Endpoint* peer = burst.route[i] == Route::undecided ? view.with_address(burst.destination[i]) : nullptr;
+    if (peer != nullptr) {
+      meter.sent(packet->pkt_len);
+      worker.meter(*peer, Direction::ingress).received(packet->pkt_len);
+      std::uint8_t* frame = burst.bytes(i);
+      // As the fabric delivers it: within a subnet from the sender's MAC, across subnets from the router's, which is
+      // the one that the sender addressed.
+      if (!peer->in_subnet(burst.source[i])) std::memcpy(frame + 6, frame, 6);
+      std::memcpy(frame, peer->mac.bytes.data(), 6);
+      local.adopt(burst, i);
+      local.endpoint[local.size - 1] = peer;
+      continue;
+    }
+    if (burst.packet_bytes[i] > view.trunk_mtu) {
+      meter.dropped(DropReason::mtu_exceeded);
+      if (make_packet_too_big(burst, i, worker, view.trunk_mtu, Direction::egress)) {
+        worker.meter(endpoint, Direction::ingress).received(packet->pkt_len);
+        detail::send_to_task(packet, endpoint, worker);
+      } else {
+        worker.outbox.discard(packet);
+      }
+      continue;
+    }
+    const std::uint32_t bytes = packet->pkt_len;
+    if (!detail::push_tag(packet, endpoint.vlan)) {
+      burst.drop(i, DropReason::no_headroom);
+      detail::refuse(burst, i, meter, worker);
+      continue;
+    }
+    meter.sent(bytes);
+    detail::send_to_trunk(packet, worker);
+  }
+}
+
+}  // namespace trunkline

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Counters that close. A Meter watches one side of one port, and at rest
+//
+//     rx_packets == tx_packets + sum of drops
+//
+// holds for every meter by itself: what came to this side either went on or has a named reason. For a task port the
+// `egress` meter counts what the task sent, the `ingress` meter what went towards it; the trunk has one for each way too.
+//
+// One worker writes a meter (the endpoint's owner); the control thread reads it. A reader may see a packet counted as
+// received and not yet as sent; it never sees a torn number. Cells are padded so that two writers share no line.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "dataplane/verdict.h"
+
+namespace trunkline {
+
+class Counter {
+ public:
+  // The single writer's increment: a plain load and store, no locked instruction.
+  void add(std::uint64_t n) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  std::uint64_t read() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+struct alignas(64) Meter {
+  Counter rx_packets, rx_bytes;
+  Counter tx_packets, tx_bytes;
+  std::array<Counter, kDropReasonCount> drops;  // by DropReason; [none] stays 0
+
+  void received(std::uint64_t bytes) { rx_packets.add(1), rx_bytes.add(bytes); }
+  void sent(std::uint64_t bytes) { tx_packets.add(1), tx_bytes.add(bytes); }
+  void dropped(DropReason reason) { drops[static_cast<std::size_t>(reason)].add(1); }
+};
+
+// What a Meter said at one moment, as plain numbers; differences of two of these are what is shown, since an
+// EndpointId (and with it the meter) is used again after a detach.
+struct MeterReading {
+  std::uint64_t rx_packets = 0, rx_bytes = 0, tx_packets = 0, tx_bytes = 0;
+  std::array<std::uint64_t, kDropReasonCount> drops{};
+
+  static MeterReading of(const Meter& meter) {
+    // Drops and tx before rx: a packet between the two reads makes a positive remainder, never a negative one.
+    MeterReading reading;
+    for (std::size_t i = 0; i < kDropReasonCount; ++i) reading.drops[i] = meter.drops[i].read();
+    reading.tx_packets = meter.tx_packets.read();
+    reading.tx_bytes = meter.tx_bytes.read();
+    reading.rx_packets = meter.rx_packets.read();
+    reading.rx_bytes = meter.rx_bytes.read();
+    return reading;
+  }
+
+  MeterReading since(const MeterReading& start) const {
+    MeterReading result = *this;
+    result.rx_packets -= start.rx_packets, result.rx_bytes -= start.rx_bytes;
+    result.tx_packets -= start.tx_packets, result.tx_bytes -= start.tx_bytes;
+    for (std::size_t i = 0; i < kDropReasonCount; ++i) result.drops[i] -= start.drops[i];
+    return result;
+  }
+
+  std::uint64_t dropped() const {
+    std::uint64_t sum = 0;
+    for (const std::uint64_t n : drops) sum += n;
+    return sum;
+  }
+  // Packets neither sent nor dropped: 0 when nothing is in flight.
+  std::int64_t unaccounted() const { return static_cast<std::int64_t>(rx_packets - tx_packets - dropped()); }
+};
+
+}  // namespace trunkline

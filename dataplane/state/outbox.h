@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Where the stages leave what they have finished with: packets to send, gathered per port so that each port is kicked
+// once per turn, and packets to free. The stages call no driver; the worker empties the outbox into the ports, a
+// unit test looks at it.
+//
+// A port's queue holds kDepth packets. One call of a pipeline function adds at most 2 * kMaxBurst to one port, so the worker
+// flushes a port that has more than kHighWater before it goes on.
+#pragma once
+
+#include <rte_mbuf.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "config/net.h"
+#include "dataplane/packet.h"
+
+namespace trunkline {
+
+class Outbox {
+ public:
+  static constexpr std::uint32_t kDepth = 256;
+  static constexpr std::uint32_t kHighWater = kDepth - 2 * kMaxBurst;
+
+  struct Queue {
+    std::uint32_t count = 0;
+    bool listed = false;
+    rte_mbuf* packets[kDepth];
+  };
+
+  explicit Outbox(std::size_t ports) : queues_(new Queue[ports]) { dirty_.reserve(ports); }
+
+  Queue& queue(PortSlot port) { return queues_[port.value]; }
+
+  void send(PortSlot port, rte_mbuf* packet) {
+    Queue& queue = queues_[port.value];
+    if (!queue.listed) {
+      queue.listed = true;
+      dirty_.push_back(port);  // never grows: reserved for all ports, and each is listed once
+    }
+    queue.packets[queue.count++] = packet;
+  }
+
+  void discard(rte_mbuf* packet) {
+    if (discarded_count_ < discarded_.size()) discarded_[discarded_count_++] = packet;
+  }
+
+  const std::vector<PortSlot>& dirty() const { return dirty_; }
+  void clear_dirty() {
+    for (const PortSlot port : dirty_) queues_[port.value].listed = false;
+    dirty_.clear();
+  }
+
+  std::span<rte_mbuf*> discarded() { return {discarded_.data(), discarded_count_}; }
+  void clear_discarded() { discarded_count_ = 0; }
+
+ private:
+  std::unique_ptr<Queue[]> queues_;
+  std::vector<PortSlot> dirty_;
+  // A burst's packets, the local packets made of it, and the tails cut off their chains.
+  std::array<rte_mbuf*, 4 * kMaxBurst> discarded_;
+  std::size_t discarded_count_ = 0;
+};
+
+}  // namespace trunkline

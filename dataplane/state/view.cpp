@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dataplane/state/view.h"
+
+namespace trunkline {
+
+void View::build_indexes() {
+  by_vlan.fill(EndpointId{});
+  std::vector<EndpointIndex<std::uint64_t>::Slot> macs;
+  std::vector<EndpointIndex<IpAddress>::Slot> addresses;
+  for (const auto& endpoint : endpoints) {
+    if (!endpoint) continue;
+    if (endpoint->vlan.is_untagged()) {
+      macs.push_back({endpoint->mac.as_integer(), endpoint->id});
+    } else {
+      by_vlan[endpoint->vlan.value & 0xfff] = endpoint->id;
+    }
+    for (const IpAddress& address : endpoint->addresses()) addresses.push_back({address, endpoint->id});
+  }
+  port_by_slot.clear();
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (ports[i].slot.value >= port_by_slot.size()) port_by_slot.resize(ports[i].slot.value + 1U, 0xffff);
+    port_by_slot[ports[i].slot.value] = static_cast<std::uint16_t>(i);
+  }
+  by_mac.build(macs);
+  by_address.build(addresses);
+}
+
+}  // namespace trunkline

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What one worker knows: the View of this turn, the time of this turn, its connections, its counters and its outbox.
+// The stages work on this and on a Burst, on nothing else; a unit test makes one without any DPDK set-up.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "dataplane/state/clock.h"
+#include "dataplane/state/connection_table.h"
+#include "dataplane/state/counters.h"
+#include "dataplane/state/outbox.h"
+#include "dataplane/state/view.h"
+
+namespace trunkline {
+
+// Both sides of an endpoint's port.
+struct EndpointMeters {
+  Meter ingress, egress;  // written by the owner, read by control
+  Meter& side(Direction direction) { return direction == Direction::ingress ? ingress : egress; }
+};
+
+struct WorkerState {
+  WorkerState(std::size_t max_endpoints, std::uint32_t max_connections, std::uint64_t seed)
+      : connections(max_connections, seed), meters(new EndpointMeters[max_endpoints]), outbox(max_endpoints + 1) {}
+
+  // Set by the worker at the start of a turn.
+  const View* view = nullptr;
+  Tick now = 0;
+
+  ConnectionTable connections;
+  std::unique_ptr<EndpointMeters[]> meters;  // by EndpointId
+  Meter trunk_in, trunk_out;
+  Outbox outbox;
+
+  // ICMP errors that the router may still send this tick; a flood of oversized packets must not become one of errors.
+  static constexpr std::uint32_t kErrorsPerTick = 100;
+  Tick errors_tick = 0;
+  std::uint32_t errors_left = kErrorsPerTick;
+
+  Meter& meter(const Endpoint& endpoint, Direction direction) { return meters[endpoint.id.value].side(direction); }
+};
+
+// The trunk is always the first port.
+inline constexpr PortSlot kTrunkSlot{0};
+
+}  // namespace trunkline

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The one list of reasons for which a packet is dropped. Counters, the CLI, metrics and the documentation are made
+// from it, so a reason exists everywhere or nowhere. The sentence is what an operator reads at 3 a.m.: what happened,
+// and what to look at.
+//
+// Rules: a name says the cause, not the place. A new reason goes to the end of its section; nothing depends on the
+// numbers outside one process. Any thread may use this header.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+// X(name, sentence)
+#define TRUNKLINE_DROP_REASONS(X)                                                                                      \
+  /* what the frame is */                                                                                              \
+  X(malformed, "a header is cut short or a length in it is impossible; capture at the sender")                        \
+  X(ethertype, "neither IPv4, IPv6 nor ARP; a VPC carries nothing else")                                              \
+  X(unexpected_vlan, "the frame has a VLAN tag where none may be (from a task, or a second tag)")                     \
+  X(fragment, "an IP fragment; this version passes whole datagrams only, lower the sender's MTU")                     \
+  X(ip_options, "IPv4 source routing or IPv6 routing header")                                                         \
+  X(tcp_flags, "TCP flags that no connection has (none, SYN+FIN, SYN+RST)")                                           \
+  X(martian, "a source address that no host may have (loopback, multicast, 0/8, 240/4)")                              \
+  X(multicast, "broadcast or multicast, which a VPC does not carry")                                                  \
+  /* whom it is for, and from */                                                                                       \
+  X(unknown_eni, "no endpoint here has this VLAN, or this MAC address; check task list")                              \
+  X(wrong_mac, "the VLAN's endpoint has another MAC address than the frame's destination")                            \
+  X(dest_check, "the destination is not an address of the ENI (source/destination check)")                            \
+  X(spoof_mac, "the task sent from a MAC address that is not its ENI's")                                              \
+  X(spoof_ip, "the task sent from an address that is not its ENI's (source/destination check)")                       \
+  X(no_policy, "the endpoint still waits for its security groups; see task list")                                     \
+  /* ARP and ND */                                                                                                     \
+  X(arp_spoof, "the task claimed another's address or MAC in ARP or ND")                                              \
+  X(arp_gratuitous, "a gratuitous ARP or unsolicited ND announcement; it has no effect in a VPC")                     \
+  X(arp_own_address, "an ARP or ND probe for the asker's own address; silence is the right answer")                   \
+  X(arp_no_answer, "ARP or ND for an address that nobody here answers for")                                           \
+  X(nd_refused, "an ND message that a task may not send (router advertisement, redirect)")                            \
+  /* the rules */                                                                                                      \
+  X(security_group_ingress, "no inbound rule of the ENI's security groups allows it")                                 \
+  X(security_group_egress, "no outbound rule of the ENI's security groups allows it")                                 \
+  X(rule_revoked, "the rules that allowed this untracked flow no longer do")                                          \
+  X(conntrack_full, "no room for another connection (limits.connections)")                                            \
+  /* the way out */                                                                                                    \
+  X(mtu_exceeded, "larger than the MTU of the port it must leave by")                                                 \
+  X(no_headroom, "no room in the buffer for a VLAN tag")                                                              \
+  X(port_gone, "its port is being removed or could not be opened")                                                    \
+  X(tx_full, "the port's transmit queue is full; its reader is slow or stopped")
+
+namespace trunkline {
+
+enum class DropReason : std::uint8_t {
+  none,  // not dropped
+#define TRUNKLINE_X(name, sentence) name,
+  TRUNKLINE_DROP_REASONS(TRUNKLINE_X)
+#undef TRUNKLINE_X
+};
+
+struct DropReasonText {
+  std::string_view name;
+  std::string_view sentence;
+};
+
+inline constexpr std::array kDropReasonTexts{
+    DropReasonText{"none", "not dropped"},
+#define TRUNKLINE_X(name, sentence) DropReasonText{#name, sentence},
+    TRUNKLINE_DROP_REASONS(TRUNKLINE_X)
+#undef TRUNKLINE_X
+};
+
+inline constexpr std::size_t kDropReasonCount = kDropReasonTexts.size();
+
+constexpr const DropReasonText& text(DropReason reason) { return kDropReasonTexts[static_cast<std::size_t>(reason)]; }
+
+}  // namespace trunkline

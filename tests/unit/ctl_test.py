@@ -1,0 +1,520 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""trunkctl against a fake engine: what it asks, what it prints, what it exits with, whatever the other side does.
+
+Run as: python3 ctl_test.py PATH_TO_TRUNKCTL
+"""
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+TRUNKCTL = "trunkctl"
+
+METER = {"rx_packets": 10, "rx_bytes": 1000, "tx_packets": 8, "tx_bytes": 800, "drops": {"security_group_ingress": 2}}
+TASK = {"eni": "eni-b0aaa4b2", "task": "f5aa", "task_arn": "arn:aws:ecs:eu-west-1:1:task/c/f5aa", "state": "active",
+        "reason": "", "vlan": 101, "mac": "0a:47:e4:7a:2b:02", "addresses": ["10.0.0.35"], "subnet": "subnet-c070009b",
+        "groups": ["sg-9effe8e4", "sg-1"], "port": "tap:nginx/eth0", "worker": 0}
+WAITING = {"eni": "eni-0000000f", "task": None, "state": "waiting", "reason": "no VLAN yet", "vlan": None,
+           "addresses": [], "groups": [], "port": "", "worker": None}
+CHANGE = {"revision": 8, "changed": True, "durable": True, "steps": ["create tap eth0", "publish eni-b0aaa4b2"],
+          "dry_run": False, "warnings": []}
+GROUP = {"GroupId": "sg-9effe8e4", "GroupName": "web", "IpPermissions": [
+    {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "0.0.0.0/0", "Description": "all of it"}]},
+    {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": "sg-1"}]}], "IpPermissionsEgress": []}
+RESULTS = {
+    "status": {"version": "0.1.0", "pid": 12, "uptime_s": 3700, "revision": 7, "boot_id": "5f", "healthy": True,
+               "trunk": {"device": "0000:00:06.0", "mode": "tagged", "link": "up", "mtu": 9001, "mac": "0a:11"},
+               "workers": [{"worker": 0, "lcore": 1, "endpoints": 2, "loops": 9, "busy_ratio": 0.1, "connections": 12}],
+               "endpoints": {"active": 2, "waiting": 0, "failed": 0, "limit": 512},
+               "connections": {"used": 12, "limit": 262144},
+               "memory": {"hugepages_mb": 512, "mbufs_used": 5, "mbufs": 100},
+               "state": {"durable": True, "journal": "/var/lib/trunkline/j", "quarantined": None},
+               "capabilities": [{"port": "trunk", "what": "rte_flow", "available": False, "why": "ENA has none"}]},
+    "task.list": {"tasks": [TASK, WAITING]},
+    "task.show": {**TASK, "attachment": "1789", "connections": 3, "mtu": 9001, "source_dest_check": True,
+                  "port": {"kind": "tap", "netns": "nginx"}, "counters": {"in": METER, "out": METER}, "new_member": 5},
+    "task.describe": {"tasks": [{"taskArn": "a"}], "failures": []},
+    "sg.list": {"groups": [{"id": "sg-9effe8e4", "name": "web", "ingress_rules": 1, "egress_rules": 1, "members": 2,
+                            "used_by": ["eni-b0aaa4b2"]}]},
+    "sg.show": {"SecurityGroups": [GROUP]},
+    "sg.members": {"group": "sg-9effe8e4", "local": ["10.0.0.35"], "remote": ["10.0.9.9"]},
+    "subnet.list": {"Subnets": [{"SubnetId": "subnet-c070009b", "CidrBlock": "10.0.0.0/24",
+                                 "Ipv6CidrBlockAssociationSet": [{"Ipv6CidrBlock": "fd00::/64"}]}]},
+    "stats": {"ports": [{"name": "trunk", "eni": None, "in": METER, "out": METER}], "unaccounted": 0},
+    "drops": {"drops": [{"reason": "security_group_ingress", "sentence": "No rule lets it in.", "packets": 12,
+                         "port": "tap:nginx/eth0", "eni": "eni-b0aaa4b2", "direction": "ingress"}]},
+    "state.get": {"SecurityGroups": [], "enis": []},
+}
+HELLO = {"jsonrpc": "2.0", "method": "hello", "params": {
+    "server": "trunklined", "version": "0.1.0", "api": {"major": 1, "minor": 4}, "features": [], "boot_id": "5f",
+    "revision": 7, "role": "admin"}}
+
+
+def line(message):
+    return (json.dumps(message) + "\n").encode()
+
+
+class Engine:
+    """A socket that says hello, records requests and answers them with answer(request) -> bytes, or None for silence."""
+
+    def __init__(self, answer=None, hello=line(HELLO)):
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = os.path.join(self.directory.name, "s")
+        self.requests = []
+        self.answer = answer or self.ordinary
+        self.hello = hello
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(8)
+        self.done = threading.Event()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    @staticmethod
+    def ordinary(request):
+        return line({"jsonrpc": "2.0", "id": request["id"], "result": RESULTS.get(request["method"], CHANGE)})
+
+    def serve(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.talk, args=(peer,), daemon=True).start()
+
+    def talk(self, peer):
+        with peer:
+            try:
+                if self.hello is None:
+                    self.done.wait(20)
+                    return
+                peer.sendall(self.hello)
+                for raw in peer.makefile("rb"):
+                    request = json.loads(raw)
+                    self.requests.append(request)
+                    answer = self.answer(request)
+                    if answer is None:
+                        self.done.wait(20)
+                    if not answer:  # b"": hang up
+                        return
+                    peer.sendall(answer)
+            except OSError:
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.listener.close()
+        self.directory.cleanup()
+
+
+def refusing(code, name, message, pointer="", problems=None):
+    first = {"name": name, "pointer": pointer, "message": message}
+    return lambda request: line({"jsonrpc": "2.0", "id": request["id"], "error": {
+        "code": code, "message": message, "data": {"name": name, "pointer": pointer, "problems": problems or [first]}}})
+
+
+def run(*words, engine=None, stdin="", env=None):
+    environment = {k: v for k, v in os.environ.items() if k not in ("TRUNKLINE_SOCKET", "NO_COLOR")}
+    if engine:
+        environment["TRUNKLINE_SOCKET"] = engine.path
+    environment.update(env or {})
+    return subprocess.run([TRUNKCTL, *words], input=stdin, capture_output=True, text=True, timeout=30, env=environment)
+
+
+class Case(unittest.TestCase):
+    def ok(self, *words, **how):
+        result = run(*words, **how)
+        self.assertEqual((result.returncode, result.stderr), (0, ""), words)
+        return result.stdout
+
+    def fails(self, code, *words, says="", **how):
+        result = run(*words, **how)
+        self.assertEqual((result.returncode, result.stdout), (code, ""), (words, result.stderr))
+        self.assertIn(says, result.stderr)
+        for said in result.stderr.splitlines():
+            self.assertTrue(said.startswith("trunkctl: "), said)
+        return result.stderr
+
+    def asks(self, method, params, *words, **how):
+        with Engine() as engine:
+            out = self.ok(*words, engine=engine, **how)
+            self.assertEqual([(r["method"], r["params"]) for r in engine.requests], [(method, params)])
+            return out
+
+
+class Looking(Case):
+    def test_task_list_layout(self):
+        self.assertEqual(self.asks("task.list", {}, "task", "list"), (
+            "ENI           TASK  STATE    VLAN  MAC                ADDRESSES  SUBNET           GROUPS            "
+            "PORT            WORKER  REASON\n"
+            "eni-b0aaa4b2  f5aa  active    101  0a:47:e4:7a:2b:02  10.0.0.35  subnet-c070009b  sg-9effe8e4,sg-1  "
+            "tap:nginx/eth0       0  -\n"
+            "eni-0000000f  -     waiting     -  -                  -          -                -                 "
+            "-                    -  no VLAN yet\n"))
+
+    def test_drops_layout(self):
+        golden = ("REASON                  PACKETS  DIRECTION  PORT            ENI           WHAT IT MEANS\n"
+                  "security_group_ingress       12  ingress    tap:nginx/eth0  eni-b0aaa4b2  No rule lets it in.\n")
+        self.assertEqual(self.asks("drops", {}, "drops"), golden)
+        self.assertEqual(self.asks("drops", {"eni": "eni-1"}, "drops", "eni-1"), golden)
+
+    def test_stats_layout(self):
+        self.assertEqual(self.asks("stats", {}, "stats"), (
+            "PORT   ENI  WAY  RX_PACKETS  RX_BYTES  TX_PACKETS  TX_BYTES  DROPS\n"
+            "trunk  -    in           10      1000           8       800      2\n"
+            "trunk  -    out          10      1000           8       800      2\n"
+            "\nevery packet is accounted for\n"))
+
+    def test_stats_that_do_not_add_up(self):
+        wrong = {"ports": [{"name": "trunk", "eni": None, "in": {**METER, "rx_packets": 11}, "out": METER}], "unaccounted": 1}
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": wrong})) as engine:
+            out = self.ok("stats", engine=engine)
+        self.assertIn("NOT accounted for: 1 packets; received is not sent plus dropped at trunk in", out)
+
+    def test_status(self):
+        out = self.asks("status", {}, "status")
+        self.assertEqual(out.splitlines()[0], "healthy: trunklined 0.1.0, up 1 h 1 min, revision 7, pid 12")
+        for part in ("trunk        0000:00:06.0, tagged, link up, MTU 9001", "2 active, 0 waiting, 0 failed, at most 512",
+                     "12 of 262144", "512 MB of huge pages", "durable, journal", "rte_flow: no, ENA has none", "busy 10%"):
+            self.assertIn(part, out)
+
+    def test_task_show(self):
+        out = self.asks("task.show", {"task": "f5aa"}, "task", "show", "f5aa")
+        for part in ("vlan               101\n", "kind=tap netns=nginx", "2 security_group_ingress", "new_member", "2 dropped"):
+            self.assertIn(part, out)
+
+    def test_the_others(self):
+        self.assertEqual(json.loads(self.asks("task.describe", {"tasks": []}, "task", "describe")), RESULTS["task.describe"])
+        self.asks("task.describe", {"tasks": ["a", "b"]}, "task", "describe", "a", "b")
+        self.assertIn("sg-9effe8e4              1             1        2  eni-b0aaa4b2  web\n", self.asks("sg.list", {}, "sg", "list"))
+        out = self.asks("sg.show", {"groups": ["sg-9effe8e4"]}, "sg", "show", "sg-9effe8e4")
+        self.assertIn("sg-9effe8e4  web   ingress    tcp 80   0.0.0.0/0  all of it\n", out)
+        self.assertIn("sg-9effe8e4  web   ingress    all      sg-1       -\n", out)
+        self.assertIn("remote  10.0.9.9\n", self.asks("sg.members", {"group": "sg-1"}, "sg", "members", "sg-1"))
+        self.assertIn("10.0.0.0/24  fd00::/64", self.asks("subnet.list", {}, "subnet", "list"))
+        self.assertEqual(json.loads(self.asks("state.get", {}, "state", "get")), RESULTS["state.get"])
+
+    def test_describe_with_failures(self):
+        result = {"tasks": [], "failures": [{"arn": "x", "reason": "MISSING"}]}
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": result})) as engine:
+            got = run("task", "describe", "x", engine=engine)
+        self.assertEqual((got.returncode, json.loads(got.stdout)), (3, result))
+        self.assertIn("MISSING", got.stderr)
+
+    def test_formats(self):
+        with Engine() as engine:
+            self.assertEqual(json.loads(self.ok("-o", "json", "task", "list", engine=engine)), RESULTS["task.list"])
+            lines = self.ok("task", "list", "--output=jsonl", engine=engine).splitlines()
+            self.assertEqual([json.loads(l) for l in lines], [TASK, WAITING])
+            self.assertEqual(self.ok("subnet", "list", "--no-headers", engine=engine),
+                             "subnet-c070009b  10.0.0.0/24  fd00::/64  -  -\n")
+            self.assertEqual(len(self.ok("stats", "--no-headers", engine=engine).splitlines()), 2)
+
+    def test_control_characters_do_not_reach_the_terminal(self):
+        nasty = {"tasks": [{**WAITING, "reason": "a\u001b[31m\nb\u009b\u00e9"}]}
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": nasty})) as engine:
+            self.assertTrue(self.ok("task", "list", engine=engine).endswith("a?[31m?b?\u00e9\n"))
+
+    def test_colour_on_a_terminal_only(self):
+        def on_terminal(**env):
+            with Engine() as engine:
+                ours, theirs = pty.openpty()
+                environment = {**{k: v for k, v in os.environ.items() if k != "NO_COLOR"}, "TERM": "xterm", **env}
+                subprocess.run([TRUNKCTL, "--socket", engine.path, "task", "list"], stdout=theirs, env=environment, timeout=30)
+                os.close(theirs)
+                out = os.read(ours, 65536).decode()
+                os.close(ours)
+                return out
+        self.assertIn("\033[32mactive\033[0m", on_terminal())
+        self.assertIn("\033[33mwaiting\033[0m", on_terminal())
+        self.assertNotIn("\033", on_terminal(NO_COLOR="1"))
+
+    def test_watch_repeats_until_the_engine_is_gone(self):
+        count = []
+
+        def twice(request):
+            count.append(1)
+            return Engine.ordinary(request) if len(count) < 3 else b""
+        with Engine(twice) as engine:
+            got = run("drops", "--watch", "--no-headers", engine=engine)
+        self.assertEqual((got.returncode, got.stdout.count("security_group_ingress")), (4, 2))
+
+    def test_ping_version_help(self):
+        with Engine() as engine:
+            self.assertEqual(self.ok("ping", engine=engine), "trunklined 0.1.0\n")
+            self.assertEqual(engine.requests, [])
+        self.assertTrue(self.ok("version").startswith("trunkctl "))
+        self.assertTrue(self.ok("--version").startswith("trunkctl "))
+        self.assertIn("members-put", self.ok("help"))
+        self.assertIn("--trunk-mac", self.ok("help", "task", "attach"))
+        self.assertEqual(self.ok("help", "task", "attach"), self.ok("task", "attach", "--help"))
+
+
+class Changing(Case):
+    def test_attach_options(self):
+        out = self.asks("task.attach", {
+            "eni": "eni-1", "attachment_id": "at", "task_arn": "arn:x", "mac": "0a:00", "addresses": ["10.0.0.1", "fd00::1"],
+            "subnet": "subnet-1", "vlan": 101, "trunk_mac": "0a:11", "groups": ["sg-1", "sg-2"], "source_dest_check": False,
+            "port": {"kind": "tap", "netns": "", "ifname": "eth0", "mtu": 1500, "default_route": False},
+            "dry_run": True, "expect_revision": 7},
+            "--dry-run", "task", "attach", "--eni", "eni-1", "--attachment-id", "at", "--task-arn", "arn:x", "--mac", "0a:00",
+            "--address", "10.0.0.1", "--address", "fd00::1", "--subnet", "subnet-1", "--vlan", "101", "--trunk-mac", "0a:11",
+            "--group", "sg-1", "--group=sg-2", "--port", "tap", "--netns", "", "--ifname", "eth0", "--mtu", "1500",
+            "--no-default-route", "--no-source-dest-check", "--expect-revision", "7")
+        self.assertEqual(out, "create tap eth0\npublish eni-b0aaa4b2\nrevision 8\n")
+
+    def test_presence_of_netns(self):
+        self.asks("task.attach", {"eni": "e"}, "task", "attach", "--eni", "e")
+        self.asks("task.attach", {"eni": "e", "port": {"netns": ""}}, "task", "attach", "--eni", "e", "--netns=")
+
+    def test_attach_from_a_file(self):
+        file = json.dumps({"eni": "e", "vlan": 5, "port": {"kind": "tap", "netns": "n", "mtu": 9001}})
+        self.asks("task.attach", {"eni": "e", "vlan": 6, "port": {"kind": "tap", "netns": "", "mtu": 9001}},
+                  "task", "attach", "--from", "-", "--vlan", "6", "--netns", "", stdin=file)
+        self.asks("task.attach", {"eni": "e", "vlan": 5, "port": {"kind": "vdev", "devargs": "net_null0"}},
+                  "task", "attach", "--from", "-", "--port", "vdev", "--devargs", "net_null0", stdin=file)
+
+    def test_both_sockets(self):
+        with Engine() as engine:
+            self.ok("--socket", engine.path, "task", "attach", "--eni", "e", "--port", "vhost-user", "--socket", "/v")
+            self.assertEqual(engine.requests[0]["params"]["port"], {"kind": "vhost-user", "socket": "/v"})
+            self.fails(2, "task", "attach", "--eni", "e", "--socket", engine.path, says="put the engine's before the command")
+            self.ok("task", "list", "--socket", engine.path)
+
+    def test_each_request(self):
+        body = {"a": [1]}
+        for words, method, params in [
+            (("task", "detach", "f5"), "task.detach", {"task": "f5"}),
+            (("task", "detach", "f5", "--missing-ok"), "task.detach", {"task": "f5", "missing_ok": True}),
+            (("sg", "put", "-"), "sg.put", body),
+            (("sg", "put", "-", "--replace-all"), "sg.put", {**body, "replace_all": True}),
+            (("sg", "delete", "sg-1"), "sg.delete", {"group": "sg-1"}),
+            (("sg", "members-put", "sg-1", "10.0.0.1", "::1"), "sg.members.put", {"group": "sg-1", "members": ["10.0.0.1", "::1"]}),
+            (("sg", "members-put", "sg-1"), "sg.members.put", {"group": "sg-1", "members": []}),
+            (("prefix-list", "put", "-"), "prefix_list.put", body),
+            (("subnet", "put", "-"), "subnet.put", body),
+            (("event", "submit", "-"), "event.submit", {"event": body}),
+            (("event", "submit", "-", "--vlan", "9", "--netns", ""), "event.submit",
+             {"event": body, "defaults": {"vlan": 9, "port": {"netns": ""}}}),
+            (("state", "replace", "-"), "state.replace", body),
+        ]:
+            with self.subTest(words=words):
+                self.assertTrue(self.asks(method, params, *words, stdin=json.dumps(body)).endswith("revision 8\n"))
+
+    def answered(self, result, *words):
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": {**CHANGE, **result}})) as engine:
+            got = run("task", "detach", "f5", *words, engine=engine)
+            self.assertEqual(got.returncode, 0)
+            return got
+
+    def test_what_it_says(self):
+        self.assertEqual(self.answered({"dry_run": True, "revision": 7}, "--dry-run").stdout,
+                         "would: create tap eth0\nwould: publish eni-b0aaa4b2\nrevision 7 (dry run: nothing was done)\n")
+        self.assertEqual(self.answered({"changed": False, "steps": []}).stdout, "revision 8 (it was already so)\n")
+        self.assertEqual(self.answered({}, "--quiet").stdout, "")
+        self.assertEqual(json.loads(self.answered({}, "-o", "json").stdout), CHANGE)
+        got = self.answered({"durable": False, "warnings": ["disk full"]}, "--quiet")
+        self.assertEqual(got.stderr, "trunkctl: warning: in force, but not in the journal yet; the engine keeps trying\n"
+                                     "trunkctl: warning: disk full\n")
+
+
+class Refusals(Case):
+    ALL = [("status",), ("stats",), ("drops",), ("task", "list"), ("task", "show", "x"), ("task", "describe"),
+           ("task", "attach", "--eni", "e"), ("task", "detach", "x"), ("sg", "list"), ("sg", "show"), ("sg", "put", "-"),
+           ("sg", "delete", "x"), ("sg", "members", "x"), ("sg", "members-put", "x", "y"), ("prefix-list", "put", "-"),
+           ("subnet", "list"), ("subnet", "put", "-"), ("event", "submit", "-"), ("state", "get"), ("state", "replace", "-")]
+
+    def test_every_command(self):
+        with Engine(refusing(-32002, "forbidden", "you may only look")) as engine:
+            for words in self.ALL:
+                with self.subTest(words=words):
+                    self.assertEqual(self.fails(1, *words, engine=engine, stdin="{}"),
+                                     "trunkctl: refused (forbidden): you may only look\n")
+
+    def test_all_problems_are_listed(self):
+        problems = [{"name": "duplicate_vlan", "pointer": "/vlan", "message": "VLAN 101 is taken"},
+                    {"name": "duplicate_ip", "pointer": "/addresses/0", "message": "so is that"}]
+        with Engine(refusing(-32010, "duplicate_vlan", "VLAN 101 is taken", "/vlan", problems)) as engine:
+            self.assertEqual(self.fails(1, "task", "attach", "--eni", "e", engine=engine),
+                             "trunkctl: refused (duplicate_vlan) at /vlan: VLAN 101 is taken\n"
+                             "trunkctl: refused (duplicate_ip) at /addresses/0: so is that\n")
+
+    def test_exit_codes(self):
+        for code, name, status in [(-32004, "not_found", 3), (-32003, "conflict", 5), (-32603, "internal", 1)]:
+            with Engine(refusing(code, name, "m")) as engine:
+                self.fails(status, "task", "detach", "x", engine=engine, says="refused (%s): m" % name)
+        for code, status in [(-32004, 3), (-32003, 5), (-32010, 1)]:  # an error without data
+            bare = lambda r, c=code: line({"jsonrpc": "2.0", "id": r["id"], "error": {"code": c, "message": "m"}})
+            with Engine(bare) as engine:
+                self.fails(status, "task", "detach", "x", engine=engine, says="m")
+
+    def test_limit_instead_of_hello(self):
+        full = line({"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "64 clients", "data": {"name": "limit"}}})
+        with Engine(hello=full) as engine:
+            self.fails(1, "ping", engine=engine, says="refused (limit): 64 clients")
+
+
+class Usage(Case):
+    def test_wrong_words(self):
+        for words, says in [
+            ((), "no command given"), (("taks", "list"), 'unknown command "taks"; did you mean task?'),
+            (("task", "lst"), "did you mean list?"), (("task",), "wants one of: attach, describe, detach, list, show"),
+            (("task", "show"), "`task show` wants T"), (("task", "show", "a", "b"), 'has no use for "b"'),
+            (("status", "--tiemout", "3"), "unknown option --tiemout; did you mean --timeout?"),
+            (("task", "list", "--vlan", "3"), "--vlan is not an option of `task list`"),
+            (("task", "list", "--dry-run"), "--dry-run is not an option of `task list`"),
+            (("task", "list", "-o", "jsno"), "did you mean json?"), (("task", "attach"), "wants --eni"),
+            (("task", "attach", "--eni", "e", "--vlan", "x"), "--vlan is a whole number"),
+            (("task", "attach", "--eni"), "--eni"), (("ping", "--timeout", "0"), "--timeout"),
+            (("ping", "--timeout", "nan"), "--timeout"), (("ping", "--out", "json"), "unknown option --out"),
+            (("task", "attach", "--eni", "a", "--eni", "b"), "--eni is given twice"), (("help", "nope"), "no such command"),
+        ]:
+            with self.subTest(words=words):
+                self.assertEqual(self.fails(2, *words, says=says).count("\n"), 1)
+
+    def test_files(self):
+        self.fails(2, "sg", "put", "/nonexistent", says="cannot read /nonexistent")
+        self.fails(2, "sg", "put", "/", says="cannot read /")
+        self.fails(2, "sg", "put", "-", stdin='{"a":1,\n "b" 2}', says="standard input: not JSON: line 2, column 6")
+        self.fails(2, "sg", "put", "-", stdin="[]", says="a JSON object is wanted")
+        self.fails(2, "sg", "put", "-", stdin='{"a":[{"b":1,"b":2}]}', says='has the member "b" twice')
+        self.fails(2, "event", "submit", "-", "--from", "-", says="not both")
+
+    def test_too_large_is_not_sent(self):
+        with Engine() as engine:
+            self.fails(2, "sg", "put", "-", engine=engine, stdin=json.dumps({"a": "x" * (1 << 20)}), says="at most 1048576")
+            self.fails(2, "sg", "put", "-", engine=engine, stdin=" " * (17 << 20), says="over 16 MiB")
+            self.assertEqual(engine.requests, [])
+            self.ok("sg", "put", "-", engine=engine, stdin=json.dumps({"a": "x" * ((1 << 20) - 200)}))
+
+
+class BrokenEngines(Case):
+    def test_nobody_there(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "s")
+            self.fails(4, "ping", "--socket", path, says=path + ": there is no such socket; is trunklined running?")
+            with socket.socket(socket.AF_UNIX) as left_behind:
+                left_behind.bind(path)
+            self.fails(4, "ping", "--socket", path, says="nobody listens")
+        self.fails(4, "ping", "--socket", "/" + "x" * 200, says="at most 107 bytes")
+        self.fails(4, "ping", "--socket", "", says="path is empty")
+
+    def timed(self, *words, **how):
+        start = time.monotonic()
+        said = self.fails(4, *words, "--timeout", "0.3", says="within 0.3 s", **how)
+        self.assertLess(time.monotonic() - start, 3)
+        self.assertGreater(time.monotonic() - start, 0.25)
+        return said
+
+    def test_timeout(self):
+        with Engine(hello=None) as engine:
+            self.timed("ping", engine=engine)
+        with Engine(lambda request: None) as engine:
+            self.assertNotIn("may or may not", self.timed("status", engine=engine))
+            self.assertIn("may or may not have been made", self.timed("task", "detach", "x", engine=engine))
+
+    def test_timeout_in_a_full_backlog(self):
+        with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
+            path = os.path.join(directory, "s")
+            listener.bind(path)
+            listener.listen(0)
+            with socket.socket(socket.AF_UNIX) as waiting:
+                waiting.connect(path)
+                self.timed("ping", "--socket", path)
+
+    def test_timeout_under_a_flood_of_notifications(self):
+        flood = line({"jsonrpc": "2.0", "method": "tick", "params": {}}) * 3000
+
+        with Engine() as engine:
+            def drown(_):
+                return flood * 200
+            engine.answer = drown
+            self.assertIn(run("status", "--timeout", "0.3", engine=engine).returncode, (4,))
+
+    def test_notifications_are_skipped(self):
+        tick = line({"jsonrpc": "2.0", "method": "tick", "params": {}})
+        with Engine(lambda r: tick + tick + Engine.ordinary(r)) as engine:
+            self.ok("task", "list", engine=engine)
+
+    def test_unknown_api(self):
+        hello = {**HELLO, "params": {**HELLO["params"], "api": {"major": 2, "minor": 0}}}
+        with Engine(hello=line(hello)) as engine:
+            self.fails(4, "status", engine=engine, says="speaks version 2 of the control protocol")
+            self.assertEqual(engine.requests, [])
+
+    def test_malformed(self):
+        for hello in (b"SSH-2.0\n", b"[]\n", b"{}\n", b'{"jsonrpc":"2.0","method":"hello"}\n', b"",
+                      line({"jsonrpc": "2.0", "method": "hello", "params": {"api": 1}}), b"\xff\xfe\n", b"{" * 100000 + b"\n"):
+            with self.subTest(hello=hello[:40]), Engine(hello=hello) as engine:
+                self.fails(4, "ping", "--timeout", "2", engine=engine)
+        answers = [b"", b"nonsense\n", b'{"jsonrpc":"2.0","id":1', line({"jsonrpc": "2.0", "id": 1}),
+                   line({"jsonrpc": "2.0", "id": 7, "result": {}}), line({"id": 1, "result": {}}),
+                   line({"jsonrpc": "2.0", "id": 1, "result": 5}), line({"jsonrpc": "2.0", "id": 1, "error": "no"}),
+                   line({"jsonrpc": "2.0", "id": 1, "result": {}}),
+                   line({"jsonrpc": "2.0", "id": 1, "result": {"tasks": 5}}),
+                   line({"jsonrpc": "2.0", "id": 1, "result": {"tasks": [5]}})]
+        for answer in answers:
+            with self.subTest(answer=answer), Engine(lambda r, a=answer: a) as engine:
+                self.assertEqual(self.fails(4, "task", "list", "--timeout", "0.5", engine=engine).count("\n"), 1)
+
+    def test_wrong_types_inside(self):
+        for method, words in [("stats", ("stats",)), ("drops", ("drops",)), ("status", ("status",)), ("sg.show", ("sg", "show")),
+                              ("x", ("task", "detach", "x"))]:
+            for result in ({}, {"ports": [{"in": 5}], "drops": [{"packets": "many"}], "healthy": "so", "steps": 5,
+                                "SecurityGroups": [7], "revision": "x"}):
+                with self.subTest(words=words), Engine(lambda r, a=result: line({"jsonrpc": "2.0", "id": 1, "result": a})) as e:
+                    self.fails(4, *words, engine=e, says="not as the control protocol has it")
+
+    def test_stdout_that_cannot_be_written(self):
+        with Engine() as engine, open("/dev/full", "w") as full:
+            got = subprocess.run([TRUNKCTL, "--socket", engine.path, "task", "list"], stdout=full, stderr=subprocess.PIPE)
+            self.assertEqual(got.returncode, 4)
+
+
+class Completion(Case):
+    def completes(self, *words, engine=None, env=None):
+        return self.ok("__complete", *words, engine=engine, env=env).split()
+
+    def test_words_and_options(self):
+        nobody = {"TRUNKLINE_SOCKET": "/nonexistent"}
+        self.assertEqual(self.completes("t"), ["task"])
+        self.assertEqual(self.completes("task", "d"), ["describe", "detach"])
+        self.assertEqual(self.completes("--socket", "/x", "sg", "members"), ["members", "members-put"])
+        self.assertEqual(self.completes("task", "detach", "--mis"), ["--missing-ok"])
+        self.assertEqual(self.completes("task", "list", "--output", "json"), ["json", "jsonl"])
+        self.assertEqual(self.completes("task", "list", "--output", "="), ["json", "jsonl", "table"])
+        self.assertIn("vhost-user", self.completes("task", "attach", "--port", ""))
+        self.assertIn("status", self.completes(""))
+        self.assertEqual(self.completes("help", "task", "at"), ["attach"])
+        self.assertEqual(self.completes("task", "show", "", env=nobody), [])
+        self.assertEqual(self.completes(env=nobody)[:1], ["drops"])
+
+    def test_live(self):
+        with Engine() as engine:
+            self.assertEqual(self.completes("task", "show", "", engine=engine), ["eni-0000000f", "eni-b0aaa4b2", "f5aa"])
+            self.assertEqual(self.completes("drops", "eni-b", engine=engine), ["eni-b0aaa4b2"])
+            self.assertEqual(self.completes("sg", "delete", "", engine=engine), ["sg-9effe8e4"])
+            self.assertEqual(self.completes("task", "attach", "--group", "", engine=engine), ["sg-9effe8e4"])
+            self.assertEqual(self.completes("task", "attach", "--subnet", "", engine=engine), ["subnet-c070009b"])
+            self.assertEqual(self.completes("--socket", engine.path, "sg", "delete", "s"), ["sg-9effe8e4"])
+
+    def test_silent_and_quick_without_an_answer(self):
+        with Engine(hello=None) as engine:
+            start = time.monotonic()
+            self.assertEqual(self.completes("task", "show", "", engine=engine), [])
+            self.assertLess(time.monotonic() - start, 2)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        TRUNKCTL = os.path.abspath(sys.argv.pop(1))
+    unittest.main()

@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The journal against disks that lie, fill up or are read-only, and against engines that died half-way. Real files in a
+// directory of its own; the tests that need root (a small tmpfs, an immutable mount) are skipped without it.
+#include "control/journal.h"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+
+#include "config/json_reader.h"
+
+namespace trunkline::control {
+namespace {
+
+namespace fs = std::filesystem;
+using config::DesiredState;
+using config::Json;
+
+DesiredState state_of(std::uint64_t revision) {
+  DesiredState state;
+  state.revision = revision;
+  config::Subnet subnet;
+  subnet.id = "subnet-c070009b";
+  subnet.cidr = *IpPrefix::parse("10.0.0.0/24");
+  subnet.availability_zone = "eu-central-1a";
+  subnet.vpc_id = "vpc-12345678";
+  state.subnets[subnet.id] = subnet;
+  config::SecurityGroup group;
+  group.id = "sg-9effe8e4";
+  group.name = "w\xc3\xa9" "b";
+  state.security_groups[group.id] = group;
+  state.remote_members["sg-9effe8e4"] = {*IpAddress::parse("10.0.9.9")};
+  state.finished_tasks["arn:aws:ecs:eu-central-1:123456789012:task/c/0123456789abcdef0123456789abcdef"] = 4;
+  return state;
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+void write_file(const std::string& path, std::string_view text) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
+}
+
+std::string fnv(const std::string& text) {
+  std::uint64_t hash = 14695981039346656037U;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+  char digits[17];
+  snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(hash));
+  return digits;
+}
+
+// A file as an engine of that version would write it.
+std::string file_of(int version, const Json& state) {
+  return Json{{"format", "trunkline-state"},
+              {"version", version},
+              {"checksum", fnv(std::to_string(version) + ':' + state.dump())},
+              {"state", state}}
+             .dump() +
+         '\n';
+}
+
+class JournalTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "trunkline-journal-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    directory_ = name;
+    path_ = directory_ + "/state.json";
+    previous_ = path_ + ".previous";
+  }
+  void TearDown() override {
+    std::error_code ignored;
+    fs::permissions(directory_, fs::perms::owner_all, ignored);
+    fs::remove_all(directory_, ignored);
+  }
+
+  // Names in the directory that begin so.
+  std::vector<std::string> names(const std::string& beginning) const {
+    std::vector<std::string> found;
+    for (const auto& entry : fs::directory_iterator(directory_)) {
+      const std::string name = entry.path().filename();
+      if (name.starts_with(beginning)) found.push_back(name);
+    }
+    std::ranges::sort(found);
+    return found;
+  }
+
+  void empty_directory() const {
+    for (const auto& entry : fs::directory_iterator(directory_)) fs::remove_all(entry.path());
+  }
+
+  // Two generations, revisions 1 (previous) and 2.
+  void save_two() const {
+    Journal journal(directory_);
+    ASSERT_TRUE(journal.save(state_of(1)));
+    ASSERT_TRUE(journal.save(state_of(2)));
+  }
+
+  std::string directory_, path_, previous_;
+};
+
+TEST_F(JournalTest, NothingThereIsNothingLoaded) {
+  Journal journal(directory_);
+  const auto loaded = journal.load();
+  EXPECT_FALSE(loaded.state);
+  EXPECT_FALSE(loaded.quarantined);
+  EXPECT_EQ(loaded.note, "");
+  EXPECT_EQ(journal.path(), path_);
+}
+
+TEST_F(JournalTest, WhatIsSavedIsLoaded) {
+  save_two();
+  const auto loaded = Journal(directory_).load();
+  ASSERT_TRUE(loaded.state);
+  EXPECT_EQ(*loaded.state, state_of(2));
+  EXPECT_EQ(loaded.note, "");
+  struct stat status {};
+  ASSERT_EQ(::stat(path_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777U, 0600U);
+  EXPECT_EQ(names("").size(), 2U);  // no temporary is left
+}
+
+TEST_F(JournalTest, AnEmptyStateIsAState) {
+  ASSERT_TRUE(Journal(directory_).save({}));
+  const auto loaded = Journal(directory_).load();
+  ASSERT_TRUE(loaded.state);
+  EXPECT_EQ(*loaded.state, DesiredState());
+}
+
+TEST_F(JournalTest, TheFileIsWhatTheHeaderSays) {
+  save_two();
+  const Json file = Json::parse(read_file(path_));
+  EXPECT_EQ(file.size(), 4U);
+  EXPECT_EQ(read_file(path_), file_of(1, file["state"]));
+}
+
+TEST_F(JournalTest, ABrokenFileIsSetAsideAndThePreviousUsed) {
+  save_two();
+  write_file(path_, "{\"format\":");
+  const auto loaded = Journal(directory_).load();
+  ASSERT_TRUE(loaded.state);
+  EXPECT_EQ(loaded.state->revision, 1U);
+  ASSERT_TRUE(loaded.quarantined);
+  EXPECT_TRUE(loaded.quarantined->starts_with(path_ + ".bad-2"));
+  EXPECT_TRUE(loaded.quarantined->ends_with("Z"));
+  EXPECT_EQ(read_file(*loaded.quarantined), "{\"format\":");
+  EXPECT_FALSE(fs::exists(path_));
+  EXPECT_NE(loaded.note.find("is broken"), std::string::npos) << loaded.note;
+
+  // Killed before anything was saved: the same generation again, and no second quarantine.
+  const auto again = Journal(directory_).load();
+  ASSERT_TRUE(again.state);
+  EXPECT_EQ(again.state->revision, 1U);
+  EXPECT_FALSE(again.quarantined);
+}
+
+TEST_F(JournalTest, ASaveAfterAQuarantineKeepsTheGoodGeneration) {
+  save_two();
+  write_file(path_, "junk");
+  Journal journal(directory_);
+  ASSERT_TRUE(journal.load().quarantined);
+  ASSERT_TRUE(journal.save(state_of(3)));
+  EXPECT_EQ(Journal(directory_).load().state->revision, 3U);
+  write_file(path_, "junk again");
+  EXPECT_EQ(Journal(directory_).load().state->revision, 1U);
+  EXPECT_EQ(names("state.json.bad-").size(), 2U);
+}
+
+TEST_F(JournalTest, BothGenerationsBrokenIsNothingLoaded) {
+  save_two();
+  write_file(path_, "junk");
+  write_file(previous_, "older junk");
+  Journal journal(directory_);
+  const auto loaded = journal.load();
+  EXPECT_FALSE(loaded.state);
+  EXPECT_EQ(names("state.json.bad-").size(), 1U);
+  EXPECT_EQ(names("state.json.previous.bad-").size(), 1U);
+  ASSERT_TRUE(journal.save(state_of(9)));
+  EXPECT_EQ(Journal(directory_).load().state->revision, 9U);
+}
+
+TEST_F(JournalTest, ManyQuarantinesInOneSecondDoNotOverwriteEachOther) {
+  for (int i = 0; i < 5; ++i) {
+    write_file(path_, "junk " + std::to_string(i));
+    ASSERT_TRUE(Journal(directory_).load().quarantined);
+  }
+  EXPECT_EQ(names("state.json.bad-").size(), 5U);
+}
+
+TEST_F(JournalTest, TruncatedAnywhereIsTheOldStateOrTheNewOne) {
+  save_two();
+  const std::string good = read_file(path_);
+  const std::string before = read_file(previous_);
+  for (std::size_t size = 0; size <= good.size(); ++size) {
+    empty_directory();
+    write_file(path_, std::string_view(good).substr(0, size));
+    write_file(previous_, before);
+    Journal::Loaded loaded;
+    ASSERT_NO_THROW(loaded = Journal(directory_).load());
+    ASSERT_TRUE(loaded.state) << size;
+    // Without the newline at its end it is still whole.
+    const bool whole = size + 1 >= good.size();
+    ASSERT_EQ(*loaded.state, state_of(whole ? 2 : 1)) << size;
+    ASSERT_EQ(loaded.quarantined.has_value(), !whole) << size;
+  }
+}
+
+TEST_F(JournalTest, AFlippedBitNeverYieldsAnotherState) {
+  save_two();
+  const std::string good = read_file(path_);
+  const std::string before = read_file(previous_);
+  for (std::size_t bit = 0; bit < 8 * good.size(); ++bit) {
+    empty_directory();
+    std::string flipped = good;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
+    write_file(path_, flipped);
+    write_file(previous_, before);
+    Journal::Loaded loaded;
+    ASSERT_NO_THROW(loaded = Journal(directory_).load());
+    ASSERT_TRUE(loaded.state) << bit;
+    ASSERT_EQ(*loaded.state, state_of(1)) << "bit " << bit;
+    ASSERT_TRUE(loaded.quarantined) << bit;
+  }
+}
+
+TEST_F(JournalTest, RandomDamageNeverThrows) {
+  const auto seed = std::random_device()();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  save_two();
+  const std::string good = read_file(path_);
+  const std::string before = read_file(previous_);
+  for (int i = 0; i < 1000; ++i) {
+    empty_directory();
+    std::string damaged = good;
+    for (auto n = random() % 20 + 1; n > 0; --n) damaged[random() % damaged.size()] = static_cast<char>(random());
+    write_file(path_, damaged);
+    write_file(previous_, before);
+    Journal::Loaded loaded;
+    ASSERT_NO_THROW(loaded = Journal(directory_).load());
+    ASSERT_TRUE(loaded.state);
+    ASSERT_EQ(*loaded.state, state_of(damaged == good ? 2 : 1));
+  }
+}
+
+TEST_F(JournalTest, AMatchingChecksumDoesNotMakeAState) {
+  const Json bad_states[] = {Json::array(), "x", nullptr, {{"revision", "one"}}, {{"no_such_member", 1}}};
+  for (const Json& bad : bad_states) {
+    empty_directory();
+    write_file(path_, file_of(1, bad));
+    const auto loaded = Journal(directory_).load();
+    EXPECT_FALSE(loaded.state) << bad;
+    EXPECT_TRUE(loaded.quarantined) << bad;
+  }
+}
+
+TEST_F(JournalTest, ThingsThatAreNotFilesDoNotHoldUpTheStart) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  ASSERT_EQ(::mkdir(previous_.c_str(), 0700), 0);
+  Journal journal(directory_);
+  EXPECT_FALSE(journal.load().state);
+  ASSERT_TRUE(journal.save(state_of(1)));
+  ASSERT_TRUE(journal.save(state_of(2)));
+  EXPECT_EQ(Journal(directory_).load().state->revision, 2U);
+}
+
+TEST_F(JournalTest, ANewerVersionIsKeptAndNothingLoaded) {
+  const std::string newer = file_of(2, {{"revision", 70}, {"of_the_future", true}});
+  save_two();
+  write_file(path_, newer);
+  Journal journal(directory_);
+  const auto loaded = journal.load();
+  EXPECT_FALSE(loaded.state);
+  EXPECT_FALSE(loaded.quarantined);
+  EXPECT_NE(loaded.note.find("newer"), std::string::npos) << loaded.note;
+  EXPECT_EQ(read_file(path_), newer);  // until something is saved
+
+  ASSERT_TRUE(journal.save(state_of(3)));
+  ASSERT_TRUE(journal.save(state_of(4)));
+  const auto kept = names("state.json.newer-");
+  ASSERT_EQ(kept.size(), 1U);
+  EXPECT_EQ(read_file(directory_ + '/' + kept[0]), newer);
+  EXPECT_EQ(Journal(directory_).load().state->revision, 4U);
+}
+
+TEST_F(JournalTest, ANewerPreviousGenerationIsKeptToo) {
+  const std::string newer = file_of(2, {{"revision", 69}});
+  write_file(path_, file_of(2, {{"revision", 70}}));
+  write_file(previous_, newer);
+  ASSERT_TRUE(Journal(directory_).save(state_of(3)));  // without load() before it
+  ASSERT_TRUE(Journal(directory_).save(state_of(4)));
+  EXPECT_EQ(names("state.json.newer-").size(), 1U);
+  const auto kept = names("state.json.previous.newer-");
+  ASSERT_EQ(kept.size(), 1U);
+  EXPECT_EQ(read_file(directory_ + '/' + kept[0]), newer);
+  EXPECT_EQ(Journal(directory_).load().state->revision, 4U);
+}
+
+TEST_F(JournalTest, SaveWithoutLoadDoesNotOverwriteABrokenFile) {
+  write_file(path_, "junk");
+  ASSERT_TRUE(Journal(directory_).save(state_of(3)));
+  EXPECT_EQ(names("state.json.bad-").size(), 1U);
+  EXPECT_EQ(Journal(directory_).load().state->revision, 3U);
+}
+
+TEST_F(JournalTest, LeftoversOfAKilledEngineDoNotMatter) {
+  save_two();
+  const std::string good = read_file(path_);
+  // Killed while it wrote; after the link and before its rename; after the rename of the previous generation.
+  write_file(path_ + ".tmp", good.substr(0, 20));
+  EXPECT_EQ(Journal(directory_).load().state->revision, 2U);
+  fs::create_hard_link(path_, previous_ + ".tmp");
+  EXPECT_EQ(Journal(directory_).load().state->revision, 2U);
+  fs::rename(previous_ + ".tmp", previous_);
+  EXPECT_EQ(Journal(directory_).load().state->revision, 2U);
+  // state.json and state.json.previous are one file now, and saving goes on all the same.
+  write_file(previous_ + ".tmp", "old link");
+  ASSERT_TRUE(Journal(directory_).save(state_of(3)));
+  EXPECT_EQ(Journal(directory_).load().state->revision, 3U);
+  fs::remove(path_);
+  EXPECT_EQ(Journal(directory_).load().state->revision, 2U);
+  EXPECT_EQ(names("").size(), 1U);
+}
+
+TEST_F(JournalTest, KilledAtAnyMomentItIsOneOfTheStatesWhole) {
+  // The real thing beside the simulated one: a writer that saves as fast as it can, killed at random moments.
+  for (int i = 0; i < 20; ++i) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      Journal journal(directory_);
+      static_cast<void>(journal.load());
+      for (std::uint64_t revision = 1;; ++revision) static_cast<void>(journal.save(state_of(revision)));
+    }
+    ::usleep(static_cast<useconds_t>(2000 + 977 * i));
+    ::kill(child, SIGKILL);
+    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    const auto loaded = Journal(directory_).load();
+    ASSERT_FALSE(loaded.quarantined) << loaded.note;
+    ASSERT_EQ(loaded.note, "");
+    if (loaded.state) ASSERT_EQ(*loaded.state, state_of(loaded.state->revision));
+  }
+}
+
+TEST_F(JournalTest, AMissingDirectoryIsAnErrorAndNotACrash) {
+  Journal journal(directory_ + "/gone");
+  EXPECT_FALSE(journal.load().state);
+  const auto saved = journal.save(state_of(1));
+  ASSERT_FALSE(saved);
+  EXPECT_NE(saved.error().find("No such file"), std::string::npos) << saved.error();
+}
+
+// Runs `work` in a process with a mount namespace of its own, where `mount_here` has mounted something.
+template <typename Mount, typename Work>
+void in_mount_namespace(Mount mount_here, Work work) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root to mount";
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 || !mount_here()) {
+      ::_exit(77);
+    }
+    work();
+    ::_exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "this container may not mount";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST_F(JournalTest, AFullDiskKeepsTheOldStateAndRecovers) {
+  in_mount_namespace(
+      [&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=64k") == 0; },
+      [&] {
+        Journal journal(directory_);
+        EXPECT_TRUE(journal.save(state_of(1)));
+        EXPECT_TRUE(journal.save(state_of(2)));
+        {
+          std::ofstream filler(directory_ + "/filler");
+          while (filler << std::string(4096, 'x') << std::flush) {
+          }
+        }
+        for (int i = 0; i < 3; ++i) {
+          const auto saved = journal.save(state_of(3));
+          EXPECT_FALSE(saved);
+          if (!saved) EXPECT_NE(saved.error().find("No space"), std::string::npos) << saved.error();
+          EXPECT_FALSE(fs::exists(path_ + ".tmp"));
+          EXPECT_EQ(Journal(directory_).load().state, state_of(2));
+        }
+        EXPECT_EQ(names("").size(), 3U);
+        fs::remove(directory_ + "/filler");
+        EXPECT_TRUE(journal.save(state_of(3)));
+        EXPECT_EQ(Journal(directory_).load().state, state_of(3));
+      });
+}
+
+TEST_F(JournalTest, AReadOnlyDiskKeepsTheOldStateAndRecovers) {
+  const auto remount = [&](unsigned long flags) {
+    return ::mount(nullptr, directory_.c_str(), nullptr, MS_REMOUNT | flags, nullptr) == 0;
+  };
+  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=1m") == 0; },
+                     [&] {
+                       Journal journal(directory_);
+                       EXPECT_TRUE(journal.save(state_of(1)));
+                       EXPECT_TRUE(journal.save(state_of(2)));
+                       EXPECT_TRUE(remount(MS_RDONLY));
+                       const auto saved = journal.save(state_of(3));
+                       EXPECT_FALSE(saved);
+                       if (!saved) EXPECT_NE(saved.error().find("Read-only"), std::string::npos) << saved.error();
+                       EXPECT_EQ(Journal(directory_).load().state, state_of(2));
+                       EXPECT_TRUE(remount(0));
+                       // A broken file that cannot be set aside is not used, and not in the way of the one before it.
+                       const std::string good = read_file(path_);
+                       write_file(path_, "junk");
+                       EXPECT_TRUE(remount(MS_RDONLY));
+                       Journal second(directory_);
+                       const auto loaded = second.load();
+                       EXPECT_EQ(loaded.state, state_of(1));
+                       EXPECT_FALSE(loaded.quarantined);
+                       EXPECT_FALSE(second.save(state_of(4)));
+                       EXPECT_TRUE(remount(0));
+                       EXPECT_TRUE(second.save(state_of(4)));
+                       EXPECT_EQ(names("state.json.bad-").size(), 1U);
+                       EXPECT_EQ(Journal(directory_).load().state, state_of(4));
+                     });
+}
+
+TEST_F(JournalTest, ADirectoryThatMayNotBeWrittenIsAnError) {
+  if (::geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
+  save_two();
+  fs::permissions(directory_, fs::perms::owner_read | fs::perms::owner_exec);
+  Journal journal(directory_);
+  EXPECT_FALSE(journal.save(state_of(3)));
+  EXPECT_EQ(journal.load().state, state_of(2));
+}
+
+TEST_F(JournalTest, ASecondEngineIsRefusedByThePidOfTheFirst) {
+  const std::string nested = directory_ + "/var/lib/trunkline";
+  const auto lock = lock_state_directory(nested);
+  ASSERT_TRUE(lock) << lock.error();
+  struct stat status {};
+  ASSERT_EQ(::stat(nested.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777U, 0750U);
+  const auto second = lock_state_directory(nested);
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().find("pid " + std::to_string(::getpid())), std::string::npos) << second.error();
+  ::close(*lock);
+  const auto third = lock_state_directory(nested);
+  ASSERT_TRUE(third) << third.error();
+  ::close(*third);
+}
+
+TEST_F(JournalTest, TheLockOfADeadEngineIsFree) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) ::_exit(lock_state_directory(directory_) ? 0 : 1);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  const auto lock = lock_state_directory(directory_);
+  ASSERT_TRUE(lock) << lock.error();
+  ::close(*lock);
+}
+
+}  // namespace
+}  // namespace trunkline::control

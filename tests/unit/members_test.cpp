@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dataplane/state/members.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace trunkline {
+namespace {
+
+std::uint64_t seed() {
+  const char* const text = std::getenv("TRUNKLINE_SEED");
+  const std::uint64_t value = text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device{}();
+  testing::Test::RecordProperty("seed", std::to_string(value));
+  return value;
+}
+
+IpAddress address(std::uint32_t number, bool ipv4 = true) {
+  if (ipv4) return IpAddress::from_v4(0x0a000000U + number);
+  IpAddress result;
+  result.bytes[0] = 0xfd;
+  for (unsigned i = 0; i < 4; ++i) result.bytes[12 + i] = static_cast<std::uint8_t>(number >> (24 - 8 * i));
+  return result;
+}
+
+std::vector<GroupId> groups(std::initializer_list<std::uint32_t> values) {
+  std::vector<GroupId> result;
+  for (const std::uint32_t value : values) result.push_back(GroupId{value});
+  return result;
+}
+
+std::vector<GroupId> found(const Members& members, const IpAddress& address) {
+  const Members::Groups groups = members.find(address);
+  return {groups.view().begin(), groups.view().end()};
+}
+
+TEST(MembersTest, SetFindReplaceRemove) {
+  Members members(10);
+  EXPECT_TRUE(found(members, address(1)).empty());
+  EXPECT_TRUE(members.set(address(1), groups({7, 9, 8})));
+  EXPECT_EQ(found(members, address(1)), groups({7, 9, 8}));
+  EXPECT_TRUE(found(members, address(2)).empty());
+  EXPECT_TRUE(found(members, address(1, false)).empty());
+  EXPECT_TRUE(members.set(address(1), groups({5})));
+  EXPECT_EQ(found(members, address(1)), groups({5}));
+  EXPECT_EQ(members.size(), 1U);
+  EXPECT_TRUE(members.set(address(1), {}));
+  EXPECT_TRUE(members.set(address(1), {}));
+  EXPECT_TRUE(found(members, address(1)).empty());
+  EXPECT_EQ(members.size(), 0U);
+}
+
+TEST(MembersTest, EveryCountOfGroupsUpToTheLimit) {
+  Members members(2);
+  for (std::uint32_t count = 1; count <= Members::kMaxGroups; ++count) {
+    std::vector<GroupId> list;
+    for (std::uint32_t i = 0; i < count; ++i) list.push_back(GroupId{1000 * count + i});
+    ASSERT_TRUE(members.set(address(1), list));
+    ASSERT_EQ(found(members, address(1)), list);
+  }
+  const auto before = found(members, address(1));
+  EXPECT_FALSE(members.set(address(1), std::vector<GroupId>(Members::kMaxGroups + 1, GroupId{1})));
+  EXPECT_EQ(found(members, address(1)), before);
+}
+
+TEST(MembersTest, FullTableRefusesOnlyNewAddresses) {
+  for (const std::uint32_t capacity : {0U, 1U, 2U, 3U, 10U, 1000U}) {
+    Members members(capacity);
+    for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_TRUE(members.set(address(i), groups({i})));
+    EXPECT_FALSE(members.set(address(capacity), groups({1})));
+    EXPECT_TRUE(members.set(address(capacity), {}));
+    EXPECT_EQ(members.size(), capacity);
+    for (std::uint32_t i = 0; i < capacity; ++i) {
+      ASSERT_EQ(found(members, address(i)), groups({i}));
+      ASSERT_TRUE(members.set(address(i), groups({i, i + 1})));
+      ASSERT_EQ(found(members, address(i)), groups({i, i + 1}));
+    }
+    if (capacity == 0) continue;
+    ASSERT_TRUE(members.set(address(0), {}));
+    ASSERT_TRUE(members.set(address(capacity), groups({1})));
+    EXPECT_EQ(found(members, address(capacity)), groups({1}));
+  }
+}
+
+TEST(MembersTest, AgreesWithMapUnderRandomOperations) {
+  std::mt19937_64 random(seed());
+  for (const std::uint32_t capacity : {1U, 4U, 13U, 100U}) {
+    Members members(capacity);
+    std::map<IpAddress, std::vector<GroupId>> model;
+    for (int step = 0; step < 100'000; ++step) {
+      // Twice as many addresses as lines: the table is often full and every search is often in vain.
+      const auto pick = [&] { return address(static_cast<std::uint32_t>(random() % (2 * capacity)), random() % 2 == 0); };
+      const IpAddress target = pick();
+      std::vector<GroupId> list(random() % 3 == 0 ? 0 : random() % (Members::kMaxGroups + 2));
+      for (GroupId& group : list) group.value = static_cast<std::uint32_t>(random());
+      bool expected = true;
+      if (list.empty()) {
+        model.erase(target);
+      } else if (list.size() > Members::kMaxGroups || (model.size() == capacity && !model.contains(target))) {
+        expected = false;
+      } else {
+        model[target] = list;
+      }
+      ASSERT_EQ(members.set(target, list), expected);
+      ASSERT_EQ(members.size(), model.size());
+      for (const IpAddress& check : {target, pick(), pick()}) {
+        const auto entry = model.find(check);
+        ASSERT_EQ(found(members, check), entry == model.end() ? std::vector<GroupId>{} : entry->second);
+      }
+    }
+    for (const auto& [key, list] : model) ASSERT_EQ(found(members, key), list);
+  }
+}
+
+// Tasks come and go for months, addresses are used again: searches must not become longer and longer.
+TEST(MembersTest, SearchesStayShortUnderLastingChurn) {
+  std::mt19937_64 random(seed());
+  constexpr std::uint32_t kCapacity = 3000;  // of 4096 lines
+  Members members(kCapacity);
+  std::vector<std::uint32_t> present;
+  std::uint32_t next = 0;
+  for (; next < kCapacity; ++next) {
+    present.push_back(next);
+    ASSERT_TRUE(members.set(address(next), groups({1})));
+  }
+  const auto mean_miss = [&] {
+    std::size_t total = 0;
+    for (std::uint32_t i = 0; i < 10'000; ++i) total += members.probe_length(address(0x800000U + i));
+    return static_cast<double>(total) / 10'000;
+  };
+  const double fresh = mean_miss();
+  double worst = 0;
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 20'000; ++i) {
+      std::uint32_t& victim = present[random() % present.size()];
+      ASSERT_TRUE(members.set(address(victim), {}));
+      victim = next++ & 0x7fffff;
+      ASSERT_TRUE(members.set(address(victim), groups({2})));
+    }
+    worst = std::max(worst, mean_miss());
+  }
+  RecordProperty("fresh", std::to_string(fresh));
+  RecordProperty("worst", std::to_string(worst));
+  std::cout << "lines per miss at 73% load: fresh " << fresh << ", after churn at worst " << worst << '\n';
+  EXPECT_LT(worst, 5 * fresh);
+}
+
+// One writer, one reader. A group number carries its address, its version and its place, so that parts of two writes
+// in one answer would show, and so would an answer older than the one before it.
+TEST(MembersTest, ReaderNeverSeesPartsOfTwoWrites) {
+  constexpr std::uint32_t kAddresses = 47, kAlwaysPresent = 12;
+  const auto group = [](std::uint32_t version, std::uint32_t number, std::uint32_t place) {
+    return GroupId{version << 12 | number << 5 | place};
+  };
+  const auto size_of_version = [](std::uint32_t version) { return 1 + version * 7 % Members::kMaxGroups; };
+  Members members(kAddresses);  // of 64 lines; small and full, so that lines are often moved and used again
+  std::vector<std::uint32_t> version(kAddresses, 0);
+  const auto write = [&](std::uint32_t number) {
+    std::array<GroupId, Members::kMaxGroups> list;
+    const std::size_t size = size_of_version(++version[number]);
+    for (std::uint32_t place = 0; place < size; ++place) list[place] = group(version[number], number, place);
+    return members.set(address(number), {list.data(), size});
+  };
+  for (std::uint32_t i = 0; i < kAlwaysPresent; ++i) ASSERT_TRUE(write(i));
+
+  std::atomic<bool> done{false};
+  std::atomic<std::uint64_t> hits{0}, misses{0};
+  std::atomic<std::uint64_t> torn{0}, lost{0}, old{0};
+  std::thread reader([&] {
+    std::vector<std::uint32_t> seen(kAddresses, 0);
+    std::uint32_t number = 0;
+    while (!done.load(std::memory_order_relaxed)) {
+      number = (number + 1) % kAddresses;
+      const Members::Groups groups = members.find(address(number));
+      if (groups.count == 0) {
+        misses.fetch_add(1, std::memory_order_relaxed);
+        if (number < kAlwaysPresent) lost.fetch_add(1, std::memory_order_relaxed);
+        continue;
+      }
+      hits.fetch_add(1, std::memory_order_relaxed);
+      const std::uint32_t now = groups.ids[0].value >> 12;
+      bool whole = groups.count == size_of_version(now);
+      for (std::uint32_t place = 0; place < groups.count; ++place) {
+        whole = whole && groups.ids[place] == group(now, number, place);
+      }
+      if (!whole) torn.fetch_add(1, std::memory_order_relaxed);
+      if (now < seen[number]) old.fetch_add(1, std::memory_order_relaxed);
+      seen[number] = now;
+    }
+  });
+  std::mt19937_64 random(seed());
+  bool accepted = true;
+  for (int step = 0; step < 4'000'000; ++step) {
+    const auto number = static_cast<std::uint32_t>(random() % kAddresses);
+    if (number >= kAlwaysPresent && random() % 3 == 0) {
+      accepted = members.set(address(number), {}) && accepted;
+    } else {
+      accepted = write(number) && accepted;
+    }
+  }
+  while (hits.load() < 1000) std::this_thread::yield();
+  done.store(true);
+  reader.join();
+  std::cout << hits << " hits, " << misses << " misses beside 4000000 writes\n";
+  EXPECT_TRUE(accepted);
+  EXPECT_EQ(torn, 0U);
+  EXPECT_EQ(lost, 0U);
+  EXPECT_EQ(old, 0U);
+}
+
+}  // namespace
+}  // namespace trunkline
