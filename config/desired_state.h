@@ -144,7 +144,7 @@ struct DesiredState {
   // Members of groups that live elsewhere in the VPC; the ENIs attached here are members without being listed.
   std::map<std::string, std::set<IpAddress>> remote_members;
   std::map<std::string, Attachment> attachments;  // by ENI id
-  // Last version seen of tasks whose ENI is gone, so that a late event does not bring it back. Bounded, oldest first out.
+  // Last version seen of tasks whose ENI is gone, so that a late event does not bring it back. Bounded.
   std::map<std::string, std::int64_t> finished_tasks;
 
   friend bool operator==(const DesiredState&, const DesiredState&) = default;

@@ -26,7 +26,8 @@ std::string place_of(std::string_view text, std::size_t offset) {
   return "line " + std::to_string(line) + ", column " + std::to_string(column);
 }
 
-// What nlohmann says, without its own name and without the part that repeats the input (which may be long, or not UTF-8):
+// What nlohmann says, without its own name and without the part that repeats the input (which may be long, or not
+// UTF-8):
 // "[json...101] parse error at line 1, column 2: syntax error while parsing object key - invalid literal; last read:
 // '{x'; expected string literal" becomes "invalid literal while reading the object key; expected string literal".
 std::string shorten_syntax_error(std::string_view what) {
@@ -47,7 +48,8 @@ std::string shorten_syntax_error(std::string_view what) {
   if (expected != std::string_view::npos) {
     text += expected < quote ? what.substr(expected, quote - expected) : what.substr(expected);
   }
-  std::replace_if(text.begin(), text.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
   return shorten(text, 200);
 }
 
@@ -74,15 +76,16 @@ class Builder {
   bool key(std::string& name) {
     Level& level = levels_.back();
     if (level.container->contains(name)) {
-      return refuse("parse_error", "the key " + in_quotes(name) + " is given twice, at \"" + shorten(pointer_to(path(), name), 200) +
-                                       "\"; keep one of them");
+      return refuse("parse_error", "the key " + in_quotes(name) + " is given twice, at \"" +
+                                       shorten(pointer_to(path(), name), 200) + "\"; keep one of them");
     }
     level.key = std::move(name);
     return true;
   }
 
   bool parse_error(std::size_t position, const std::string&, const Json::exception& error) {
-    return refuse("parse_error", place_of(text_, position > 0 ? position - 1 : 0) + ": " + shorten_syntax_error(error.what()));
+    return refuse("parse_error",
+                  place_of(text_, position > 0 ? position - 1 : 0) + ": " + shorten_syntax_error(error.what()));
   }
 
   std::expected<Json, Problem> result() && {
@@ -134,7 +137,8 @@ class Builder {
     std::string pointer;
     for (std::size_t i = 0; i + 1 < levels_.size(); ++i) {
       const Level& level = levels_[i];
-      pointer = level.container->is_array() ? pointer_to(pointer, level.container->size() - 1) : pointer_to(pointer, level.key);
+      pointer = level.container->is_array() ? pointer_to(pointer, level.container->size() - 1)
+                                            : pointer_to(pointer, level.key);
     }
     return pointer;
   }
@@ -191,8 +195,10 @@ constexpr std::string_view kWantedPrefix = "an address and a prefix length such 
 
 std::expected<Json, Problem> parse_json(std::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.max_bytes) {
-    return std::unexpected(Problem{"limit", {}, "the document has " + std::to_string(text.size()) + " bytes; at most " +
-                                                    std::to_string(limits.max_bytes) + " are read"});
+    return std::unexpected(Problem{"limit",
+                                   {},
+                                   "the document has " + std::to_string(text.size()) + " bytes; at most " +
+                                       std::to_string(limits.max_bytes) + " are read"});
   }
   // To nlohmann's lexer a zero byte is the end of the text, and what follows it would never be looked at.
   if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
@@ -270,8 +276,9 @@ std::optional<std::int64_t> ObjectReader::integer(std::string_view key, std::int
   if (value == nullptr) return std::nullopt;
   const auto number = whole_number(*value);
   if (number && *number >= least && *number <= most) return number;
-  wrong_type(key, least == most ? std::to_string(least)
-                                : "a whole number from " + std::to_string(least) + " to " + std::to_string(most),
+  wrong_type(key,
+             least == most ? std::to_string(least)
+                           : "a whole number from " + std::to_string(least) + " to " + std::to_string(most),
              *value);
   return std::nullopt;
 }
@@ -391,7 +398,8 @@ std::string ObjectReader::required_text(std::string_view key) {
     return {};
   }
   const auto value = text(key);
-  if (value && value->empty()) complain(key, "invalid_params", in_quotes(key) + " is empty; wanted a string with something in it");
+  if (value && value->empty())
+    complain(key, "invalid_params", in_quotes(key) + " is empty; wanted a string with something in it");
   return value.value_or("");
 }
 
@@ -401,13 +409,14 @@ void ObjectReader::complain(std::string_view key, std::string name, std::string 
 
 void ObjectReader::complain_at(std::string_view key, std::size_t index, const Json& found, std::string_view wanted) {
   add_problem(problems_, {"invalid_params", config::pointer_to(pointer_to(key), index),
-                          "entry " + std::to_string(index) + " of " + in_quotes(key) + " is " + describe(found) + "; wanted " +
-                              std::string(wanted)});
+                          "entry " + std::to_string(index) + " of " + in_quotes(key) + " is " + describe(found) +
+                              "; wanted " + std::string(wanted)});
 }
 
 void ObjectReader::missing(std::string_view key, std::string_view what) {
   if (object_ == nullptr) return;  // told already
-  add_problem(problems_, {"invalid_params", pointer_to(key), in_quotes(key) + " is missing; wanted " + std::string(what)});
+  add_problem(problems_,
+              {"invalid_params", pointer_to(key), in_quotes(key) + " is missing; wanted " + std::string(what)});
 }
 
 void ObjectReader::finish() {

@@ -15,9 +15,12 @@ namespace {
 
 constexpr std::int64_t kMaxInteger = std::numeric_limits<std::int64_t>::max();
 
-constexpr std::pair<std::string_view, int> kProtocolNames[] = {{"tcp", 6}, {"udp", 17}, {"icmp", 1}, {"icmpv6", 58}, {"-1", -1}};
-constexpr std::pair<std::string_view, PortKind> kPortKinds[] = {
-    {"tap", PortKind::tap}, {"virtio-user", PortKind::virtio_user}, {"vhost-user", PortKind::vhost_user}, {"vdev", PortKind::vdev}};
+constexpr std::pair<std::string_view, int> kProtocolNames[] = {
+    {"tcp", 6}, {"udp", 17}, {"icmp", 1}, {"icmpv6", 58}, {"-1", -1}};
+constexpr std::pair<std::string_view, PortKind> kPortKinds[] = {{"tap", PortKind::tap},
+                                                                {"virtio-user", PortKind::virtio_user},
+                                                                {"vhost-user", PortKind::vhost_user},
+                                                                {"vdev", PortKind::vdev}};
 
 std::string protocol_text(int protocol) {
   for (const auto& [name, number] : kProtocolNames) {
@@ -132,9 +135,10 @@ Json to_json(const Attachment& attachment) {
   Json object{{"eni", attachment.eni_id},
               {"attachment_status", attachment.attachment_status},
               {"source_dest_check", attachment.source_dest_check},
-              {"conntrack", {{"TcpEstablishedTimeout", conntrack.tcp_established_timeout},
-                             {"UdpStreamTimeout", conntrack.udp_stream_timeout},
-                             {"UdpTimeout", conntrack.udp_timeout}}}};
+              {"conntrack",
+               {{"TcpEstablishedTimeout", conntrack.tcp_established_timeout},
+                {"UdpStreamTimeout", conntrack.udp_stream_timeout},
+                {"UdpTimeout", conntrack.udp_timeout}}}};
   put_text(object, "attachment_id", attachment.attachment_id);
   if (attachment.mac) object["mac"] = attachment.mac->to_string();
   if (!attachment.addresses.empty()) object["addresses"] = texts_of(attachment.addresses);
@@ -150,7 +154,8 @@ Json to_json(const Attachment& attachment) {
 
 Json to_json(const DesiredState& state) {
   Json object{{"revision", state.revision}};
-  for (const char* key : {"subnets", "security_groups", "prefix_lists", "remote_members", "attachments", "finished_tasks"}) {
+  for (const char* key :
+       {"subnets", "security_groups", "prefix_lists", "remote_members", "attachments", "finished_tasks"}) {
     object[key] = Json::object();
   }
   for (const auto& [id, subnet] : state.subnets) object["subnets"][id] = to_json(subnet);
@@ -196,6 +201,12 @@ std::vector<SecurityGroupRule> read_rules(ObjectReader& reader, std::string_view
     rule.ranges = each.networks("ranges");
     rule.prefix_list_ids = read_ids(each, "prefix_lists", "pl");
     rule.group_ids = read_ids(each, "groups", "sg");
+    if (rule.protocol == 6 || rule.protocol == 17 || rule.protocol == 1) {
+      for (const char* port : {"from_port", "to_port"}) {
+        if (!each.has(port))
+          each.missing(port, "a number, since tcp, udp and icmp rules need both from_port and to_port");
+      }
+    }
     each.finish();
     if (problems.size() == problems_before) check_rule(rule, each.pointer(), problems);
     rules.push_back(std::move(rule));
@@ -234,8 +245,8 @@ Task read_task(const Json& value, std::string pointer, Problems& problems) {
     for (std::size_t i = 0; i < list->size(); ++i) {
       ObjectReader each((*list)[i], pointer_to(reader.pointer_to("containers"), i), problems);
       each.refuse_null();
-      task.containers.push_back({each.text("arn").value_or(""), each.text("name").value_or(""), each.text("runtime_id").value_or(""),
-                                 each.text("last_status").value_or("")});
+      task.containers.push_back({each.text("arn").value_or(""), each.text("name").value_or(""),
+                                 each.text("runtime_id").value_or(""), each.text("last_status").value_or("")});
       each.finish();
     }
   }
@@ -257,8 +268,9 @@ SecurityGroup read_group(ObjectReader& reader, const std::string& id) {
 std::optional<std::string> read_id(ObjectReader& reader, std::string_view key, std::string_view kind) {
   auto text = reader.text(key);
   if (!text || is_resource_id(kind, *text)) return text;
-  reader.complain(key, "invalid_params", words::in_quotes(key) + " is " + words::in_quotes(*text) + "; wanted an id that begins with \"" +
-                                             std::string(kind) + "-\"");
+  reader.complain(key, "invalid_params",
+                  words::in_quotes(key) + " is " + words::in_quotes(*text) + "; wanted an id that begins with \"" +
+                      std::string(kind) + "-\"");
   return std::nullopt;
 }
 
@@ -267,7 +279,8 @@ Attachment read_attachment(ObjectReader& reader, const std::string& eni) {
   attachment.eni_id = eni;
   AttachmentFacts facts = read_attachment_facts(reader);
   if (facts.eni_id && *facts.eni_id != eni) {
-    reader.complain("eni", "invalid_params", "\"eni\" is " + *facts.eni_id + " and the key is " + eni + "; leave the member out");
+    reader.complain("eni", "invalid_params",
+                    "\"eni\" is " + *facts.eni_id + " and the key is " + eni + "; leave the member out");
   }
   facts.eni_id = eni;
   merge(attachment, facts);
@@ -286,14 +299,16 @@ Attachment read_attachment(ObjectReader& reader, const std::string& eni) {
 
 // One of the state's maps from id to object. An id that is none is told once, and what it holds is not looked at.
 template <typename Value, typename Read>
-void read_map(ObjectReader& state, std::string_view key, std::string_view kind, std::map<std::string, Value>& into, Read read) {
+void read_map(ObjectReader& state, std::string_view key, std::string_view kind, std::map<std::string, Value>& into,
+              Read read) {
   const Json* map = state.object(key);
   if (map == nullptr) return;
   for (const auto& [id, value] : map->items()) {
     const std::string pointer = pointer_to(state.pointer_to(key), id);
     if (!is_resource_id(kind, id)) {
-      add_problem(state.problems(), {"invalid_params", pointer, words::in_quotes(id) + " is no id here; wanted \"" + std::string(kind) +
-                                                                    "-\" and 1 to 32 letters and digits behind it"});
+      add_problem(state.problems(), {"invalid_params", pointer,
+                                     words::in_quotes(id) + " is no id here; wanted \"" + std::string(kind) +
+                                         "-\" and 1 to 32 letters and digits behind it"});
       continue;
     }
     into.emplace(id, read(value, pointer, id));
@@ -342,7 +357,8 @@ PortSpec read_port_spec(const Json& value, const std::string& pointer, Problems&
   if (kind == std::end(kPortKinds)) {
     constexpr std::string_view wanted = R"("tap", "virtio-user", "vhost-user" or "vdev")";
     if (name) {
-      reader.complain("kind", "invalid_params", "\"kind\" is " + words::in_quotes(*name) + "; wanted " + std::string(wanted));
+      reader.complain("kind", "invalid_params",
+                      "\"kind\" is " + words::in_quotes(*name) + "; wanted " + std::string(wanted));
     } else if (!reader.has("kind")) {
       reader.missing("kind", wanted);
     }
@@ -449,10 +465,11 @@ std::expected<DesiredState, Problems> state_from_json(const Json& document, std:
   if (const Json* map = reader.object("remote_members")) {
     ObjectReader members(*map, reader.pointer_to("remote_members"), problems);
     members.refuse_null();
-    read_map(reader, "remote_members", "sg", state.remote_members, [&](const Json&, const std::string&, const std::string& id) {
-      const auto list = members.addresses(id);
-      return std::set<IpAddress>(list.begin(), list.end());
-    });
+    read_map(reader, "remote_members", "sg", state.remote_members,
+             [&](const Json&, const std::string&, const std::string& id) {
+               const auto list = members.addresses(id);
+               return std::set<IpAddress>(list.begin(), list.end());
+             });
   }
   if (const Json* map = reader.object("finished_tasks")) {
     ObjectReader tasks(*map, reader.pointer_to("finished_tasks"), problems);

@@ -17,7 +17,9 @@ namespace {
 
 constexpr int kTcp = 6, kUdp = 17, kIcmp = 1, kIcmp6 = 58;
 
-std::string place(std::string_view collection, const std::string& id) { return pointer_to(pointer_to("", collection), id); }
+std::string place(std::string_view collection, const std::string& id) {
+  return pointer_to(pointer_to("", collection), id);
+}
 
 // How many rules a group costs an interface, in AWS's count: one for each range, group and entry of a prefix list.
 struct RuleCount {
@@ -99,7 +101,8 @@ class Validator {
   void check_id(std::string_view kind, std::string_view collection, const std::string& id) {
     if (is_resource_id(kind, id)) return;
     complain("invalid_params", place(collection, id),
-             words::in_quotes(id) + " is no id here; wanted " + std::string(kind) + "- and letters and digits, as AWS has it");
+             words::in_quotes(id) + " is no id here; wanted " + std::string(kind) +
+                 "- and letters and digits, as AWS has it");
   }
 
   void check_all_subnets() {
@@ -131,19 +134,22 @@ class Validator {
     if (attachment.vlan && config_.trunk.mode == TrunkMode::tagged) {
       const unsigned vlan = attachment.vlan->value;
       if (VlanId::is_valid(vlan)) {
-        claim(vlans_, *attachment.vlan, eni, "duplicate_vlan", pointer_to(pointer, "vlan"), "VLAN " + std::to_string(vlan));
+        claim(vlans_, *attachment.vlan, eni, "duplicate_vlan", pointer_to(pointer, "vlan"),
+              "VLAN " + std::to_string(vlan));
       } else {
-        complain("invalid_params", pointer_to(pointer, "vlan"), "VLAN " + std::to_string(vlan) + " cannot carry an ENI; wanted 1 to 4094");
+        complain("invalid_params", pointer_to(pointer, "vlan"),
+                 "VLAN " + std::to_string(vlan) + " cannot carry an ENI; wanted 1 to 4094");
       }
     }
     if (attachment.mac) {
       check_mac(*attachment.mac, pointer_to(pointer, "mac"), problems_);
-      claim(macs_, *attachment.mac, eni, "duplicate_mac", pointer_to(pointer, "mac"), "MAC address " + attachment.mac->to_string());
+      claim(macs_, *attachment.mac, eni, "duplicate_mac", pointer_to(pointer, "mac"),
+            "MAC address " + attachment.mac->to_string());
     }
     if (attachment.trunk_mac && config_.trunk.mac && *attachment.trunk_mac != *config_.trunk.mac) {
       complain("wrong_trunk", pointer_to(pointer, "trunk_mac"),
-               eni + " belongs to the trunk with MAC address " + attachment.trunk_mac->to_string() + "; this engine's trunk has " +
-                   config_.trunk.mac->to_string() + " (trunk.mac in the config file)");
+               eni + " belongs to the trunk with MAC address " + attachment.trunk_mac->to_string() +
+                   "; this engine's trunk has " + config_.trunk.mac->to_string() + " (trunk.mac in the config file)");
     }
     check_addresses(eni, attachment, pointer_to(pointer, "addresses"));
     check_groups(eni, attachment, pointer_to(pointer, "groups"));
@@ -153,8 +159,9 @@ class Validator {
 
   void check_addresses(const std::string& eni, const Attachment& attachment, const std::string& pointer) {
     if (attachment.addresses.size() > kMaxAddressesPerInterface) {
-      complain("quota", pointer, eni + " has " + std::to_string(attachment.addresses.size()) + " addresses; wanted " +
-                                     std::to_string(kMaxAddressesPerInterface) + " at most");
+      complain("quota", pointer,
+               eni + " has " + std::to_string(attachment.addresses.size()) + " addresses; wanted " +
+                   std::to_string(kMaxAddressesPerInterface) + " at most");
     }
     const Subnet* subnet = find_subnet(attachment.subnet_id, state_, config_);
     for (std::size_t i = 0; i < attachment.addresses.size(); ++i) {
@@ -167,25 +174,29 @@ class Validator {
   void check_address_in(const Subnet& subnet, const IpAddress& address, const std::string& pointer) {
     if (!address.is_v4() && !subnet.ipv6_cidr) {
       return complain("address_outside_subnet", pointer,
-                      "address " + address.to_string() + " is IPv6 and " + subnet.id + " has no IPv6 range; put the subnet with one");
+                      "address " + address.to_string() + " is IPv6 and " + subnet.id +
+                          " has no IPv6 range; put the subnet with one");
     }
     const IpPrefix range = (address.is_v4() ? subnet.cidr : *subnet.ipv6_cidr).network();
     if (!range.contains(address)) {
-      return complain("address_outside_subnet", pointer,
-                      "address " + address.to_string() + " is not in " + range.to_string() + ", the range of " + subnet.id);
+      return complain(
+          "address_outside_subnet", pointer,
+          "address " + address.to_string() + " is not in " + range.to_string() + ", the range of " + subnet.id);
     }
     IpAddress fourth = range.address;
     fourth.bytes[15] = static_cast<std::uint8_t>(fourth.bytes[15] + 3);
     if (address <= fourth || address == range.last()) {
       complain("reserved_address", pointer,
-               "address " + address.to_string() + " is reserved: AWS keeps the first four and the last of " + range.to_string());
+               "address " + address.to_string() + " is reserved: AWS keeps the first four and the last of " +
+                   range.to_string());
     }
   }
 
   void check_groups(const std::string& eni, const Attachment& attachment, const std::string& pointer) {
     if (attachment.group_ids.size() > kMaxGroupsPerInterface) {
-      complain("quota", pointer, eni + " has " + std::to_string(attachment.group_ids.size()) + " security groups; AWS allows " +
-                                     std::to_string(kMaxGroupsPerInterface) + " at most");
+      complain("quota", pointer,
+               eni + " has " + std::to_string(attachment.group_ids.size()) + " security groups; AWS allows " +
+                   std::to_string(kMaxGroupsPerInterface) + " at most");
     }
     RuleCount sum;
     for (const std::string& id : attachment.group_ids) {
@@ -198,10 +209,11 @@ class Validator {
     for (const std::size_t direction : {0U, 1U}) {
       for (const std::size_t family : {0U, 1U}) {
         if (sum.of[direction][family] <= kMaxRulesPerInterface) continue;
-        complain("quota", pointer, "the groups of " + eni + " have " + std::to_string(sum.of[direction][family]) +
-                                       (family == 0 ? " IPv4 " : " IPv6 ") + (direction == 0 ? "ingress" : "egress") +
-                                       " rules together; AWS allows " + std::to_string(kMaxRulesPerInterface) +
-                                       " at most, so take a group off or merge ranges");
+        complain("quota", pointer,
+                 "the groups of " + eni + " have " + std::to_string(sum.of[direction][family]) +
+                     (family == 0 ? " IPv4 " : " IPv6 ") + (direction == 0 ? "ingress" : "egress") +
+                     " rules together; AWS allows " + std::to_string(kMaxRulesPerInterface) +
+                     " at most, so take a group off or merge ranges");
       }
     }
   }
@@ -210,8 +222,8 @@ class Validator {
     check_port(port, pointer, problems_);
     if (port.mtu > config_.trunk.mtu) {
       complain("invalid_params", pointer_to(pointer, "mtu"),
-               "MTU " + std::to_string(port.mtu) + " is above the trunk's " + std::to_string(config_.trunk.mtu) + "; give the port \"mtu\": " +
-                   std::to_string(config_.trunk.mtu) + " or less");
+               "MTU " + std::to_string(port.mtu) + " is above the trunk's " + std::to_string(config_.trunk.mtu) +
+                   "; give the port \"mtu\": " + std::to_string(config_.trunk.mtu) + " or less");
     }
     const std::string interface = interface_of(port);
     if (port.kind == PortKind::vdev && device_name(port.devargs) == device_name(config_.trunk.device)) {
@@ -227,7 +239,8 @@ class Validator {
     const auto [owner, is_new] = taken.emplace(key, &eni);
     if (is_new) return;
     if (*owner->second == eni) return complain(name, pointer, thing + " is listed twice for " + eni + "; name it once");
-    complain(name, pointer, thing + " is taken by " + *owner->second + "; give " + eni + " another one, or detach that one first");
+    complain(name, pointer,
+             thing + " is taken by " + *owner->second + "; give " + eni + " another one, or detach that one first");
   }
 
   const DesiredState& state_;
@@ -245,7 +258,8 @@ bool is_path_text(std::string_view text) {
 }
 
 // Two prefixes overlap only if one holds the other; in order of address, the holder comes first.
-void check_overlap(std::vector<std::pair<IpPrefix, const PlacedSubnet*>> ranges, const char* member, Problems& problems) {
+void check_overlap(std::vector<std::pair<IpPrefix, const PlacedSubnet*>> ranges, const char* member,
+                   Problems& problems) {
   std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   const std::pair<IpPrefix, const PlacedSubnet*>* widest = nullptr;
   for (const auto& range : ranges) {
@@ -257,8 +271,9 @@ void check_overlap(std::vector<std::pair<IpPrefix, const PlacedSubnet*>> ranges,
     const auto& [complained, other] = mine ? std::pair(range, *widest) : std::pair(*widest, range);
     if (complained.second->pointer.empty()) continue;  // both are from elsewhere, and were complained about there
     add_problem(problems, {"invalid_params", pointer_to(complained.second->pointer, member),
-                           complained.first.to_string() + " of " + complained.second->subnet->id + " overlaps " + other.first.to_string() +
-                               " of " + other.second->subnet->id + "; an address can be in one subnet only"});
+                           complained.first.to_string() + " of " + complained.second->subnet->id + " overlaps " +
+                               other.first.to_string() + " of " + other.second->subnet->id +
+                               "; an address can be in one subnet only"});
   }
 }
 
@@ -270,7 +285,8 @@ Problems validate(const DesiredState& state, const EngineConfig& config, std::st
 
 const Subnet* find_subnet(const std::string& id, const DesiredState& state, const EngineConfig& config) {
   if (const auto found = state.subnets.find(id); found != state.subnets.end()) return &found->second;
-  const auto known = std::find_if(config.subnets.begin(), config.subnets.end(), [&](const Subnet& each) { return each.id == id; });
+  const auto known =
+      std::find_if(config.subnets.begin(), config.subnets.end(), [&](const Subnet& each) { return each.id == id; });
   return known == config.subnets.end() ? nullptr : &*known;
 }
 
@@ -278,23 +294,23 @@ bool is_resource_id(std::string_view kind, std::string_view text) {
   if (!text.starts_with(kind)) return false;
   text.remove_prefix(kind.size());
   if (text.size() < 2 || text.size() > 33 || text[0] != '-') return false;
-  return std::all_of(text.begin() + 1, text.end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-  });
+  return std::all_of(text.begin() + 1, text.end(),
+                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); });
 }
 
 void check_mac(const MacAddress& mac, const std::string& pointer, Problems& problems) {
   if (!mac.is_zero() && !mac.is_multicast()) return;
-  add_problem(problems, {"invalid_params", pointer, "MAC address " + mac.to_string() + (mac.is_zero() ? " is all zeros" : " is a multicast one") +
-                                                        "; wanted one that a single interface can have"});
+  add_problem(problems, {"invalid_params", pointer,
+                         "MAC address " + mac.to_string() + (mac.is_zero() ? " is all zeros" : " is a multicast one") +
+                             "; wanted one that a single interface can have"});
 }
 
 void check_conntrack(const ConnectionTracking& conntrack, const std::string& pointer, Problems& problems) {
   const auto check = [&](const char* name, std::uint32_t value, std::uint32_t least, std::uint32_t most) {
     if (value >= least && value <= most) return;
-    add_problem(problems, {"invalid_params", pointer_to(pointer, name), "\"" + std::string(name) + "\" is " + std::to_string(value) +
-                                                                            "; wanted " + std::to_string(least) + " to " +
-                                                                            std::to_string(most) + " seconds, as AWS has it"});
+    add_problem(problems, {"invalid_params", pointer_to(pointer, name),
+                           "\"" + std::string(name) + "\" is " + std::to_string(value) + "; wanted " +
+                               std::to_string(least) + " to " + std::to_string(most) + " seconds, as AWS has it"});
   };
   check("TcpEstablishedTimeout", conntrack.tcp_established_timeout, 60, 432000);
   check("UdpTimeout", conntrack.udp_timeout, 30, 60);
@@ -311,20 +327,26 @@ void check_rule(const SecurityGroupRule& rule, const std::string& pointer, Probl
   } else if (rule.protocol == kTcp || rule.protocol == kUdp) {
     const std::string name = rule.protocol == kTcp ? "tcp" : "udp";
     if (from == -1 || to == -1) {
-      complain(from == -1 ? "from_port" : "to_port", "a " + name + " rule needs both from_port and to_port; 0 and 65535 stand for every port");
+      complain(from == -1 ? "from_port" : "to_port",
+               "a " + name + " rule needs both from_port and to_port; 0 and 65535 stand for every port");
     } else if (from < 0 || from > 65535 || to < 0 || to > 65535) {
-      complain(from < 0 || from > 65535 ? "from_port" : "to_port",
-               "the ports are " + std::to_string(from) + " to " + std::to_string(to) + "; wanted numbers from 0 to 65535");
+      complain(
+          from < 0 || from > 65535 ? "from_port" : "to_port",
+          "the ports are " + std::to_string(from) + " to " + std::to_string(to) + "; wanted numbers from 0 to 65535");
     } else if (from > to) {
-      complain("from_port", "from_port " + std::to_string(from) + " is above to_port " + std::to_string(to) + "; swap them");
+      complain("from_port",
+               "from_port " + std::to_string(from) + " is above to_port " + std::to_string(to) + "; swap them");
     }
   } else if (rule.protocol == kIcmp || rule.protocol == kIcmp6) {
     if (from < -1 || from > 255) {
-      complain("from_port", "from_port is the ICMP type here and is " + std::to_string(from) + "; wanted -1 (any) or 0 to 255");
+      complain("from_port",
+               "from_port is the ICMP type here and is " + std::to_string(from) + "; wanted -1 (any) or 0 to 255");
     } else if (to < -1 || to > 255) {
-      complain("to_port", "to_port is the ICMP code here and is " + std::to_string(to) + "; wanted -1 (any) or 0 to 255");
+      complain("to_port",
+               "to_port is the ICMP code here and is " + std::to_string(to) + "; wanted -1 (any) or 0 to 255");
     } else if (from == -1 && to != -1) {
-      complain("to_port", "the ICMP type is any (from_port -1), so the code must be any too (to_port -1); it is " + std::to_string(to));
+      complain("to_port", "the ICMP type is any (from_port -1), so the code must be any too (to_port -1); it is " +
+                              std::to_string(to));
     }
   }
 }
@@ -334,11 +356,12 @@ void check_port(const PortSpec& port, const std::string& pointer, Problems& prob
     add_problem(problems, {"invalid_params", pointer_to(pointer, member), std::move(message)});
   };
   if (port.mtu < kMinPortMtu || port.mtu > kMaxPortMtu) {
-    complain("mtu", "\"mtu\" is " + std::to_string(port.mtu) + "; wanted a whole number from " + std::to_string(kMinPortMtu) + " to " +
-                        std::to_string(kMaxPortMtu));
+    complain("mtu", "\"mtu\" is " + std::to_string(port.mtu) + "; wanted a whole number from " +
+                        std::to_string(kMinPortMtu) + " to " + std::to_string(kMaxPortMtu));
   }
   if (port.kind == PortKind::tap || port.kind == PortKind::virtio_user) {
-    const bool legible = std::all_of(port.ifname.begin(), port.ifname.end(), [](char c) { return c > ' ' && c <= '~' && c != '/' && c != ':'; });
+    const bool legible = std::all_of(port.ifname.begin(), port.ifname.end(),
+                                     [](char c) { return c > ' ' && c <= '~' && c != '/' && c != ':'; });
     if (port.ifname.empty() || port.ifname.size() > 15 || !legible || port.ifname == "." || port.ifname == "..") {
       complain("ifname", "\"ifname\" is " + words::in_quotes(port.ifname) +
                              "; wanted 1 to 15 characters without '/', ':' and blanks, as Linux has it");
@@ -347,10 +370,12 @@ void check_port(const PortSpec& port, const std::string& pointer, Problems& prob
   } else if (port.kind == PortKind::vhost_user) {
     if (port.socket.empty() || port.socket.size() > kMaxSocketPath || !is_path_text(port.socket)) {
       complain("socket", "\"socket\" is " + words::in_quotes(port.socket) + " (" + std::to_string(port.socket.size()) +
-                             " bytes); wanted the path of a unix socket, 1 to " + std::to_string(kMaxSocketPath) + " bytes");
+                             " bytes); wanted the path of a unix socket, 1 to " + std::to_string(kMaxSocketPath) +
+                             " bytes");
     }
   } else if (device_name(port.devargs).empty() || !is_path_text(port.devargs)) {
-    complain("devargs", "\"devargs\" is " + words::in_quotes(port.devargs) + "; wanted a DPDK device string such as \"net_ring0\"");
+    complain("devargs", "\"devargs\" is " + words::in_quotes(port.devargs) +
+                            "; wanted a DPDK device string such as \"net_ring0\"");
   }
 }
 
@@ -362,23 +387,27 @@ void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems) {
       v4.emplace_back(subnet.cidr.network(), &placed);
     } else if (!placed.pointer.empty()) {
       add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "cidr"),
-                             "the range of " + subnet.id + " is " + subnet.cidr.to_string() + "; wanted an IPv4 range from /16 to /28"});
+                             "the range of " + subnet.id + " is " + subnet.cidr.to_string() +
+                                 "; wanted an IPv4 range from /16 to /28"});
     }
     if (!subnet.ipv6_cidr) continue;
     if (!subnet.ipv6_cidr->is_v4() && subnet.ipv6_cidr->length == 64) {
       v6.emplace_back(subnet.ipv6_cidr->network(), &placed);
     } else if (!placed.pointer.empty()) {
-      add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "ipv6_cidr"),
-                             "the IPv6 range of " + subnet.id + " is " + subnet.ipv6_cidr->to_string() + "; wanted an IPv6 /64"});
+      add_problem(problems,
+                  {"invalid_params", pointer_to(placed.pointer, "ipv6_cidr"),
+                   "the IPv6 range of " + subnet.id + " is " + subnet.ipv6_cidr->to_string() + "; wanted an IPv6 /64"});
     }
   }
   check_overlap(std::move(v4), "cidr", problems);
   check_overlap(std::move(v6), "ipv6_cidr", problems);
 }
 
-std::optional<std::string> missing_facts(const Attachment& attachment, const DesiredState& state, const EngineConfig& config) {
+std::optional<std::string> missing_facts(const Attachment& attachment, const DesiredState& state,
+                                         const EngineConfig& config) {
   std::vector<std::string> missing;
-  if (config.trunk.mode == TrunkMode::tagged && !attachment.vlan) missing.emplace_back("its VLAN (agent message or --vlan)");
+  if (config.trunk.mode == TrunkMode::tagged && !attachment.vlan)
+    missing.emplace_back("its VLAN (agent message or --vlan)");
   if (!attachment.mac) missing.emplace_back("its MAC address (task event or --mac)");
   if (attachment.addresses.empty()) missing.emplace_back("an address (task event or --address)");
   if (attachment.subnet_id.empty()) {
@@ -386,7 +415,8 @@ std::optional<std::string> missing_facts(const Attachment& attachment, const Des
   } else if (find_subnet(attachment.subnet_id, state, config) == nullptr) {
     missing.push_back("subnet " + attachment.subnet_id + " (subnet put)");
   }
-  if (attachment.group_ids.empty()) missing.emplace_back("its security groups (describe-network-interfaces or --group)");
+  if (attachment.group_ids.empty())
+    missing.emplace_back("its security groups (describe-network-interfaces or --group)");
   for (const std::string& id : attachment.group_ids) {
     if (!state.security_groups.contains(id)) missing.push_back("group " + id + " (sg put)");
   }

@@ -21,8 +21,11 @@ std::optional<IpPrefix> read_gateway(ObjectReader& reader, std::string_view key,
   if (!text) return std::nullopt;
   const auto gateway = IpPrefix::parse(*text);
   if (gateway && gateway->is_v4() == v4) return gateway;
-  reader.complain(key, "invalid_params", std::string(key) + " is " + in_quotes(*text) + ", but an address and a length "
-                  "with one '/' between are wanted, like " + (v4 ? "\"10.0.0.1/24\"" : "\"2001:db8::1/64\""));
+  reader.complain(key, "invalid_params",
+                  std::string(key) + " is " + in_quotes(*text) +
+                      ", but an address and a length "
+                      "with one '/' between are wanted, like " +
+                      (v4 ? "\"10.0.0.1/24\"" : "\"2001:db8::1/64\""));
   return std::nullopt;
 }
 
@@ -52,8 +55,9 @@ void read_association(ObjectReader& reader, AttachmentFacts& facts) {
   if (protocol == "default" || protocol.empty()) return;
   if (protocol != "vlan") {
     reader.complain("interfaceAssociationProtocol", "invalid_params",
-                    "interfaceAssociationProtocol is " + in_quotes(protocol) + ", but \"default\" or \"vlan\" is wanted; "
-                    "the engine's trunk carries nothing else");
+                    "interfaceAssociationProtocol is " + in_quotes(protocol) +
+                        ", but \"default\" or \"vlan\" is wanted; "
+                        "the engine's trunk carries nothing else");
     return;
   }
   const Json* properties = reader.object("interfaceVlanProperties");
@@ -80,7 +84,8 @@ void find_subnet(AttachmentFacts& facts, const IpPrefix& gateway, EventBuilder& 
   if (known != builder.state.attachments.end() && !known->second.subnet_id.empty()) {
     // The attachment's own word stands; the gateway may still tell where that subnet is.
     subnet.id = known->second.subnet_id;
-    const config::Subnet* named = builder.find_subnet([&](const config::Subnet& other) { return other.id == subnet.id; });
+    const config::Subnet* named =
+        builder.find_subnet([&](const config::Subnet& other) { return other.id == subnet.id; });
     if (named != nullptr) {
       if (named->cidr != subnet.cidr) {
         builder.warn(*facts.eni_id + " is in " + subnet.id + ", which is " + named->cidr.to_string() +
@@ -125,8 +130,10 @@ void read_interface(ObjectReader& reader, AttachmentFacts& facts, EventBuilder& 
   if (const auto arn = reader.text("attachmentArn"); arn && !arn->empty()) {
     facts.attachment_id = std::string(last_part(*arn));
     if (!is_plain_id(*facts.attachment_id)) {
-      reader.complain("attachmentArn", "invalid_params", "attachmentArn is " + in_quotes(*arn) + ", but an ARN that ends "
-                      "in \"attachment/<id>\" is wanted, the id of letters, digits and dashes");
+      reader.complain("attachmentArn", "invalid_params",
+                      "attachmentArn is " + in_quotes(*arn) +
+                          ", but an ARN that ends "
+                          "in \"attachment/<id>\" is wanted, the id of letters, digits and dashes");
     }
   }
   facts.addresses.emplace();
@@ -145,7 +152,8 @@ void read_interface(ObjectReader& reader, AttachmentFacts& facts, EventBuilder& 
     reader.missing("subnetGatewayIpv4Address", "the subnet's gateway and length, like \"10.0.0.1/24\"");
   }
   if (has_v6 && !has_v4 && !reader.has("subnetGatewayIpv6Address")) {
-    reader.missing("subnetGatewayIpv6Address", "the subnet's gateway and length, since the ENI has only IPv6 addresses");
+    reader.missing("subnetGatewayIpv6Address",
+                   "the subnet's gateway and length, since the ENI has only IPv6 addresses");
   }
   if (auto name = reader.text("privateDnsName"); name && !name->empty()) facts.private_dns_name = std::move(name);
   read_association(reader, facts);
@@ -206,13 +214,9 @@ void read_payload_task(ObjectReader& reader, const config::Task& of_message, Eve
     read_interfaces(reader, &task, builder);
     return;
   }
-  for_each_in(reader, "elasticNetworkInterfaces", [&](ObjectReader& entry) {
-    builder.detach_known(take_aws_id(entry, "ec2Id", "eni"), {});
-  });
-  const auto attached = builder.attached_version(task.task_arn);
-  builder.detach_task(task.task_arn);
-  const auto finished = builder.finished_version(task.task_arn);
-  builder.effect.finished[task.task_arn] = std::max(attached.value_or(0), finished.value_or(0));
+  // It is to stop, not stopped: the ENI serves until it is detached, so that the task can finish what it has begun.
+  reader.any("elasticNetworkInterfaces");
+  builder.warn("task " + task.task_arn + " is to stop; its ENI serves until an event or task detach says that it is gone");
 }
 
 void read_payload(ObjectReader& message, EventBuilder& builder) {
@@ -245,9 +249,12 @@ void read_agent_message(const Json& event, const std::string& pointer, EventBuil
   } else if (type == "PayloadMessage") {
     read_payload(message, builder);
   } else {
-    envelope.complain("type", "invalid_params", "the message's type is " + in_quotes(type) + ", but "
-                      "AttachTaskNetworkInterfacesMessage, AttachInstanceNetworkInterfacesMessage or PayloadMessage is "
-                      "wanted; the others say nothing about a task's network");
+    envelope.complain(
+        "type", "invalid_params",
+        "the message's type is " + in_quotes(type) +
+            ", but "
+            "AttachTaskNetworkInterfacesMessage, AttachInstanceNetworkInterfacesMessage or PayloadMessage is "
+            "wanted; the others say nothing about a task's network");
   }
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What reading every AWS document needs: walking its lists, and the names as AWS spells them, resource ids
-// ("eni-b0aaa4b2") and ARNs ("arn:aws:ecs:...:task/cluster/id"). The names come from outside and end up in file names (a
-// task's network namespace), so what they may contain is checked where they enter.
+// ("eni-b0aaa4b2") and ARNs ("arn:aws:ecs:...:task/cluster/id"). The names come from outside and end up in file names
+// (a task's network namespace), so what they may contain is checked where they enter.
 //
 // Control thread and tests only.
 #pragma once
@@ -69,8 +69,9 @@ inline std::optional<IpPrefix> read_cidr(config::ObjectReader& reader, std::stri
     return std::nullopt;
   }
   if (prefix->is_v4() == v4) return prefix;
-  reader.complain(key, "invalid_params", std::string(key) + " is " + prefix->to_string() + ", but an IPv" +
-                  (v4 ? "4" : "6") + " CIDR is wanted here; the other family has a list of its own");
+  reader.complain(key, "invalid_params",
+                  std::string(key) + " is " + prefix->to_string() + ", but an IPv" + (v4 ? "4" : "6") +
+                      " CIDR is wanted here; the other family has a list of its own");
   return std::nullopt;
 }
 
@@ -78,12 +79,14 @@ inline std::optional<IpPrefix> read_cidr(config::ObjectReader& reader, std::stri
 inline std::optional<IpAddress> read_address(config::ObjectReader& reader, std::string_view key, bool v4) {
   const auto address = reader.address(key);
   if (!address) {
-    if (!reader.has(key)) reader.missing(key, v4 ? "an address like \"10.0.0.35\"" : "an address like \"2001:db8::35\"");
+    if (!reader.has(key))
+      reader.missing(key, v4 ? "an address like \"10.0.0.35\"" : "an address like \"2001:db8::35\"");
     return std::nullopt;
   }
   if (address->is_v4() == v4) return address;
-  reader.complain(key, "invalid_params", std::string(key) + " is " + address->to_string() + ", but an IPv" +
-                  (v4 ? "4" : "6") + " address is wanted here; give each family under its own key");
+  reader.complain(key, "invalid_params",
+                  std::string(key) + " is " + address->to_string() + ", but an IPv" + (v4 ? "4" : "6") +
+                      " address is wanted here; give each family under its own key");
   return std::nullopt;
 }
 
@@ -91,8 +94,10 @@ inline std::optional<IpAddress> read_address(config::ObjectReader& reader, std::
 inline void for_each(const config::Json& list, const std::string& pointer, config::Problems& problems,
                      const std::function<void(config::ObjectReader&)>& read) {
   if (!list.is_array()) {
-    add_problem(problems, {"invalid_params", pointer, "here is " + config::words::describe(list) + ", but a list is "
-                           "wanted; give the document as the AWS CLI prints it with --output json"});
+    add_problem(problems, {"invalid_params", pointer,
+                           "here is " + config::words::describe(list) +
+                               ", but a list is "
+                               "wanted; give the document as the AWS CLI prints it with --output json"});
     return;
   }
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -109,8 +114,9 @@ inline void for_each_in(config::ObjectReader& parent, std::string_view key,
 }
 
 inline void complain_twice(config::ObjectReader& reader, std::string_view key, const std::string& id) {
-  reader.complain(key, "invalid_params", id + " is in this document twice, and the engine cannot know which one "
-                  "counts; give it once");
+  reader.complain(key, "invalid_params",
+                  id + " is in this document twice, and the engine cannot know which one "
+                       "counts; give it once");
 }
 
 }  // namespace trunkline::control

@@ -77,6 +77,8 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   if (config::Problems problems = edit(next, result.warnings); !problems.empty()) {
     return std::unexpected(std::move(problems));
   }
+  // The config file's subnets are part of every state.
+  for (const config::Subnet& subnet : config_.subnets) next.subnets[subnet.id] = subnet;
   next.revision = desired_.revision;
   result.revision = desired_.revision;
   result.durable = durable();
@@ -282,6 +284,13 @@ void Controller::publish(std::function<void()> cleanup) {
     view->endpoints[active.endpoint->id.value] = active.endpoint;
     view->ports.push_back({active.endpoint->port, active.port->ethdev(), false, active.endpoint->id});
   }
+  std::vector<EndpointIndex<std::uint64_t>::Slot> waiting_macs;
+  for (const auto& [eni, attachment] : desired_.attachments) {
+    if (active_.contains(eni)) continue;
+    if (attachment.vlan) view->waiting_vlans[attachment.vlan->value & 0xfff] = true;
+    if (attachment.mac) waiting_macs.push_back({attachment.mac->as_integer(), EndpointId{0}});
+  }
+  view->waiting_macs.build(waiting_macs);
   view->trunk_mtu = config_.trunk.mtu;
   view->edge.answer = config_.edge.mode == config::EdgeMode::answer;
   view->edge.router_mac = config_.edge.router_mac;
@@ -325,6 +334,7 @@ std::vector<std::string> Controller::restore() {
   }
   desired_ = std::move(*loaded.state);
   retry_failed();
+  publish();
   for (const auto& [eni, why] : failures_) notes.push_back(eni + " is not in service: " + why);
   return notes;
 }

@@ -8,7 +8,7 @@
 
 #include <unistd.h>
 
-#include <cstdio>
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
@@ -282,7 +282,10 @@ namespace {
 std::set<std::string> live(std::string_view kind, const std::string& socket_path) {
   std::set<std::string> out;
   const auto add = [&out](const Json& list, const char* key) {
-    for (const Json& element : list) out.insert(printable(element.value(key, std::string())));
+    for (const Json& element : list) {
+      const Json value = element.value(key, Json());
+      if (value.is_string()) out.insert(printable(value.get<std::string>()));
+    }
   };
   try {
     if (kind == "T" || kind == "ENI") {

@@ -9,8 +9,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
-#include <iterator>
-#include <numeric>
 #include <set>
 #include <sstream>
 
@@ -59,17 +57,22 @@ constexpr std::array kOptions = {
 
 bool repeatable(std::string_view option) { return option == "address" || option == "group"; }
 
+// Insertions, deletions, replacements and swaps of neighbours that lead from one to the other.
 std::size_t edits(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, replaced}));
+  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  for (std::size_t i = 0; i <= a.size(); ++i) {
+    for (std::size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        d[i][j] = i + j;
+        continue;
+      }
+      const std::size_t differs = a[i - 1] == b[j - 1] ? 0 : 1;
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + differs});
+      const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
   }
-  return row.back();
+  return d[a.size()][b.size()];
 }
 
 // "; did you mean X?" for the nearest spelling, when one is near.
@@ -159,8 +162,7 @@ std::vector<Operand> operands_of(const Command& command) {
   static constexpr std::string_view kMany = "…";
   std::vector<Operand> out;
   std::istringstream words{std::string(command.operands)};
-  std::size_t at = 0;
-  for (std::string word; words >> word; ++at) {
+  for (std::string word; words >> word;) {
     std::string_view name = command.operands.substr(command.operands.find(word), word.size());
     Operand operand{name, false, false};
     if (name.starts_with('[')) {
@@ -358,7 +360,8 @@ Json attach_params(const Invocation& in) {
 }
 
 std::string help_text(std::span<const Command> commands) {
-  std::string out = "usage: trunkctl [OPTION…] COMMAND …\n\nAsks trunklined, and tells it what to do.\n\ncommands:\n";
+  std::string out =
+      "usage: trunkctl [OPTION…] COMMAND …\n\nAsks trunklined, and tells it what to do.\n\ncommands:\n";
   for (const Command& command : commands) {
     std::string left = "  " + std::string(command.name) + " " + std::string(command.operands);
     const auto wide = static_cast<std::size_t>(

@@ -32,8 +32,9 @@ std::vector<config::Subnet> read_subnets(const Json& list, const std::string& po
       }
       const auto cidr = read_cidr(association, "Ipv6CidrBlock", false);
       if (cidr && subnet.ipv6_cidr) {
-        association.complain("Ipv6CidrBlock", "invalid_params", "the subnet has " + subnet.ipv6_cidr->to_string() +
-                             " already, and the engine knows one IPv6 block a subnet; give only the one in use");
+        association.complain("Ipv6CidrBlock", "invalid_params",
+                             "the subnet has " + subnet.ipv6_cidr->to_string() +
+                                 " already, and the engine knows one IPv6 block a subnet; give only the one in use");
       } else if (cidr) {
         subnet.ipv6_cidr = cidr;
       }
@@ -97,7 +98,8 @@ std::vector<config::AttachmentFacts> read_network_interfaces(const Json& list, c
     const std::string id = take_aws_id(reader, "NetworkInterfaceId", "eni");
     const std::string type = reader.text("InterfaceType").value_or("interface");
     if (!task_interfaces.contains(type)) {
-      warnings.push_back(id + " is of type " + config::words::in_quotes(type) + ", which no task can have; it was left out");
+      warnings.push_back(id + " is of type " + config::words::in_quotes(type) +
+                         ", which no task can have; it was left out");
       return;
     }
     facts.eni_id = id;
@@ -163,7 +165,8 @@ std::vector<config::AttachmentFacts> read_trunk_associations(const Json& list, c
     if (problems.size() == before) result.push_back(std::move(facts));
   });
   if (trunks.size() > 1) {
-    warnings.push_back("the associations are of " + std::to_string(trunks.size()) + " trunks, but this engine owns one; "
+    warnings.push_back("the associations are of " + std::to_string(trunks.size()) +
+                       " trunks, but this engine owns one; "
                        "ask describe-trunk-interface-associations for this host's trunk alone");
   }
   return result;

@@ -68,25 +68,30 @@ void read_ports(ObjectReader& reader, SecurityGroupRule& rule, const std::string
   rule.from_port = static_cast<int>(*from);
   rule.to_port = static_cast<int>(*to);
   if (ports && *from > *to) {
-    reader.complain("ToPort", "invalid_params", "the " + protocol + " ports go from " + std::to_string(*from) + " to " +
-                    std::to_string(*to) + ", but the first must not be above the last; swap them");
+    reader.complain("ToPort", "invalid_params",
+                    "the " + protocol + " ports go from " + std::to_string(*from) + " to " + std::to_string(*to) +
+                        ", but the first must not be above the last; swap them");
   }
   if (!ports && *from == -1 && *to != -1) {
-    reader.complain("ToPort", "invalid_params", "the rule allows any " + protocol + " type but only code " +
-                    std::to_string(*to) + "; if the type (FromPort) is -1 the code (ToPort) must be -1 too");
+    reader.complain("ToPort", "invalid_params",
+                    "the rule allows any " + protocol + " type but only code " + std::to_string(*to) +
+                        "; if the type (FromPort) is -1 the code (ToPort) must be -1 too");
   }
 }
 
 std::string read_protocol(ObjectReader& reader, SecurityGroupRule& rule) {
   const auto text = reader.text("IpProtocol");
   if (!text) {
-    if (!reader.has("IpProtocol")) reader.missing("IpProtocol", "\"tcp\", \"udp\", \"icmp\", \"icmpv6\", a number or \"-1\"");
+    if (!reader.has("IpProtocol"))
+      reader.missing("IpProtocol", "\"tcp\", \"udp\", \"icmp\", \"icmpv6\", a number or \"-1\"");
     return {};
   }
   const auto protocol = parse_protocol(*text);
   if (!protocol) {
-    reader.complain("IpProtocol", "invalid_params", "IpProtocol is " + config::words::in_quotes(*text) + ", but \"tcp\", \"udp\", \"icmp\", "
-                    "\"icmpv6\", a number from 0 to 255 as a string, or \"-1\" for all is wanted");
+    reader.complain("IpProtocol", "invalid_params",
+                    "IpProtocol is " + config::words::in_quotes(*text) +
+                        ", but \"tcp\", \"udp\", \"icmp\", "
+                        "\"icmpv6\", a number from 0 to 255 as a string, or \"-1\" for all is wanted");
     return {};
   }
   rule.protocol = *protocol;
@@ -117,7 +122,8 @@ SecurityGroupRule read_permission(ObjectReader& reader) {
   for_each_in(reader, "UserIdGroupPairs", [&](ObjectReader& pair) {
     if (!pair.has("GroupId") && pair.has("GroupName")) {
       // A name is unique only within its VPC, and a rule may well point into another one.
-      pair.complain("GroupName", "invalid_params", "the rule names a group by GroupName without its GroupId; give "
+      pair.complain("GroupName", "invalid_params",
+                    "the rule names a group by GroupName without its GroupId; give "
                     "GroupId (\"sg-...\"), as describe-security-groups prints it");
       return;
     }
@@ -147,8 +153,7 @@ std::vector<SecurityGroup> read_security_groups(const Json& list, const std::str
   return groups;
 }
 
-std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std::string& pointer,
-                                                     Problems& problems) {
+std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std::string& pointer, Problems& problems) {
   std::map<std::string, SecurityGroup> groups;
   for_each(list, pointer, problems, [&](ObjectReader& reader) {
     const std::size_t before = problems.size();
@@ -179,9 +184,12 @@ std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std
       }
     }
     if (sources != 1) {
-      add_problem(problems, {"invalid_params", reader.pointer(), "this row has " + std::to_string(sources) + " sources, "
-                             "but exactly one of CidrIpv4, CidrIpv6, PrefixListId and ReferencedGroupInfo is wanted; "
-                             "write one row for each source"});
+      add_problem(problems,
+                  {"invalid_params", reader.pointer(),
+                   "this row has " + std::to_string(sources) +
+                       " sources, "
+                       "but exactly one of CidrIpv4, CidrIpv6, PrefixListId and ReferencedGroupInfo is wanted; "
+                       "write one row for each source"});
     }
     if (problems.size() != before || id.empty() || !is_egress) return;
 
@@ -189,7 +197,8 @@ std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std
     group.id = id;
     auto& rules = *is_egress ? group.egress : group.ingress;
     for (SecurityGroupRule& other : rules) {
-      if (other.protocol != rule.protocol || other.from_port != rule.from_port || other.to_port != rule.to_port) continue;
+      if (other.protocol != rule.protocol || other.from_port != rule.from_port || other.to_port != rule.to_port)
+        continue;
       for (const auto& range : rule.ranges) add_once(other.ranges, range);
       for (const auto& list_id : rule.prefix_list_ids) add_once(other.prefix_list_ids, list_id);
       for (const auto& group_id : rule.group_ids) add_once(other.group_ids, group_id);
@@ -255,8 +264,9 @@ config::PrefixList read_prefix_list(ObjectReader& reader) {
       return;
     }
     if (!list.entries.empty() && list.entries.front().is_v4() != cidr->is_v4()) {
-      entry.complain("Cidr", "invalid_params", "Cidr is " + cidr->to_string() + ", but the list began with " +
-                     list.entries.front().to_string() + ", and a prefix list has one family; make a list for each");
+      entry.complain("Cidr", "invalid_params",
+                     "Cidr is " + cidr->to_string() + ", but the list began with " + list.entries.front().to_string() +
+                         ", and a prefix list has one family; make a list for each");
       return;
     }
     list.entries.push_back(*cidr);

@@ -27,7 +27,8 @@ struct EventBuilder {
   void attach(config::AttachmentFacts facts, const std::string& pointer) {
     if (!facts.eni_id || facts.eni_id->empty()) return;
     if (!seen_interfaces.insert(*facts.eni_id).second) {
-      add_problem(problems, {"duplicate_interface", pointer, *facts.eni_id + " is in this document twice; give it once"});
+      add_problem(problems,
+                  {"duplicate_interface", pointer, *facts.eni_id + " is in this document twice; give it once"});
       return;
     }
     effect.attach.push_back(std::move(facts));
@@ -83,8 +84,9 @@ inline std::string take_task_arn(config::ObjectReader& reader, std::string_view 
   }
   if (is_task_arn(*arn)) return *arn;
   reader.complain(key, "invalid_params",
-                  std::string(key) + " is " + config::words::in_quotes(*arn) + ", but a task's ARN is wanted: "
-                  "\"arn:aws:ecs:<region>:<account>:task/<cluster>/<id>\", the id of letters, digits and dashes");
+                  std::string(key) + " is " + config::words::in_quotes(*arn) +
+                      ", but a task's ARN is wanted: "
+                      "\"arn:aws:ecs:<region>:<account>:task/<cluster>/<id>\", the id of letters, digits and dashes");
   return {};
 }
 

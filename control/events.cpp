@@ -62,7 +62,7 @@ void read_detail(ObjectReader& detail, AttachmentFacts& facts) {
   } else if (name == "privateIPv4Address") {
     if (const auto address = read_address(detail, "value", true)) add_address(facts, *address, true);
   } else if (name == "ipv6Address" || name == "privateIPv6Address") {
-    // No AWS page names the IPv6 detail; both spellings have been seen in use.
+    // The spelling of the IPv6 detail is not documented, so both likely ones are taken.
     if (const auto address = read_address(detail, "value", false)) add_address(facts, *address, false);
   }
 }
@@ -76,22 +76,28 @@ void read_attachment(ObjectReader& reader, std::vector<InterfaceAttachment>& att
   AttachmentFacts& facts = attachment.facts;
   const std::string id(last_part(reader.required_text("id")));
   if (!id.empty() && !is_plain_id(id)) {
-    reader.complain("id", "invalid_params", "the attachment's id is " + in_quotes(id) + ", but letters, digits and "
-                    "dashes are wanted; give it as AWS prints it");
+    reader.complain("id", "invalid_params",
+                    "the attachment's id is " + in_quotes(id) +
+                        ", but letters, digits and "
+                        "dashes are wanted; give it as AWS prints it");
   }
   facts.attachment_id = id;
   const std::string status = reader.required_text("status");
   const auto phase = phase_of(status);
   if (!phase && !status.empty()) {
-    reader.complain("status", "invalid_params", "the attachment's status is " + in_quotes(status) + ", but PRECREATED, "
-                    "CREATED, ATTACHING, ATTACHED, DETACHING, DETACHED, DELETED or FAILED is wanted");
+    reader.complain("status", "invalid_params",
+                    "the attachment's status is " + in_quotes(status) +
+                        ", but PRECREATED, "
+                        "CREATED, ATTACHING, ATTACHED, DETACHING, DETACHED, DELETED or FAILED is wanted");
   }
   attachment.phase = phase.value_or(AttachmentPhase::attached);
   facts.attachment_status = status;
   for_each_in(reader, "details", [&](ObjectReader& detail) { read_detail(detail, facts); });
   if (attachment.phase == AttachmentPhase::attached && !facts.eni_id) {
-    reader.complain("details", "invalid_params", "attachment " + id + " is " + status + " but has no detail "
-                    "\"networkInterfaceId\"; give the ENI's id there");
+    reader.complain("details", "invalid_params",
+                    "attachment " + id + " is " + status +
+                        " but has no detail "
+                        "\"networkInterfaceId\"; give the ENI's id there");
   }
   attachments.push_back(std::move(attachment));
 }
@@ -161,8 +167,8 @@ void read_task(ObjectReader& reader, Source source, EventBuilder& builder) {
 
   // ECS goes on reporting a task whose ENI was taken away before it stopped; one that is to stop gets no new ENI.
   const bool over = builder.finished_version(task.task_arn) && task.desired_status == "STOPPED";
-  const bool ends = over || task.last_status == "DEPROVISIONING" || task.last_status == "STOPPED" ||
-                    task.last_status == "DELETED";
+  const bool ends =
+      over || task.last_status == "DEPROVISIONING" || task.last_status == "STOPPED" || task.last_status == "DELETED";
   const bool attaches = !ends && std::ranges::any_of(attachments, [](const InterfaceAttachment& attachment) {
     return attachment.phase != AttachmentPhase::gone && attachment.facts.eni_id;
   });
@@ -213,8 +219,10 @@ void read_describe_tasks(ObjectReader& reader, EventBuilder& builder) {
 void read_eventbridge(ObjectReader& reader, EventBuilder& builder) {
   const std::string type = reader.required_text("detail-type");
   if (!type.empty() && type != "ECS Task State Change") {
-    reader.complain("detail-type", "invalid_params", "detail-type is " + in_quotes(type) + ", but \"ECS Task State "
-                    "Change\" is wanted; let the EventBridge rule pass only that one");
+    reader.complain("detail-type", "invalid_params",
+                    "detail-type is " + in_quotes(type) +
+                        ", but \"ECS Task State "
+                        "Change\" is wanted; let the EventBridge rule pass only that one");
     return;
   }
   const Json* detail = reader.object("detail");
@@ -249,7 +257,8 @@ constexpr std::array<Shape, 6> kShapes{{
     {"InterfaceAssociations", [](ObjectReader& r, EventBuilder& b) { read_interfaces(r, "InterfaceAssociations", b); }},
     {"Subnets",
      [](ObjectReader& r, EventBuilder& b) {
-       if (const Json* list = r.array("Subnets")) b.effect.subnets = read_subnets(*list, r.pointer_to("Subnets"), b.problems);
+       if (const Json* list = r.array("Subnets"))
+         b.effect.subnets = read_subnets(*list, r.pointer_to("Subnets"), b.problems);
      }},
     {"SecurityGroups",
      [](ObjectReader& r, EventBuilder& b) {
@@ -276,9 +285,10 @@ std::expected<EventEffect, config::Problems> read_event(const Json& event, std::
   }
   if (found.size() + (from_agent ? 1 : 0) != 1) {
     add_problem(builder.problems,
-                {"invalid_params", place, std::string("the event has ") + (found.empty() ? "none" : "more than one") +
-                 " of the keys that tell its shape: tasks, detail-type, type with message, NetworkInterfaces, "
-                 "InterfaceAssociations, Subnets, SecurityGroups; give one document as AWS prints it"});
+                {"invalid_params", place,
+                 std::string("the event has ") + (found.empty() ? "none" : "more than one") +
+                     " of the keys that tell its shape: tasks, detail-type, type with message, NetworkInterfaces, "
+                     "InterfaceAssociations, Subnets, SecurityGroups; give one document as AWS prints it"});
   } else if (from_agent) {
     read_agent_message(event, place, builder);
   } else {

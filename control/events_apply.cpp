@@ -133,9 +133,8 @@ void apply(EventEffect&& effect, const AttachmentFacts& defaults, DesiredState& 
     next.security_groups.insert_or_assign(id, std::move(group));
   }
   for (const std::string& gone : effect.detach) {
-    std::erase_if(next.attachments, [&gone](const auto& entry) {
-      return entry.first == gone || entry.second.attachment_id == gone;
-    });
+    std::erase_if(next.attachments,
+                  [&gone](const auto& entry) { return entry.first == gone || entry.second.attachment_id == gone; });
   }
   for (const auto& [arn, version] : effect.finished) {
     auto& known = next.finished_tasks.try_emplace(arn, version).first->second;

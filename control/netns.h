@@ -6,8 +6,8 @@
 // Rules:
 //  * The calling thread never changes its namespace. run() starts a short-lived thread that enters the namespace, does
 //    the work and ends, so nothing can forget to come back.
-//  * As long as a NetworkNamespace is alive the kernel keeps the namespace, even when its last process has gone. Hold
-//    one for a piece of work, not for the lifetime of a task.
+//  * As long as a NetworkNamespace is alive the kernel keeps the namespace, even when its last process has gone.
+//    A task's port holds one until detach, so that its interface can be removed when the name is gone already.
 //  * Only the network namespace is entered. Files keep their meaning, with one exception: /proc/sys/net answers for the
 //    namespace of the thread that asks. /sys does not, it stays with the mount, and neither does /proc/net (it is the
 //    main thread's): inside run() ask netlink, an ioctl or /proc/sys/net.

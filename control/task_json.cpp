@@ -19,7 +19,8 @@ using TaskInterfaces = std::vector<const Attachment*>;
 bool fits(const Attachment& attachment, std::string_view ref) {
   if (ref.empty()) return false;
   const std::string& arn = attachment.task.task_arn;
-  return attachment.eni_id == ref || arn == ref || attachment.attachment_id == ref || (!arn.empty() && last_part(arn) == ref);
+  return attachment.eni_id == ref || arn == ref || attachment.attachment_id == ref ||
+         (!arn.empty() && last_part(arn) == ref);
 }
 
 std::vector<TaskInterfaces> by_task(const config::DesiredState& state) {

@@ -30,7 +30,7 @@
   X(dest_check, "the destination is not an address of the ENI (source/destination check)")                            \
   X(spoof_mac, "the task sent from a MAC address that is not its ENI's")                                              \
   X(spoof_ip, "the task sent from an address that is not its ENI's (source/destination check)")                       \
-  X(no_policy, "the endpoint still waits for its security groups; see task list")                                     \
+  X(no_policy, "the ENI is known but not in service: it waits for its groups or its port; see task list")             \
   /* ARP and ND */                                                                                                     \
   X(arp_spoof, "the task claimed another's address or MAC in ARP or ND")                                              \
   X(arp_gratuitous, "a gratuitous ARP or unsolicited ND announcement; it has no effect in a VPC")                     \
@@ -45,7 +45,6 @@
   /* the way out */                                                                                                    \
   X(mtu_exceeded, "larger than the MTU of the port it must leave by")                                                 \
   X(no_headroom, "no room in the buffer for a VLAN tag")                                                              \
-  X(port_gone, "its port is being removed or could not be opened")                                                    \
   X(tx_full, "the port's transmit queue is full; its reader is slow or stopped")
 
 namespace trunkline {

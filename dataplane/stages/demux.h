@@ -6,7 +6,7 @@
 //
 // Also where meters begin: every packet is counted as received here, once.
 //
-// Refuses: unknown_eni, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast.
+// Refuses: unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast.
 #pragma once
 
 #include <cstring>
@@ -104,7 +104,10 @@ inline void demux_from_trunk(Burst& burst, WorkerState& worker) {
     const Endpoint* endpoint = nullptr;
     if (burst.alive(i) || burst.vlan[i] != 0) endpoint = detail::find_endpoint(burst, i, *worker.view);
     if (endpoint == nullptr) {
-      if (burst.alive(i)) burst.drop(i, DropReason::unknown_eni);
+      if (burst.alive(i)) {
+        const bool waiting = worker.view->is_waiting(burst.vlan[i], detail::mac_at(burst.bytes(i)));
+        burst.drop(i, waiting ? DropReason::no_policy : DropReason::unknown_eni);
+      }
       worker.trunk_in.dropped(burst.verdict[i]);
       continue;
     }

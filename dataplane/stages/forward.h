@@ -4,7 +4,7 @@
 // go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host) and
 // are queued for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //
-// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, port_gone.
+// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom.
 #pragma once
 
 #include <cstring>

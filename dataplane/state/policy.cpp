@@ -331,8 +331,8 @@ class RuleBitsBuilder {
   }
 
   bool is_from_everyone(const RuleSpec& rule, bool ipv4) const {
-    return std::ranges::any_of(rule.ranges,
-                               [ipv4](const IpPrefix& range) { return range.is_everything() && range.is_v4() == ipv4; });
+    return std::ranges::any_of(
+        rule.ranges, [ipv4](const IpPrefix& range) { return range.is_everything() && range.is_v4() == ipv4; });
   }
 
   std::uint32_t everyone(bool ipv4) {

@@ -116,7 +116,7 @@ class RuleBits {
     std::size_t arena_bytes = 0;
     const std::uint64_t* vectors = nullptr;
     IntervalMap<std::uint16_t> tcp, udp, icmp4, icmp6;
-    IntervalMap<std::uint16_t> other;  // by protocol number; for the four above it holds only the rules for any protocol
+    IntervalMap<std::uint16_t> other;  // by protocol number; for those above it has only the rules for any protocol
     IntervalMap<std::uint32_t> ipv4;
     IntervalMap<Key128> ipv6;
     const GroupSlot* groups = nullptr;

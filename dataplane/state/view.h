@@ -13,6 +13,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -131,6 +132,9 @@ struct View {
   std::vector<std::uint16_t> port_by_slot;  // place in `ports`, 0xffff where there is none
   std::array<EndpointId, 4096> by_vlan{};
   EndpointIndex<std::uint64_t> by_mac;  // MacAddress::as_integer(); endpoints without a VLAN
+  // ENIs that are known and not in service, so that what comes for them is not called unknown.
+  std::bitset<4096> waiting_vlans;
+  EndpointIndex<std::uint64_t> waiting_macs;
   EndpointIndex<IpAddress> by_address;  // every endpoint's addresses
 
   const Endpoint* endpoint(EndpointId id) const {
@@ -139,6 +143,9 @@ struct View {
   const PortView* port(PortSlot slot) const {
     return slot.value < port_by_slot.size() && port_by_slot[slot.value] < ports.size() ? &ports[port_by_slot[slot.value]]
                                                                                       : nullptr;
+  }
+  bool is_waiting(std::uint16_t vlan, const MacAddress& mac) const {
+    return vlan != 0 ? waiting_vlans[vlan & 0xfff] : waiting_macs.find(mac.as_integer()).is_valid();
   }
   const Endpoint* at_vlan(std::uint16_t vlan) const { return endpoint(by_vlan[vlan & 0xfff]); }
   const Endpoint* with_mac(const MacAddress& mac) const { return endpoint(by_mac.find(mac.as_integer())); }

@@ -221,7 +221,8 @@ TEST(PolicyProperty, CompiledRulesAgreeWithRuleByRuleEvaluation) {
     const oracle::World world = generator.world();
     // Mostly few rules, where each one decides; now and then the default quota and the largest set there can be.
     const std::size_t kind = generator.below(400);
-    const std::size_t rule_count = kind == 0 ? 1000 : kind < 20 ? 60 : generator.below(3) == 0 ? 1 : generator.below(12);
+    const std::size_t few = generator.one_in(3) ? 1 : generator.below(12);
+    const std::size_t rule_count = kind == 0 ? 1000 : kind < 20 ? 60 : few;
     const std::size_t packets = rule_count == 1000 ? 1000 : 100;
     const std::size_t source_limit = rule_count >= 60 ? 2 : 4;
     std::vector<SecurityGroup> groups(1 + generator.below(3));

@@ -97,7 +97,9 @@ TEST(MembersTest, AgreesWithMapUnderRandomOperations) {
     std::map<IpAddress, std::vector<GroupId>> model;
     for (int step = 0; step < 100'000; ++step) {
       // Twice as many addresses as lines: the table is often full and every search is often in vain.
-      const auto pick = [&] { return address(static_cast<std::uint32_t>(random() % (2 * capacity)), random() % 2 == 0); };
+      const auto pick = [&] {
+        return address(static_cast<std::uint32_t>(random() % (2 * capacity)), random() % 2 == 0);
+      };
       const IpAddress target = pick();
       std::vector<GroupId> list(random() % 3 == 0 ? 0 : random() % (Members::kMaxGroups + 2));
       for (GroupId& group : list) group.value = static_cast<std::uint32_t>(random());
@@ -214,6 +216,55 @@ TEST(MembersTest, ReaderNeverSeesPartsOfTwoWrites) {
   EXPECT_EQ(torn, 0U);
   EXPECT_EQ(lost, 0U);
   EXPECT_EQ(old, 0U);
+}
+
+// Two addresses whose searches begin at the same line, with a run of others between the places they can have: removing
+// the first one moves the second one from the end of the run to its beginning, past a reader on its way.
+TEST(MembersTest, ReaderDoesNotMissAnAddressThatIsMovedPastIt) {
+  Members members(47);  // of 64 lines
+  std::uint32_t next = 1;
+  const auto with_probe_length = [&](std::size_t length) {
+    while (members.probe_length(address(next)) != length) ++next;
+    return address(next++);
+  };
+  const std::array<GroupId, 1> one{GroupId{1}};
+  std::array<IpAddress, 2> pair{address(0)};
+  ASSERT_TRUE(members.set(pair[0], one));
+  pair[1] = with_probe_length(2);
+  for (int i = 0; i < 24; ++i) {
+    // The second one is at the end of the run: whoever needs two lines to miss begins there, and stays in its place.
+    ASSERT_TRUE(members.set(pair[1], one));
+    const IpAddress filler = with_probe_length(2);
+    ASSERT_TRUE(members.set(pair[1], {}));
+    ASSERT_TRUE(members.set(filler, one));
+  }
+  ASSERT_TRUE(members.set(pair[1], one));
+  ASSERT_EQ(members.probe_length(pair[0]), 1U);
+  ASSERT_EQ(members.probe_length(pair[1]), 26U);
+
+  std::array<std::atomic<std::uint32_t>, 2> absences{};  // odd while an address may be absent
+  std::atomic<bool> done{false};
+  std::atomic<std::uint64_t> checked{0}, lost{0};
+  std::thread reader([&] {
+    for (std::size_t which = 0; !done.load(std::memory_order_relaxed); which ^= 1) {
+      const std::uint32_t before = absences[which].load(std::memory_order_acquire);
+      const bool is_there = members.find(pair[which]).count != 0;
+      if (absences[which].load(std::memory_order_acquire) != before || before % 2 != 0) continue;
+      checked.fetch_add(1, std::memory_order_relaxed);
+      if (!is_there) lost.fetch_add(1, std::memory_order_relaxed);
+    }
+  });
+  for (std::size_t step = 0; step < 1'000'000 || checked.load() < 1000; ++step) {
+    const std::size_t first = step % 2;
+    absences[first].fetch_add(1, std::memory_order_acq_rel);
+    members.set(pair[first], {});
+    members.set(pair[first], one);
+    absences[first].fetch_add(1, std::memory_order_acq_rel);
+  }
+  done.store(true);
+  reader.join();
+  EXPECT_EQ(members.size(), 26U);
+  EXPECT_EQ(lost, 0U) << "of " << checked;
 }
 
 }  // namespace

@@ -78,7 +78,8 @@ TEST_F(PolicyTest, PortsAreInclusive) {
 }
 
 TEST_F(PolicyTest, AddressRangesEndWhereTheyEnd) {
-  const RuleBits& rules = ingress({rule(kTcp, 22, 22, {net("203.0.113.4/30"), net("255.255.255.255/32"), net("0.0.0.0/32")}),
+  const RuleBits& rules = ingress({rule(kTcp, 22, 22, {net("203.0.113.4/30")}),
+                                   rule(kTcp, 22, 22, {net("255.255.255.255/32"), net("0.0.0.0/32")}),
                                    rule(kTcp, 22, 22, {net("2001:db8::/32"), net("ffff:ffff:ffff:ffff::/64")})});
   EXPECT_FALSE(allows(rules, "203.0.113.3", kTcp, 22));
   EXPECT_TRUE(allows(rules, "203.0.113.4", kTcp, 22));

@@ -146,7 +146,7 @@ TEST(Protocol, RandomBytesNeverThrow) {
     if (request) continue;
     const std::string answer = error_line(request.error().id, request.error().error);
     ASSERT_EQ(answer.find('\n'), answer.size() - 1);
-    ASSERT_NO_THROW(static_cast<void>(Json::parse(answer)));
+    ASSERT_TRUE(Json::accept(answer)) << answer;
   }
 }
 
@@ -176,7 +176,7 @@ TEST(Protocol, LinesAreLinesWhateverIsInThem) {
   for (const std::string& line : {result_line(nasty, {{"x", nasty}}), error_line(1, {"limit", nasty, nasty, {}}),
                                   notification_line("hello", {{nasty, 1}})}) {
     EXPECT_EQ(line.find('\n'), line.size() - 1) << line;
-    EXPECT_NO_THROW(static_cast<void>(Json::parse(line))) << line;
+    EXPECT_TRUE(Json::accept(line)) << line;
   }
   EXPECT_EQ(Json::parse(result_line("i", {{"x", 1}})), Json::parse(R"({"jsonrpc":"2.0","id":"i","result":{"x":1}})"));
   EXPECT_EQ(Json::parse(notification_line("hello", Json::object())),

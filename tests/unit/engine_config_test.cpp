@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The config file: the smallest one, the fullest one, and what is said about wrong ones. That ranges agree with the
+// published schema is schema_agreement.py's business; here it is what the values become.
+#include "config/engine_config.h"
+
+#include <gtest/gtest.h>
+
+namespace trunkline::config {
+namespace {
+
+// The problems with the smallest file when `members` is added to it; `trunk` to its trunk.
+Problems problems_of(const std::string& members, const std::string& trunk = "") {
+  const auto config = parse_engine_config(R"({"version":1,"trunk":{"device":"d")" + trunk + "}" + members + "}");
+  return config ? Problems{} : config.error();
+}
+
+void expect_refused(const std::string& members, const std::string& pointer, const std::string& part,
+                    const std::string& trunk = "") {
+  const Problems problems = problems_of(members, trunk);
+  ASSERT_EQ(problems.size(), 1U) << members << trunk;
+  EXPECT_EQ(problems[0].pointer, pointer);
+  EXPECT_NE(problems[0].message.find(part), std::string::npos) << problems[0].message;
+}
+
+TEST(EngineConfig, TheSmallestFileHasDefaultsForTheRest) {
+  const auto config = parse_engine_config(R"({"version":1,"trunk":{"device":"0000:00:06.0"}})");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->trunk.device, "0000:00:06.0");
+  EXPECT_EQ(config->trunk.mode, TrunkMode::tagged);
+  EXPECT_EQ(config->eal.worker_lcores, std::vector<std::uint16_t>{1});
+  EXPECT_EQ(config->control.socket_mode, 0660U);
+  EXPECT_FALSE(config->task_defaults.port);
+}
+
+TEST(EngineConfig, EveryMemberArrives) {
+  const auto config = parse_engine_config(R"(// an operator's words
+{"version":1,"trunk":{"device":"net_tap0","mode":"untagged","mtu":1500,"mac":"0a:00:00:00:00:09"},
+ "eal":{"main_lcore":2,"worker_lcores":[3],"memory_mb":64,"file_prefix":"p","hugepages":false,"extra_args":["-x"]},
+ "buffers":{"count":5000,"data_room_bytes":4096,"rx_descriptors":64,"tx_descriptors":128},
+ "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02"},"limits":{"endpoints":3,"connections":2048},
+ "conntrack":{"tcp_handshake_timeout_s":1,"tcp_closing_timeout_s":2,"tcp_closed_timeout_s":3,"icmp_timeout_s":4,"other_timeout_s":5,"icmp_related":true},
+ "idle":{"spin_turns":0,"sleep_us":0},"control":{"socket":"/s","socket_mode":"0600","socket_group":"g","admin_uids":[7]},"state_dir":"/d",
+ "task_defaults":{"port":{"kind":"virtio-user","netns":"{task_id}"},"groups":["sg-1"]},
+ "subnets":[{"id":"subnet-1","cidr":"10.0.0.9/24","ipv6_cidr":"2001:db8::/64","availability_zone":"a","vpc_id":"v"}]})");
+  ASSERT_TRUE(config) << config.error()[0].message;
+  EXPECT_EQ(config->trunk.mode, TrunkMode::untagged);
+  EXPECT_EQ(config->trunk.mtu, 1500);
+  EXPECT_EQ(config->trunk.mac->to_string(), "0a:00:00:00:00:09");
+  EXPECT_EQ(config->eal.main_lcore, 2);
+  EXPECT_EQ(config->eal.worker_lcores, std::vector<std::uint16_t>{3});
+  EXPECT_EQ(config->eal.memory_mb, 64U);
+  EXPECT_EQ(config->eal.file_prefix, "p");
+  EXPECT_FALSE(config->eal.hugepages);
+  EXPECT_EQ(config->eal.extra_args, std::vector<std::string>{"-x"});
+  EXPECT_EQ(config->buffers.count, 5000U);
+  EXPECT_EQ(config->buffers.data_room_bytes, 4096);
+  EXPECT_EQ(config->buffers.rx_descriptors, 64);
+  EXPECT_EQ(config->buffers.tx_descriptors, 128);
+  EXPECT_EQ(config->edge.mode, EdgeMode::answer);
+  EXPECT_EQ(config->edge.router_mac.to_string(), "0a:00:00:00:00:02");
+  EXPECT_EQ(config->limits.endpoints, 3);
+  EXPECT_EQ(config->limits.connections, 2048U);
+  EXPECT_EQ(config->conntrack.tcp_handshake_timeout_s, 1U);
+  EXPECT_EQ(config->conntrack.tcp_closing_timeout_s, 2U);
+  EXPECT_EQ(config->conntrack.tcp_closed_timeout_s, 3U);
+  EXPECT_EQ(config->conntrack.icmp_timeout_s, 4U);
+  EXPECT_EQ(config->conntrack.other_timeout_s, 5U);
+  EXPECT_TRUE(config->conntrack.icmp_related);
+  EXPECT_EQ(config->idle.spin_turns + config->idle.sleep_us, 0U);
+  EXPECT_EQ(config->control.socket, "/s");
+  EXPECT_EQ(config->control.socket_mode, 0600U);
+  EXPECT_EQ(config->control.socket_group, "g");
+  EXPECT_EQ(config->control.admin_uids, std::vector<std::uint32_t>{7});
+  EXPECT_EQ(config->state_dir, "/d");
+  EXPECT_EQ(config->task_defaults.port->kind, PortKind::virtio_user);
+  EXPECT_EQ(config->task_defaults.port->mtu, 1500) << "a default port without an MTU has the trunk's";
+  EXPECT_EQ(config->task_defaults.group_ids, std::vector<std::string>{"sg-1"});
+  ASSERT_EQ(config->subnets.size(), 1U);
+  EXPECT_EQ(config->subnets[0].cidr.to_string(), "10.0.0.0/24");
+  EXPECT_EQ(config->subnets[0].router6()->to_string(), "2001:db8::1");
+}
+
+TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
+  expect_refused(R"(,"vresion":1)", "/vresion", "did you mean \"version\"?");
+  expect_refused("", "/trunk/mtu", "\"mtu\" is 12; wanted a whole number from 576 to 9216", R"(,"mtu":12)");
+  expect_refused("", "/trunk/mode", R"(wanted "tagged" or "untagged")", R"(,"mode":"vlan")");
+  expect_refused("", "/trunk/mac", "multicast", R"(,"mac":"01:00:00:00:00:00")");
+  expect_refused(R"(,"eal":{"worker_lcores":[1,2]})", "/eal/worker_lcores", "several workers are not there yet");
+  expect_refused(R"(,"eal":{"worker_lcores":[0]})", "/eal/worker_lcores", "both the main lcore and a worker's");
+  expect_refused(R"(,"eal":{"main_lcore":1})", "/eal/main_lcore", "both the main lcore and a worker's");
+  expect_refused(R"(,"limits":{"endpoints":1001})", "/limits/endpoints", "1 to 1000");
+  expect_refused(R"(,"control":{"socket":")" + std::string(108, 's') + "\"}", "/control/socket", "108 bytes");
+  expect_refused(R"(,"control":{"socket_mode":"rw"})", "/control/socket_mode", "octal");
+  expect_refused(R"(,"task_defaults":{"port":{"kind":"tap","netns":"{task}"}})", "/task_defaults/port/netns",
+                 "{task_id}");
+  expect_refused(R"(,"task_defaults":{"port":{"kind":"tap","mtu":9000}})", "/task_defaults/port/mtu", "the trunk's",
+                 R"(,"mtu":1500)");
+  expect_refused(R"(,"subnets":[{"id":"subnet-1","cidr":"10.0.0.0/8"}])", "/subnets/0/cidr", "/16 to /28");
+  expect_refused(R"(,"subnets":[{"id":"subnet-1","cidr":"10.0.0.0/24"},{"id":"subnet-2","cidr":"10.0.0.0/25"}])",
+                 "/subnets/1/cidr", "overlaps");
+  expect_refused(R"(,"idle":null)", "/idle", "null");
+}
+
+TEST(EngineConfig, WantsTheVersionAndTheTrunk) {
+  const auto config = parse_engine_config("{}");
+  ASSERT_FALSE(config);
+  ASSERT_EQ(config.error().size(), 2U);
+  EXPECT_EQ(config.error()[0].pointer, "/version");
+  EXPECT_EQ(config.error()[1].pointer, "/trunk");
+  EXPECT_FALSE(parse_engine_config(R"({"version":2,"trunk":{"device":"d"}})"));
+  EXPECT_FALSE(parse_engine_config(R"({"version":1,"trunk":{"device":""}})"));
+  EXPECT_EQ(parse_engine_config("{").error()[0].name, "parse_error");
+  EXPECT_FALSE(parse_engine_config("[]"));
+}
+
+TEST(EngineConfig, TellsEverythingAtOnce) {
+  EXPECT_EQ(problems_of(R"(,"limits":{"endpoints":0,"connections":1,"x":2})", R"(,"mtu":1)").size(), 4U);
+}
+
+}  // namespace
+}  // namespace trunkline::config

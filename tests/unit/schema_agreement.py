@@ -1,0 +1,306 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""The published schemas and the engine's own reader must accept and refuse the same documents.
+
+    schema_agreement.py path/to/config_check
+
+Every document starts as a valid one with one thing changed. A change marked BEYOND breaks a rule that a schema cannot
+express (an address in its subnet, one ENI for a VLAN): there the schema accepts and the engine must refuse.
+"""
+import copy
+import json
+import pathlib
+import subprocess
+import sys
+
+import jsonschema
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+GOOD, BAD, BEYOND = "accepted by both", "refused by both", "refused by the engine only"
+GONE = object()
+
+SUBNET = {"cidr": "10.0.0.0/24", "ipv6_cidr": "2001:db8:0:1::/64", "availability_zone": "us-west-2a", "vpc_id": "vpc-1"}
+CONFIG = {
+    "version": 1,
+    "trunk": {"device": "0000:00:06.0", "mode": "tagged", "mtu": 9001, "mac": "0a:11:22:33:44:55"},
+    "eal": {"main_lcore": 0, "worker_lcores": [1], "memory_mb": 256, "file_prefix": "trunkline", "hugepages": True,
+            "extra_args": ["--log-level=7"]},
+    "buffers": {"count": 32768, "data_room_bytes": 2176, "rx_descriptors": 512, "tx_descriptors": 512},
+    "edge": {"mode": "relay", "router_mac": "0a:00:00:00:00:01"},
+    "limits": {"endpoints": 512, "connections": 262144},
+    "conntrack": {"tcp_handshake_timeout_s": 30, "tcp_closing_timeout_s": 120, "tcp_closed_timeout_s": 10,
+                  "icmp_timeout_s": 30, "other_timeout_s": 600, "icmp_related": False},
+    "idle": {"spin_turns": 20000, "sleep_us": 50},
+    "control": {"socket": "/run/trunkline/control.sock", "socket_mode": "0660", "socket_group": "", "admin_uids": [1000]},
+    "state_dir": "/var/lib/trunkline",
+    "task_defaults": {"port": {"kind": "tap", "netns": "{task_id}", "ifname": "eth0"}, "groups": ["sg-9effe8e4"]},
+    "subnets": [dict(SUBNET, id="subnet-c070009b")],
+}
+STATE = {
+    "revision": 7,
+    "subnets": {"subnet-c070009b": SUBNET},
+    "security_groups": {"sg-9effe8e4": {
+        "name": "web", "description": "d", "vpc_id": "vpc-1",
+        "ingress": [{"protocol": "tcp", "from_port": 80, "to_port": 80, "ranges": ["0.0.0.0/0", "::/0"],
+                     "prefix_lists": ["pl-1"], "groups": ["sg-unknown"]}],
+        "egress": [{"protocol": "-1", "ranges": ["0.0.0.0/0"]}]}},
+    "prefix_lists": {"pl-1": {"entries": ["10.2.0.0/16", "2001:db8::/32"]}},
+    "remote_members": {"sg-9effe8e4": ["10.0.9.9", "2001:db8::9"]},
+    "attachments": {"eni-b0aaa4b2": {
+        "attachment_id": "1789", "attachment_status": "ATTACHED", "mac": "0a:47:e4:7a:2b:02", "trunk_mac": "0a:11:22:33:44:55",
+        "addresses": ["10.0.0.35", "2001:db8:0:1::35"], "subnet": "subnet-c070009b", "vlan": 101, "groups": ["sg-9effe8e4"],
+        "port": {"kind": "tap", "netns": "nginx", "ifname": "eth0", "mtu": 9001, "default_route": True},
+        "private_dns_name": "ip-10-0-0-35", "source_dest_check": True,
+        "conntrack": {"TcpEstablishedTimeout": 350, "UdpTimeout": 30, "UdpStreamTimeout": 180},
+        "task": {"task_arn": "arn:aws:ecs:t", "version": 3, "containers": [{"arn": "a", "name": "n"}]}}},
+    "finished_tasks": {"arn:aws:ecs:x": 4},
+}
+ENI = "/attachments/eni-b0aaa4b2"
+RULE = "/security_groups/sg-9effe8e4/ingress/0"
+ANYTHING_BUT = {"text": [5, True, None, [], {}], "number": ["1", True, None, [], {}, 1.5, 2**63, -(2**40), 1e30],
+                "bool": [0, 1, "true", None, [], {}], "list": [0, "a", None, {}], "object": [0, "a", None, []]}
+
+
+def change(base, path, value):
+    document = copy.deepcopy(base)
+    if path == "":
+        return value
+    *parents, last = path[1:].split("/")
+    here = document
+    for key in parents:
+        here = here[int(key)] if isinstance(here, list) else here[key]
+    last = int(last) if isinstance(here, list) else last
+    if value is GONE:
+        del here[last]
+    else:
+        here[last] = value
+    return document
+
+
+def of_every_member(base):
+    """Each value replaced by ones of other types; each object given an unknown key."""
+    def walk(node, path):
+        if isinstance(node, dict):
+            yield path, "object"
+            for key, child in node.items():
+                yield from walk(child, f"{path}/{key}")
+        elif isinstance(node, list):
+            yield path, "list"
+            for index, child in enumerate(node):
+                yield from walk(child, f"{path}/{index}")
+        else:
+            yield path, {bool: "bool", int: "number", str: "text"}[type(node)]
+    for path, kind in walk(base, ""):
+        for value in ANYTHING_BUT[kind]:
+            yield path, value, BAD
+        if kind == "object" and path != "/finished_tasks":
+            yield f"{path}/vlna", 1, BAD
+
+
+def bounds(path, least, most, good=GOOD):
+    return [(path, least, good), (path, most, good), (path, least - 1, BAD), (path, most + 1, BAD), (path, float(least), good)]
+
+
+def config_changes():
+    yield from of_every_member(CONFIG)
+    for path in ("/version", "/trunk", "/trunk/device", "/subnets/0/id", "/subnets/0/cidr", "/task_defaults/port/kind"):
+        yield path, GONE, BAD
+    for path in [f"/{key}" for key in CONFIG if key not in ("version", "trunk")] + ["/trunk/mode", "/trunk/mtu", "/trunk/mac"]:
+        yield path, GONE, GOOD
+    yield "", {"version": 1, "trunk": {"device": "net_ring0"}}, GOOD
+    yield "/version", 2, BAD
+    yield "/version", 1.0, GOOD
+    yield from bounds("/trunk/mtu", 576, 9216)[1:4]
+    yield from bounds("/eal/memory_mb", 64, 1 << 20)
+    yield from bounds("/buffers/count", 1024, 4 << 20)
+    yield from bounds("/buffers/data_room_bytes", 512, 16384)
+    yield from bounds("/buffers/rx_descriptors", 64, 16384)
+    yield from bounds("/buffers/tx_descriptors", 64, 16384)
+    yield from bounds("/limits/endpoints", 1, 1000)
+    yield from bounds("/limits/connections", 1024, 64 << 20)
+    for key in CONFIG["conntrack"]:
+        if key.endswith("_s"):
+            yield from bounds(f"/conntrack/{key}", 1, 432000)
+    yield from bounds("/idle/spin_turns", 0, 10**9)
+    yield from bounds("/idle/sleep_us", 0, 100000)
+    yield from bounds("/control/admin_uids/0", 0, 4294967294)
+    yield from [("/eal/main_lcore", 127, GOOD), ("/eal/main_lcore", 128, BAD), ("/eal/main_lcore", 1, BEYOND)]
+    yield from [("/eal/worker_lcores", v, BAD) for v in ([], [1, 2], [128], [-1], ["1"])]
+    yield from [("/eal/worker_lcores", [127], GOOD), ("/eal/worker_lcores", [0], BEYOND)]
+    yield from [("/eal/file_prefix", v, r) for v, r in (("a" * 64, GOOD), ("a" * 65, BAD), ("a/b", BAD), ("", BAD), ("a\u0001", BAD))]
+    yield from [("/trunk/device", v, r) for v, r in (("net_tap0,iface=x", GOOD), ("", BAD), ("a\u0000b", BAD))]
+    yield from [("/trunk/mode", "Tagged", BAD), ("/trunk/mode", "untagged", GOOD), ("/edge/mode", "answer", GOOD), ("/edge/mode", "", BAD)]
+    for path in ("/trunk/mac", "/edge/router_mac"):
+        for mac in ("01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "0a:0:0:0:0:1", "0a-00-00-00-00-01", ""):
+            yield path, mac, BAD
+        yield path, "0A:BC:de:00:00:01", GOOD
+    for mode, result in (("0600", GOOD), ("777", GOOD), ("660", GOOD), ("0888", BAD), ("1777", BAD), ("66", BAD), ("", BAD), ("00660", BAD)):
+        yield "/control/socket_mode", mode, result
+    yield from [("/control/socket", "s" * 107, GOOD), ("/control/socket", "s" * 108, BAD), ("/control/socket", "", BAD)]
+    yield from [("/state_dir", "", BAD), ("/state_dir", "a\nb", BAD)]
+    yield from [("/task_defaults/port/netns", v, r) for v, r in (
+        ("{eni}-{attachment_id}", GOOD), ("{task}", BAD), ("a{", BAD), ("a}", BAD), ("", GOOD))]
+    yield "/task_defaults/port", {"kind": "vhost-user", "socket": "/run/{eni}.sock"}, GOOD
+    yield "/task_defaults/port", {"kind": "vhost-user", "socket": "/run/{ENI}.sock"}, BAD
+    yield "/task_defaults/port/mtu", 9100, BEYOND
+    yield "/task_defaults/groups", [f"sg-{n}" for n in range(16)], GOOD
+    yield "/task_defaults/groups", [f"sg-{n}" for n in range(17)], BAD
+    yield "/task_defaults/groups", ["sg-1", "sg-1"], BAD
+    yield "/subnets", CONFIG["subnets"] * 2, BEYOND
+    yield "/subnets", [{"id": "subnet-1", "cidr": "10.0.0.0/24"}, {"id": "subnet-2", "cidr": "10.0.0.128/25"}], BEYOND
+    yield "/subnets", [{"id": "subnet-1", "cidr": "10.0.0.0/25"}, {"id": "subnet-2", "cidr": "10.0.0.128/25"}], GOOD
+    yield "/subnets/0/id", "sg-1", BAD
+    yield from subnet_changes("/subnets/0")
+
+
+def subnet_changes(path):
+    for cidr, result in (("10.0.0.0/16", GOOD), ("10.0.0.0/28", GOOD), ("10.0.0.0/15", BAD), ("10.0.0.0/29", BAD), ("10.0.0.0", BAD),
+                         ("10.0.0.0/024", BAD), ("10.0.0/24", BAD), ("256.0.0.0/24", BAD), ("010.0.0.0/24", BAD), ("2001:db8::/64", BAD), ("", BAD)):
+        yield f"{path}/cidr", cidr, result
+    for cidr, result in (("2001:db8:0:1::/64", GOOD), ("2001:DB8:0:1::5/64", GOOD), ("2001:db8::/63", BAD), ("2001:db8::/56", BAD),
+                         ("10.0.0.0/24", BAD), ("2001:db8:::/64", BEYOND)):
+        yield f"{path}/ipv6_cidr", cidr, result
+    for key in ("ipv6_cidr", "vpc_id", "availability_zone"):
+        yield f"{path}/{key}", GONE, GOOD
+
+
+def port_changes(path):
+    tap = {"kind": "tap", "netns": "n", "ifname": "eth0"}
+    for kind in ("tap", "virtio-user"):
+        yield path, {"kind": kind}, GOOD
+        yield path, dict(tap, kind=kind), GOOD
+        yield path, dict(tap, kind=kind, socket="/s"), BAD
+        yield path, dict(tap, kind=kind, devargs="d"), BAD
+    for name, result in (("a" * 15, GOOD), ("a" * 16, BAD), ("", BAD), ("a/b", BAD), ("a b", BAD), ("a:1", BAD), (".", BAD), ("..", BAD),
+                         ("eth0.5", GOOD), ("a\tb", BAD)):
+        yield path, dict(tap, ifname=name), result
+    yield path, dict(tap, netns="/run/netns/x"), GOOD
+    yield path, dict(tap, netns="a\u0000b"), BAD
+    for mtu, result in ((576, GOOD), (9216, GOOD), (575, BAD), (9217, BAD)):
+        yield path, dict(tap, mtu=mtu), result
+    yield path, {"kind": "vhost-user", "socket": "s" * 107, "client": False, "mtu": 1500}, GOOD
+    yield path, {"kind": "vhost-user", "socket": "s" * 108}, BAD
+    yield path, {"kind": "vhost-user", "socket": ""}, BAD
+    yield path, {"kind": "vhost-user"}, BAD
+    yield path, {"kind": "vhost-user", "socket": "/s", "ifname": "eth0"}, BAD
+    yield path, {"kind": "vdev", "devargs": "net_ring0,x=1"}, GOOD
+    yield path, {"kind": "vdev"}, BAD
+    yield path, {"kind": "vdev", "devargs": ""}, BAD
+    yield path, {"kind": "vdev", "devargs": ",x=1"}, BAD
+    yield path, {"kind": "veth"}, BAD
+    yield path, {}, BAD
+
+
+def rule_changes():
+    def rule(protocol, *ports):
+        return dict({"protocol": protocol, "ranges": ["10.0.0.0/8"]}, **dict(zip(("from_port", "to_port"), ports)))
+    for protocol in ("tcp", "udp", "6", "17"):
+        yield RULE, rule(protocol, 0, 65535), GOOD
+        yield RULE, rule(protocol, 80, 79), BEYOND
+        for ports in ((), (80,), (-1, -1), (-1, 80), (0, 65536)):
+            yield RULE, rule(protocol, *ports), BAD
+    for protocol in ("icmp", "1", "icmpv6", "58"):
+        for ports in ((8, -1), (8, 0), (-1, -1), (255, 255)):
+            yield RULE, rule(protocol, *ports), GOOD
+        for ports in ((-1, 0), (256, 0), (8, 256), (-2, -1)):
+            yield RULE, rule(protocol, *ports), BAD
+        yield RULE, rule(protocol), BAD if protocol in ("icmp", "1") else GOOD
+    yield RULE, {"protocol": "icmpv6", "to_port": 0}, BAD
+    yield RULE, {"protocol": "icmpv6", "from_port": 128}, GOOD
+    for protocol in ("-1", "0", "50", "255"):
+        yield RULE, rule(protocol), GOOD
+        yield RULE, rule(protocol, 0, 65535), GOOD
+        yield RULE, rule(protocol, -2, 0), BAD
+    for protocol in ("TCP", "", "256", "-2", "06", "tcpx", " 6"):
+        yield RULE, rule(protocol, 1, 2), BAD
+    yield f"{RULE}/protocol", GONE, BAD
+    for text, result in (("10.0.0.7/8", GOOD), ("10.0.0.0/0", GOOD), ("10.0.0.0/33", BAD), ("10.0.0.0", BAD), ("::/0", GOOD), ("::1/128", GOOD),
+                         ("::1/129", BAD), ("2001:db8::/032", BAD), ("x/8", BAD), ("", BAD), ("1.2.3.4/08", BAD), ("::ffff:1.2.3.4/128", BEYOND)):
+        yield f"{RULE}/ranges/0", text, result
+    yield from [(f"{RULE}/groups", v, r) for v, r in (([], GOOD), (["sg-1", "sg-1"], BAD), (["pl-1"], BAD), (["sg-"], BAD), (["sg-" + "0" * 33], BAD))]
+    yield from [(f"{RULE}/prefix_lists", v, r) for v, r in (([], GOOD), (["pl-2"], GOOD), (["sg-1"], BAD))]
+    for key in ("ranges", "groups", "prefix_lists"):
+        yield f"{RULE}/{key}", GONE, GOOD
+
+
+def state_changes():
+    yield from of_every_member(STATE)
+    yield "", {}, GOOD
+    for key in STATE:
+        yield f"/{key}", GONE, GOOD
+    for key in STATE["attachments"]["eni-b0aaa4b2"]:
+        yield f"{ENI}/{key}", GONE, GOOD
+    yield "/revision", 2**63 - 1, GOOD
+    yield "/finished_tasks/x", 2**63 - 1, GOOD
+    yield "/finished_tasks/x", -1, BAD
+    for collection, good in (("subnets", SUBNET), ("security_groups", {}), ("prefix_lists", {"entries": []}), ("remote_members", []), ("attachments", {})):
+        prefix = {"subnets": "subnet", "security_groups": "sg", "prefix_lists": "pl", "remote_members": "sg", "attachments": "eni"}[collection]
+        good = dict(good, cidr="10.9.0.0/24", ipv6_cidr="2001:db8:9::/64") if collection == "subnets" else good
+        yield f"/{collection}/{prefix}-0trunk000000000001", good, GOOD
+        for name in ("x-1", prefix, f"{prefix}-", f"{prefix}-a_b", f"{prefix}-" + "a" * 33):
+            yield f"/{collection}/{name}", good, BAD
+    yield "/subnets/subnet-2", dict(SUBNET, ipv6_cidr="2001:db8:9::/64"), BEYOND
+    yield from lone_subnet_changes()
+    yield "/prefix_lists/pl-1", {}, BAD
+    yield "/prefix_lists/pl-2", {"entries": ["10.0.0.0/32"] * 1000}, GOOD
+    yield "/prefix_lists/pl-2", {"entries": ["10.0.0.0/32"] * 1001}, BAD
+    yield from port_changes(f"{ENI}/port")
+    yield from rule_changes()
+    yield from bounds(f"{ENI}/vlan", 1, 4094)
+    yield from bounds(f"{ENI}/conntrack/TcpEstablishedTimeout", 60, 432000)
+    yield from bounds(f"{ENI}/conntrack/UdpTimeout", 30, 60)
+    yield from bounds(f"{ENI}/conntrack/UdpStreamTimeout", 60, 180)
+    yield from [(f"{ENI}/mac", v, r) for v, r in (("02:00:00:00:00:01", GOOD), ("03:00:00:00:00:01", BAD), ("00:00:00:00:00:00", BAD), ("0a:47", BAD))]
+    yield f"{ENI}/trunk_mac", "00:00:00:00:00:00", GOOD
+    yield from [(f"{ENI}/addresses/0", v, r) for v, r in (
+        ("10.0.0.254", GOOD), ("10.0.0.3", BEYOND), ("10.0.0.255", BEYOND), ("10.0.1.5", BEYOND), ("2001:db8:0:1::3", BEYOND), ("10.0.0", BAD),
+        ("10.0.0.035", BAD), ("x", BAD), ("10.0.0.35/24", BAD))]
+    yield f"{ENI}/addresses", [f"10.0.0.{n}" for n in range(10, 26)], GOOD
+    yield f"{ENI}/addresses", [f"10.0.0.{n}" for n in range(10, 27)], BAD
+    yield f"{ENI}/addresses", ["10.0.0.9", "10.0.0.9"], BAD
+    yield f"{ENI}/groups", [f"sg-{n}" for n in range(16)], GOOD
+    yield f"{ENI}/groups", [f"sg-{n}" for n in range(17)], BAD
+    yield f"{ENI}/groups", ["sg-1", "sg-1"], BAD
+    yield f"{ENI}/eni", "eni-b0aaa4b2", GOOD
+    yield f"{ENI}/eni", "eni-other", BEYOND
+    yield f"{ENI}/task_arn", "arn:aws:ecs:t", GOOD
+    yield f"{ENI}/task_arn", "arn:aws:ecs:other", BEYOND
+    yield "/attachments/eni-2", {"vlan": 101}, BEYOND
+    yield "/attachments/eni-2", {"mac": "0a:47:e4:7a:2b:02"}, BEYOND
+    yield "/attachments/eni-2", {"port": {"kind": "virtio-user", "netns": "/run/netns/nginx"}}, BEYOND
+
+
+def lone_subnet_changes():
+    """As subnet_changes, of a subnet without ENIs."""
+    for path, value, result in subnet_changes("/subnets/subnet-c070009b"):
+        key = path.rsplit("/", 1)[1]
+        subnet = {k: v for k, v in dict(SUBNET, **{key: value}).items() if v is not GONE}
+        yield "", {"subnets": {"subnet-c070009b": subnet}}, result
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    schemas = {name: json.loads((ROOT / f"config/schema/{name}.schema.json").read_text()) for name in ("engine-config", "state")}
+    store = {schema["$id"]: schema for schema in schemas.values()}
+    wrong = total = 0
+    for kind, base, changes in (("engine-config", CONFIG, config_changes()), ("state", STATE, state_changes())):
+        schema = schemas[kind]
+        jsonschema.Draft7Validator.check_schema(schema)
+        validator = jsonschema.Draft7Validator(schema, resolver=jsonschema.RefResolver(schema["$id"], schema, store=store))
+        for path, value, expected in [("/version" if kind == "engine-config" else "/revision", 1, GOOD), *changes]:
+            document = change(base, path, value)
+            run = subprocess.run([sys.argv[1], kind], input=json.dumps(document), capture_output=True, text=True, check=False)
+            by_schema, by_engine = validator.is_valid(document), run.returncode == 0
+            total += 1
+            if run.returncode not in (0, 1) or (by_schema, by_engine) != {GOOD: (True, True), BAD: (False, False), BEYOND: (True, False)}[expected]:
+                wrong += 1
+                shown = "absent" if value is GONE else json.dumps(value)[:120]
+                print(f"{kind} {path} = {shown}: wanted {expected}; schema {'accepts' if by_schema else 'refuses'}, "
+                      f"engine {'accepts' if by_engine else 'refuses'} {run.stdout.strip()[:300]} {run.stderr.strip()[:300]}")
+    print(f"{total} documents, {wrong} judged differently than wanted")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
