@@ -72,8 +72,8 @@ class ObjectReader {
   void ignore(std::string_view key) { known_.insert(std::string(key)); }
   // Keys of others' documents come and go: no complaint about unknown ones.
   void allow_unknown() { unknown_allowed_ = true; }
-  // AWS's tools print null for what is not there, so null counts as absent. In our own shapes it is a wrong type: "vlan":
-  // null could mean "forget the VLAN", and nothing here does that.
+  // AWS's tools print null for what is not there, so null counts as absent. In our own shapes it is a wrong type:
+  // "vlan": null could mean "forget the VLAN", and nothing here does that.
   void refuse_null() { null_refused_ = true; }
   // Complains about a known key's value, in the caller's words.
   void complain(std::string_view key, std::string name, std::string message);

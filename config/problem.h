@@ -30,7 +30,7 @@ inline void add_problem(Problems& problems, Problem problem) {
     problems.push_back(std::move(problem));
   } else if (problems.size() == kMaxProblems) {
     problems.push_back({std::move(problem.name), {},
-                        "there are more problems than these " + std::to_string(kMaxProblems) + "; mend them and try again"});
+                        "there are more problems than these " + std::to_string(kMaxProblems) + "; mend them first"});
   }
 }
 

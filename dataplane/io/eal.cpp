@@ -22,7 +22,7 @@ std::vector<std::string> Eal::arguments(const EalSettings& settings) {
       "trunklined", "-l", lcores, "--main-lcore", std::to_string(settings.main_lcore),
       // No files left behind, no secondary process that could attach.
       "--in-memory", "--file-prefix", settings.file_prefix, "--no-telemetry",
-      "-a", "ffff:ff:ff.7", "--iova-mode=va"};
+      "-a", "ffff:ff:1f.7", "--iova-mode=va"};
   const std::string memory = std::to_string(settings.memory_mb);
   if (settings.hugepages) {
     arguments.insert(arguments.end(), {"--socket-mem", memory, "--socket-limit", memory, "--single-file-segments"});

@@ -626,6 +626,17 @@ TEST_F(ServerTest, WhatIsNotASocketIsLeftAlone) {
   EXPECT_TRUE(fs::is_symlink(path_));
 }
 
+TEST_F(ServerTest, AnotherKindOfSocketIsLeftAlone) {
+  const int other = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path_.copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(other, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  EXPECT_FALSE(make()->listen());
+  EXPECT_TRUE(fs::exists(path_));
+  ::close(other);
+}
+
 TEST_F(ServerTest, StopRemovesOnlyItsOwnSocket) {
   start();
   fs::remove(path_);
