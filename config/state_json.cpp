@@ -143,7 +143,8 @@ Json to_json(const Attachment& attachment) {
   if (attachment.mac) object["mac"] = attachment.mac->to_string();
   if (!attachment.addresses.empty()) object["addresses"] = texts_of(attachment.addresses);
   put_text(object, "subnet", attachment.subnet_id);
-  if (attachment.vlan) object["vlan"] = attachment.vlan->value;
+  if (attachment.vlan && attachment.vlan->is_untagged()) object["vlan"] = "untagged";
+  if (attachment.vlan && !attachment.vlan->is_untagged()) object["vlan"] = attachment.vlan->value;
   if (attachment.trunk_mac) object["trunk_mac"] = attachment.trunk_mac->to_string();
   if (!attachment.group_ids.empty()) object["groups"] = attachment.group_ids;
   if (attachment.port) object["port"] = to_json(*attachment.port);
@@ -391,7 +392,12 @@ AttachmentFacts read_attachment_facts(ObjectReader& reader, std::uint16_t defaul
   auto addresses = reader.addresses("addresses");
   if (reader.has("addresses")) facts.addresses = std::move(addresses);
   facts.subnet_id = read_id(reader, "subnet", "subnet");
-  if (const auto vlan = reader.integer("vlan", 1, 4094)) facts.vlan = VlanId{static_cast<std::uint16_t>(*vlan)};
+  // The trunk ENI's own traffic has no tag: said in a word, so that a VLAN of 0 stays the mistake that it is.
+  if (const Json* vlan = reader.any("vlan"); vlan != nullptr && *vlan == "untagged") {
+    facts.vlan = VlanId{};
+  } else if (const auto number = reader.integer("vlan", 1, 4094)) {
+    facts.vlan = VlanId{static_cast<std::uint16_t>(*number)};
+  }
   facts.trunk_mac = reader.mac("trunk_mac");
   auto groups = read_ids(reader, "groups", "sg");
   if (reader.has("groups")) facts.group_ids = std::move(groups);

@@ -133,7 +133,9 @@ class Validator {
     check_id("eni", "attachments", eni);
     if (attachment.vlan && config_.trunk.mode == TrunkMode::tagged) {
       const unsigned vlan = attachment.vlan->value;
-      if (VlanId::is_valid(vlan)) {
+      if (attachment.vlan->is_untagged()) {
+        // The trunk ENI's own traffic; several such ENIs are told apart by MAC.
+      } else if (VlanId::is_valid(vlan)) {
         claim(vlans_, *attachment.vlan, eni, "duplicate_vlan", pointer_to(pointer, "vlan"),
               "VLAN " + std::to_string(vlan));
       } else {

@@ -83,7 +83,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   result.revision = desired_.revision;
   result.durable = durable();
   if (next == desired_) return result;
-  if (config::Problems problems = config::validate(next, config_); !problems.empty()) {
+  if (config::Problems problems = config::validate(next, config_, options.subject); !problems.empty()) {
     return std::unexpected(std::move(problems));
   }
   result.changed = true;
@@ -143,6 +143,8 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   update_members(desired_);
   refresh_endpoints(desired_);
   publish();
+  // So that the answer to a detach means that the interface is gone. What the worker holds on to longer, the timer closes.
+  if (!leaving_.empty()) wait_for_readers();
   save();
   result.revision = desired_.revision;
   result.durable = durable();

@@ -40,6 +40,7 @@ namespace trunkline::control {
 struct ChangeOptions {
   bool dry_run = false;
   std::optional<std::uint64_t> expect_revision;
+  std::string subject;  // the ENI that the change is about: a conflict is told as its fault, not the other's
 };
 
 struct ChangeResult {

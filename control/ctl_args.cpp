@@ -41,7 +41,7 @@ constexpr std::array kOptions = {
     Option{"mac", 0, "MAC", "the interface's", kAttach},
     Option{"address", 0, "IP", "of the interface; repeatable", kAttach},
     Option{"subnet", 0, "SUBNET", "the interface's", kAttach},
-    Option{"vlan", 0, "N", "its VLAN on the trunk", kAttach},
+    Option{"vlan", 0, "N", "its VLAN on the trunk; \"untagged\" for the trunk's own ENI", kAttach},
     Option{"trunk-mac", 0, "MAC", "of the trunk it is a branch of", kAttach},
     Option{"group", 0, "ID", "a security group; repeatable", kAttach},
     Option{"port", 0, "KIND", "tap, virtio-user, vhost-user or vdev", kAttach},
@@ -333,7 +333,7 @@ Json attach_params(const Invocation& in) {
   strings(params, "mac", "mac");
   if (in.has("address")) params["addresses"] = in.options.find("address")->second;
   strings(params, "subnet", "subnet");
-  if (in.has("vlan")) params["vlan"] = integer_option(in, "vlan");
+  if (in.has("vlan")) params["vlan"] = in.value("vlan") == "untagged" ? Json("untagged") : Json(integer_option(in, "vlan"));
   strings(params, "trunk-mac", "trunk_mac");
   if (in.has("group")) params["groups"] = in.options.find("group")->second;
   if (in.has("no-source-dest-check")) params["source_dest_check"] = false;
@@ -355,6 +355,8 @@ Json attach_params(const Invocation& in) {
     }
     port["socket"] = in.value("port-socket");
   }
+  // Words that only one kind has tell the kind.
+  if (!port.empty() && !port.contains("kind")) port["kind"] = port.contains("devargs") ? "vdev" : "tap";
   if (!port.empty()) params["port"] = port;
   return params;
 }

@@ -169,8 +169,9 @@ class Methods {
   // --- changing ---
   Answer task_attach(const Json& params) {
     Params in(params);
-    const ChangeOptions options = in.change_options();
-    config::AttachmentFacts facts = config::read_attachment_facts(in.reader);
+    ChangeOptions options = in.change_options();
+    config::AttachmentFacts facts = config::read_attachment_facts(in.reader, default_mtu());
+    options.subject = facts.eni_id.value_or("");
     if (!facts.eni_id) in.reader.missing("eni", "the id of the network interface, \"eni-...\"");
     if (!in.sound()) return in.refusal();
     return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
@@ -200,7 +201,7 @@ class Methods {
     config::AttachmentFacts defaults;
     if (const Json* given = in.reader.object("defaults")) {
       ObjectReader reader(*given, "/defaults", in.problems);
-      defaults = config::read_attachment_facts(reader);
+      defaults = config::read_attachment_facts(reader, default_mtu());
       reader.finish();
     }
     const Json* event = in.reader.object("event");
@@ -327,6 +328,9 @@ class Methods {
     }
     return std::unexpected(refuse(std::move(result.error())));
   }
+
+  // A port that names no MTU gets the trunk's.
+  std::uint16_t default_mtu() const { return std::min(config::PortSpec{}.mtu, controller_.config().trunk.mtu); }
 
   config::AttachmentFacts with_config_defaults(config::AttachmentFacts facts, const config::DesiredState& state) const {
     const auto known = state.attachments.find(*facts.eni_id);

@@ -62,13 +62,16 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   }
   rte_eth_conf conf{};
   conf.rxmode.mtu = settings_.mtu;
-  if (info.max_mtu != 0 && conf.rxmode.mtu > info.max_mtu) conf.rxmode.mtu = info.max_mtu;
   // Jumbo frames are chained over buffers of ordinary size where the driver can.
   conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
   conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-  if (const int result = rte_eth_dev_configure(ethdev_, 1, 1, &conf); result < 0) {
-    return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-result));
+  int configured = rte_eth_dev_configure(ethdev_, 1, 1, &conf);
+  if (configured == -EINVAL) {
+    // Some drivers (net_af_packet) state a maximum of 1518 and carry whatever their interface carries.
+    conf.rxmode.mtu = 0;
+    configured = rte_eth_dev_configure(ethdev_, 1, 1, &conf);
   }
+  if (configured < 0) return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-configured));
   std::uint16_t rx = settings_.rx_descriptors;
   std::uint16_t tx = settings_.tx_descriptors;
   if (const int result = rte_eth_dev_adjust_nb_rx_tx_desc(ethdev_, &rx, &tx); result < 0) {
@@ -87,7 +90,7 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
     return std::unexpected(std::string("transmit queue refused: ") + rte_strerror(-result));
   }
   note("mtu " + std::to_string(settings_.mtu), rte_eth_dev_set_mtu(ethdev_, settings_.mtu));
-  if (rte_eth_dev_get_mtu(ethdev_, &mtu_) != 0) mtu_ = settings_.mtu;
+
   if (const int result = rte_eth_dev_start(ethdev_); result < 0) {
     return std::unexpected(std::string("cannot be started: ") + rte_strerror(-result));
   }

@@ -247,6 +247,8 @@ def state_changes():
     yield from port_changes(f"{ENI}/port")
     yield from rule_changes()
     yield from bounds(f"{ENI}/vlan", 1, 4094)
+    yield f"{ENI}/vlan", "untagged", GOOD
+    yield f"{ENI}/vlan", "tagged", BAD
     yield from bounds(f"{ENI}/conntrack/TcpEstablishedTimeout", 60, 432000)
     yield from bounds(f"{ENI}/conntrack/UdpTimeout", 30, 60)
     yield from bounds(f"{ENI}/conntrack/UdpStreamTimeout", 60, 180)
