@@ -30,7 +30,7 @@ void* reserve(std::size_t bytes) {
 
 ConnectionTable::ConnectionTable(std::uint32_t capacity, std::uint64_t seed) : capacity_(capacity) {
   for (std::uint64_t& word : seed_) word = next_word(seed);
-  // At most three quarters of the places in use, so that two buckets practically never overflow together.
+  // At most three quarters of the places in use, so that a full bucket finds room for one of its keys elsewhere.
   const std::uint32_t wanted = (capacity / kWays) * 4 / 3 + 2;
   const std::uint32_t buckets = std::bit_ceil(wanted);
   bucket_mask_ = buckets - 1;
@@ -80,23 +80,45 @@ Connection* ConnectionTable::find(const FlowKey& key, std::uint64_t hash) {
   return find_in(buckets_[other_bucket(first, tag)], tag, key);
 }
 
+// Sends one of a full bucket's keys to its other bucket. Rare: only when both buckets of a new key are full.
+bool ConnectionTable::make_room(std::uint32_t bucket) {
+  for (unsigned way = 0; way < kWays; ++way) {
+    const std::uint16_t tag = buckets_[bucket].tag[way];
+    const std::uint32_t other = other_bucket(bucket, tag);
+    const unsigned empty = matches(buckets_[other], 0);
+    if (empty == 0) continue;
+    const std::uint32_t number = buckets_[bucket].entry[way];
+    const bool was_home = first_bucket(hash(entries_[number].key)) == bucket;
+    const unsigned at = static_cast<unsigned>(std::countr_zero(empty)) / 2;
+    buckets_[other].tag[at] = tag;
+    buckets_[other].entry[at] = number;
+    buckets_[bucket].tag[way] = 0;
+    was_home ? ++buckets_[bucket].spilled : --buckets_[other].spilled;
+    return true;
+  }
+  return false;
+}
+
 Connection* ConnectionTable::insert(const FlowKey& key, std::uint64_t hash, Tick now) {
   const std::uint16_t tag = tag_of(hash);
   const std::uint32_t first = first_bucket(hash);
+  if (free_head_ == kNone && high_water_ == capacity_) return nullptr;
   std::uint32_t home = first;
   unsigned empty = matches(buckets_[home], 0);
   if (empty == 0) {
     home = other_bucket(first, tag);
     empty = matches(buckets_[home], 0);
-    if (empty == 0) return nullptr;
+  }
+  if (empty == 0) {
+    if (make_room(first)) home = first;
+    else if (!make_room(home)) return nullptr;
+    empty = matches(buckets_[home], 0);
   }
   std::uint32_t number = free_head_;
   if (number != kNone) {
     free_head_ = entries_[number].next_free;
-  } else if (high_water_ < capacity_) {
-    number = high_water_++;
   } else {
-    return nullptr;
+    number = high_water_++;
   }
   if (home != first) ++buckets_[first].spilled;
   const unsigned way = static_cast<unsigned>(std::countr_zero(empty)) / 2;

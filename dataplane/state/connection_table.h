@@ -134,6 +134,7 @@ class ConnectionTable {
     return (bucket ^ (static_cast<std::uint32_t>(tag) * 0x5bd1e995U | 1U)) & bucket_mask_;
   }
   static unsigned matches(const Bucket& bucket, std::uint16_t tag);
+  bool make_room(std::uint32_t bucket);
   Connection* find_in(const Bucket& bucket, std::uint16_t tag, const FlowKey& key);
 
   std::uint32_t capacity_;

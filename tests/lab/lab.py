@@ -86,26 +86,46 @@ def missing_requirements(build, programs=(), memory_mb=MEMORY_MB):
 
 # ---- processes and files of labs, dead or alive -----------------------------------------------------------------------
 
-def _start_time(pid):
-    """When a process began, in ticks: with the pid it names one process for good. None: there is no such process."""
+def _stat(pid):
+    """(session, start in ticks) of a process; with its start a pid names one process for good. None: there is none."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else int(fields[19])
+        return None if fields[0] == "Z" else (int(fields[3]), int(fields[19]))
     except (OSError, IndexError, ValueError):
         return None
 
 
+def _identify(pid):
+    stat = _stat(pid)
+    return {"pid": pid, "start": stat[1] if stat else None}
+
+
 def _is_alive(process):
-    return process.get("start") is not None and _start_time(process["pid"]) == process["start"]
+    stat = _stat(process["pid"])
+    return stat is not None and stat[1] == process["start"]
 
 
-def _end(process, number):
-    if _is_alive(process):
-        try:
-            os.kill(process["pid"], number)
-        except ProcessLookupError:
-            pass
+def _family(process):
+    """A process that a lab started, and its children: it began a session, and whatever is in that came from it."""
+    leader = process["pid"]
+    if process["start"] is None or (_stat(leader) is not None and not _is_alive(process)):
+        return []  # the number belongs to somebody else by now
+    found = ((int(name), _stat(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [pid for pid, stat in found if stat is not None and stat[0] == leader and stat[1] >= process["start"]]
+
+
+def _end(processes, seconds=3):
+    """Asks the processes and their children to end, and makes those that do not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            for pid in _family(process):
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+        if inside.wait_until(lambda: not any(_family(process) for process in processes), seconds):
+            return
 
 
 def _write_atomically(path, value):
@@ -139,9 +159,7 @@ def sweep():
             owner, processes = {"pid": 0, "start": None}, []
         if _is_alive(owner):
             continue
-        for process in processes:
-            _end(process, signal.SIGKILL)
-        inside.wait_until(lambda: not any(_is_alive(process) for process in processes), 5)
+        _end(processes)
         _delete_namespaces(identity)
         shutil.rmtree(os.path.join(RUN, identity), ignore_errors=True)
         os.unlink(path)
@@ -204,16 +222,9 @@ class Lab:
         is_main = threading.current_thread() is threading.main_thread()  # only that one may set handlers
         before = {number: signal.signal(number, signal.SIG_IGN) for number in signals} if is_main else {}
         try:
-            for child in reversed(self._children):
-                if child.poll() is None:
-                    child.send_signal(signal.SIGTERM)
-            deadline = time.monotonic() + 5
-            for child in self._children:
-                try:
-                    child.wait(timeout=max(0.01, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait(timeout=10)
+            _end([identity for _, identity in self._children], 5)
+            for child, _ in self._children:
+                child.wait(timeout=10)
             self._children.clear()
             _delete_namespaces(self.id)
             if not self.keep_directory:
@@ -226,9 +237,7 @@ class Lab:
 
     def _record(self):
         _write_atomically(self.directory + ".json", {
-            "owner": {"pid": os.getpid(), "start": _start_time(os.getpid())},
-            "processes": [{"pid": child.pid, "start": _start_time(child.pid)} for child in self._children
-                          if child.poll() is None]})
+            "owner": _identify(os.getpid()), "processes": [identity for _, identity in self._children]})
 
     # -- namespaces and programs in them --
 
@@ -261,21 +270,15 @@ class Lab:
             # A session of its own: Ctrl-C is this process's to handle, in the right order.
             child = subprocess.Popen([*prefix, *command], stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=file,
                                      start_new_session=True)
-        self._children.append(child)
+        self._children.append((child, _identify(child.pid)))
         self._record()
         return child
 
     def end(self, child, seconds=5):
         """Ends one program that spawn() started."""
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait(timeout=10)
-        if child in self._children:
-            self._children.remove(child)
+        _end([identity for other, identity in self._children if other is child], seconds)
+        child.wait(timeout=10)
+        self._children = [(other, identity) for other, identity in self._children if other is not child]
         self._record()
 
     def log_path(self, name):
@@ -349,11 +352,11 @@ class Lab:
             config[section] = {**config[section], **value} if isinstance(config.get(section), dict) else value
         return config
 
-    def write_file(self, name, value):
+    def write_file(self, name, value, indent=2):
         """An object as a JSON file in the lab's folder; returns its path."""
         path = os.path.join(self.directory, name)
         with open(path, "w") as file:
-            json.dump(value, file, indent=2)
+            json.dump(value, file, indent=indent)
         return path
 
     def write_engine_config(self, config, path=None):

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dataplane/state/connection_table.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <vector>
+
+#include "tests/support/world.h"
+
+namespace trunkline::test {
+namespace {
+
+FlowKey key(std::uint32_t number, std::uint16_t endpoint = 0) {
+  FlowKey result;
+  result.remote = IpAddress::from_v4(0x0a000000U + number / 60000);
+  result.local = ip("10.0.0.35");
+  result.remote_port = static_cast<std::uint16_t>(number % 60000);
+  result.local_port = 80;
+  result.endpoint = endpoint;
+  result.generation = 1;
+  result.protocol = 6;
+  return result;
+}
+
+TEST(ConnectionTable, FillsToItsCapacityAndNotBeyond) {
+  ConnectionTable table(5000, 1);
+  std::uint32_t inserted = 0;
+  for (std::uint32_t i = 0; i < 6000; ++i) inserted += table.insert(key(i), table.hash(key(i)), 0) != nullptr;
+  EXPECT_EQ(inserted, 5000U);
+  EXPECT_EQ(table.size(), 5000U);
+  for (std::uint32_t i = 0; i < 5000; ++i) EXPECT_NE(table.find(key(i), table.hash(key(i))), nullptr) << i;
+  EXPECT_EQ(table.find(key(5500), table.hash(key(5500))), nullptr);
+}
+
+// The most that a table's buckets are ever filled: three quarters of the places.
+TEST(ConnectionTable, ReachesItsCapacityAtTheHighestLoad) {
+  const std::uint32_t capacity = 1024 * 10 * 3 / 4 - 20;
+  ConnectionTable table(capacity, 3);
+  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i), table.hash(key(i)), 0), nullptr) << i;
+  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.find(key(i), table.hash(key(i))), nullptr) << i;
+  for (std::uint32_t i = 0; i < capacity; ++i) table.erase(table.find(key(i), table.hash(key(i))));
+  EXPECT_EQ(table.size(), 0U);
+  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i + 100000), table.hash(key(i + 100000)), 0), nullptr) << i;
+}
+
+TEST(ConnectionTable, EntriesNeverMove) {
+  ConnectionTable table(1000, 1);
+  Connection* first = table.insert(key(1), table.hash(key(1)), 0);
+  for (std::uint32_t i = 2; i < 900; ++i) table.insert(key(i), table.hash(key(i)), 0);
+  EXPECT_EQ(table.find(key(1), table.hash(key(1))), first);
+}
+
+// Against a map: any order of inserts, finds and erases, with keys that come back.
+TEST(ConnectionTable, AgreesWithAMap) {
+  const auto seed = std::random_device{}();
+  std::printf("seed %u\n", seed);
+  std::mt19937 random(seed);
+  ConnectionTable table(2048, seed);
+  std::map<std::uint32_t, Connection*> model;
+  for (int step = 0; step < 400000; ++step) {
+    const std::uint32_t number = random() % 3000;
+    const FlowKey flow = key(number);
+    const std::uint64_t hash = table.hash(flow);
+    Connection* found = table.find(flow, hash);
+    const auto known = model.find(number);
+    ASSERT_EQ(found, known == model.end() ? nullptr : known->second);
+    if (found != nullptr && random() % 2 == 0) {
+      table.erase(found);
+      model.erase(known);
+    } else if (found == nullptr) {
+      if (Connection* made = table.insert(flow, hash, 0)) {
+        model[number] = made;
+      } else {
+        ASSERT_EQ(model.size(), 2048U);
+      }
+    }
+    ASSERT_EQ(table.size(), model.size());
+  }
+}
+
+TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
+  World world;
+  World::Task task;
+  task.name = "web";
+  task.vlan = 101;
+  task.mac = "0a:47:e4:7a:2b:02";
+  task.addresses = {"10.0.0.35"};
+  world.add(task);
+  ConnectionTable table(1000, 1);
+  for (std::uint32_t i = 0; i < 300; ++i) {
+    Connection* connection = table.insert(key(i), table.hash(key(i)), 0);
+    if (i % 3 == 0) connection->state = ConnectionState::established;
+  }
+  for (std::uint32_t i = 300; i < 400; ++i) table.insert(key(i, 7), table.hash(key(i, 7)), 0);  // of nobody
+  for (int round = 0; round < 4; ++round) table.sweep(500, seconds(29), *world.view);
+  EXPECT_EQ(table.size(), 300U);
+  for (int round = 0; round < 4; ++round) table.sweep(500, seconds(30), *world.view);
+  EXPECT_EQ(table.size(), 100U) << "the established stay";
+  // Freed places are used again.
+  for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(key(i), table.hash(key(i)), 0), nullptr);
+}
+
+TEST(ConnectionTable, SeedChangesTheHash) {
+  const ConnectionTable one(100, 1), other(100, 2);
+  EXPECT_NE(one.hash(key(1)), other.hash(key(1)));
+}
+
+}  // namespace
+}  // namespace trunkline::test

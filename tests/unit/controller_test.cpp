@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The controller with ports that are only counted: what is opened, what is closed, in which order, and that a change
+// that fails has changed nothing.
+#include "control/controller.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <set>
+
+namespace trunkline::control {
+namespace {
+
+struct FakePort final : TaskPort {
+  FakePort(std::multiset<std::string>& ports, std::string name) : open_ports(ports), eni(std::move(name)) {
+    open_ports.insert(eni);
+  }
+  ~FakePort() override { remove_with_interface(); }
+  std::uint16_t ethdev() const override { return 7; }
+  bool link_up() const override { return true; }
+  void remove_with_interface() override {
+    if (removed) return;
+    removed = true;
+    open_ports.erase(open_ports.find(eni));
+  }
+  std::multiset<std::string>& open_ports;
+  std::string eni;
+  bool removed = false;
+};
+
+class ControllerTest : public ::testing::Test {
+ protected:
+  ControllerTest() : published_(1), worker_(0, published_, {}, 8, 1024, 1) {
+    config_.trunk.device = "net_null0";
+    config_.limits.endpoints = 8;
+    config::Subnet subnet;
+    subnet.id = "subnet-c070009b";
+    subnet.cidr = *IpPrefix::parse("10.0.0.0/24");
+    config_.subnets = {subnet};
+    directory_ = std::filesystem::temp_directory_path() / ("trunkline-controller-" + std::to_string(getpid()));
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directories(directory_);
+    journal_ = std::make_unique<Journal>(directory_);
+    make_controller();
+  }
+  ~ControllerTest() override {
+    controller_.reset();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void make_controller() {
+    controller_ = std::make_unique<Controller>(
+        config_, published_, worker_,
+        [this](const config::Attachment& attachment, const config::Subnet&)
+            -> std::expected<std::unique_ptr<TaskPort>, config::Problem> {
+          if (refused_.contains(attachment.eni_id)) {
+            return std::unexpected(config::Problem{"netns_missing", "/port/netns", "no namespace for " + attachment.eni_id});
+          }
+          return std::make_unique<FakePort>(ports_, attachment.eni_id);
+        },
+        std::uint16_t{0}, journal_.get());
+  }
+
+  static config::Attachment attachment(int number) {
+    config::Attachment result;
+    result.eni_id = "eni-" + std::to_string(number);
+    result.mac = MacAddress{{0x0a, 0, 0, 0, 0, static_cast<std::uint8_t>(number + 16)}};
+    result.addresses = {IpAddress::from_v4(0x0a000010U + static_cast<std::uint32_t>(number))};
+    result.subnet_id = "subnet-c070009b";
+    result.vlan = VlanId{static_cast<std::uint16_t>(100 + number)};
+    result.group_ids = {"sg-1"};
+    result.port = config::PortSpec{};
+    result.port->netns = "ns" + std::to_string(number);
+    return result;
+  }
+  std::expected<ChangeResult, config::Problems> attach(int number, ChangeOptions options = {}) {
+    return controller_->change(
+        [&](config::DesiredState& next, std::vector<std::string>&) {
+          next.attachments["eni-" + std::to_string(number)] = attachment(number);
+          return config::Problems{};
+        },
+        options);
+  }
+  std::expected<ChangeResult, config::Problems> detach(int number) {
+    return controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+      next.attachments.erase("eni-" + std::to_string(number));
+      return config::Problems{};
+    });
+  }
+  std::expected<ChangeResult, config::Problems> put_group(int port = 80) {
+    return controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+      config::SecurityGroup group;
+      group.id = "sg-1";
+      config::SecurityGroupRule rule;
+      rule.protocol = 6;
+      rule.from_port = rule.to_port = port;
+      rule.ranges = {*IpPrefix::parse("0.0.0.0/0")};
+      group.ingress = {rule};
+      next.security_groups["sg-1"] = group;
+      return config::Problems{};
+    });
+  }
+  const Endpoint* endpoint(int number) const {
+    return published_.read()->at_vlan(static_cast<std::uint16_t>(100 + number));
+  }
+
+  config::EngineConfig config_;
+  Published<View> published_;
+  Worker worker_;
+  std::multiset<std::string> ports_;
+  std::set<std::string> refused_;
+  std::filesystem::path directory_;
+  std::unique_ptr<Journal> journal_;
+  std::unique_ptr<Controller> controller_;
+};
+
+TEST_F(ControllerTest, AttachAndGroupsInEitherOrder) {
+  ASSERT_TRUE(attach(1));
+  EXPECT_EQ(endpoint(1), nullptr) << "no policy, no packets";
+  EXPECT_TRUE(published_.read()->is_waiting(101, {}));
+  EXPECT_TRUE(ports_.empty());
+  EXPECT_NE(controller_->trouble("eni-1").find("sg-1"), std::string::npos);
+  const auto result = put_group();
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->steps, (std::vector<std::string>{"open tap:ns1/eth0", "admit eni-1"}));
+  ASSERT_NE(endpoint(1), nullptr);
+  EXPECT_NE(endpoint(1)->policy, nullptr);
+  EXPECT_EQ(ports_, (std::multiset<std::string>{"eni-1"}));
+  EXPECT_EQ(controller_->trouble("eni-1"), "");
+  ASSERT_TRUE(attach(2));
+  EXPECT_NE(endpoint(2), nullptr);
+}
+
+TEST_F(ControllerTest, TheSameAgainChangesNothing) {
+  put_group();
+  attach(1);
+  const std::uint64_t revision = controller_->desired().revision;
+  const auto view = published_.latest();
+  for (const auto& result : {attach(1), put_group()}) {
+    ASSERT_TRUE(result);
+    EXPECT_FALSE(result->changed);
+    EXPECT_EQ(result->revision, revision);
+  }
+  EXPECT_EQ(published_.latest(), view);
+}
+
+TEST_F(ControllerTest, AnUnrelatedChangeKeepsThePolicyAndItsGeneration) {
+  put_group();
+  attach(1);
+  const auto policy = endpoint(1)->policy;
+  attach(2);
+  EXPECT_EQ(endpoint(1)->policy, policy);
+  EXPECT_EQ(endpoint(2)->policy, policy) << "the same groups share one";
+  put_group(443);
+  EXPECT_NE(endpoint(1)->policy->generation, policy->generation);
+}
+
+TEST_F(ControllerTest, APortThatCannotBeOpenedChangesNothing) {
+  put_group();
+  refused_ = {"eni-2"};
+  const auto before = controller_->desired();
+  const auto result = controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.attachments["eni-1"] = attachment(1);
+    next.attachments["eni-2"] = attachment(2);
+    return config::Problems{};
+  });
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error()[0].name, "netns_missing");
+  EXPECT_EQ(controller_->desired(), before);
+  EXPECT_TRUE(ports_.empty()) << "what was opened is closed again";
+  EXPECT_EQ(endpoint(1), nullptr);
+}
+
+TEST_F(ControllerTest, DryRunAndStaleRevisionDoNothing) {
+  put_group();
+  ChangeOptions dry;
+  dry.dry_run = true;
+  const auto result = attach(1, dry);
+  ASSERT_TRUE(result);
+  EXPECT_TRUE(result->changed);
+  EXPECT_FALSE(result->steps.empty());
+  EXPECT_TRUE(ports_.empty());
+  EXPECT_TRUE(controller_->desired().attachments.empty());
+  ChangeOptions stale;
+  stale.expect_revision = 0;
+  ASSERT_FALSE(attach(1, stale));
+  EXPECT_EQ(attach(1, stale).error()[0].name, "conflict");
+  stale.expect_revision = controller_->desired().revision;
+  EXPECT_TRUE(attach(1, stale));
+}
+
+TEST_F(ControllerTest, ThePortIsClosedWhenTheWorkerHasLetGo) {
+  put_group();
+  attach(1);
+  published_.join(0);
+  const Endpoint* before = endpoint(1);
+  ASSERT_NE(before, nullptr);
+  // The worker says nothing for longer than the bounded wait: the port stays, the View is already without it.
+  ASSERT_TRUE(detach(1));
+  EXPECT_EQ(endpoint(1), nullptr);
+  EXPECT_EQ(ports_, (std::multiset<std::string>{"eni-1"}));
+  published_.quiescent(0);
+  controller_->tick();
+  EXPECT_TRUE(ports_.empty());
+  published_.leave(0);
+}
+
+TEST_F(ControllerTest, AReusedNumberHasAnotherGenerationAndCountsFromZero) {
+  put_group();
+  attach(1);
+  const std::uint16_t id = endpoint(1)->id.value;
+  const std::uint16_t generation = endpoint(1)->generation;
+  worker_.state.meters[id].ingress.received(100);
+  detach(1);
+  attach(2);
+  ASSERT_EQ(endpoint(2)->id.value, id);
+  EXPECT_NE(endpoint(2)->generation, generation);
+  EXPECT_EQ(MeterReading::of(worker_.state.meters[id].ingress).since(controller_->active().at("eni-2").ingress_start).rx_packets, 0U);
+}
+
+TEST_F(ControllerTest, AnotherInterfaceReplacesThePort) {
+  put_group();
+  attach(1);
+  const auto result = controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.attachments["eni-1"].port->netns = "elsewhere";
+    return config::Problems{};
+  });
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->steps, (std::vector<std::string>{"withdraw eni-1", "close tap:ns1/eth0", "open tap:elsewhere/eth0", "admit eni-1"}));
+  EXPECT_EQ(ports_, (std::multiset<std::string>{"eni-1"}));
+  EXPECT_NE(endpoint(1), nullptr);
+}
+
+TEST_F(ControllerTest, MembersFollowAttachments) {
+  put_group();
+  attach(1);
+  const auto& view = *published_.read();
+  EXPECT_EQ(view.members->find(IpAddress::from_v4(0x0a000011)).count, 1);
+  EXPECT_EQ(controller_->local_members("sg-1").size(), 1U);
+  detach(1);
+  EXPECT_EQ(published_.read()->members->find(IpAddress::from_v4(0x0a000011)).count, 0);
+}
+
+TEST_F(ControllerTest, RestartBringsBackWhatItCanAndTriesTheRestAgain) {
+  put_group();
+  attach(1);
+  attach(2);
+  const auto desired = controller_->desired();
+  controller_.reset();
+  refused_ = {"eni-2"};
+  make_controller();
+  const auto notes = controller_->restore();
+  ASSERT_EQ(notes.size(), 1U);
+  EXPECT_NE(notes[0].find("eni-2"), std::string::npos);
+  EXPECT_EQ(controller_->desired(), desired);
+  EXPECT_NE(endpoint(1), nullptr);
+  EXPECT_EQ(endpoint(2), nullptr);
+  EXPECT_TRUE(controller_->is_failed("eni-2"));
+  // It stands in nobody's way.
+  EXPECT_TRUE(attach(3));
+  EXPECT_NE(endpoint(3), nullptr);
+  refused_.clear();
+  for (Tick i = 0; i < 25; ++i) controller_->tick();
+  EXPECT_NE(endpoint(2), nullptr);
+  EXPECT_FALSE(controller_->is_failed("eni-2"));
+}
+
+TEST_F(ControllerTest, RefusesMoreThanTheLimit) {
+  put_group();
+  for (int i = 1; i <= 8; ++i) ASSERT_TRUE(attach(i)) << i;
+  const auto ninth = attach(9);
+  ASSERT_FALSE(ninth);
+  EXPECT_EQ(ninth.error()[0].name, "port_limit");
+  EXPECT_EQ(ports_.size(), 8U);
+  detach(3);
+  EXPECT_TRUE(attach(9));
+}
+
+}  // namespace
+}  // namespace trunkline::control
