@@ -37,7 +37,11 @@ namespace {
 using namespace trunkline;
 using namespace trunkline::control;
 
-void log(const char* level, const std::string& message) { std::fprintf(stderr, "%s%s\n", level, message.c_str()); }
+// The journal wants a level in front of each line; a person does not.
+void log(const char* level, const std::string& message) {
+  static const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
+  std::fprintf(stderr, "%s%s\n", journal ? level : "", message.c_str());
+}
 void info(const std::string& message) { log(SD_INFO, message); }
 void warning(const std::string& message) { log(SD_WARNING, message); }
 int fail(const std::string& message, int code = 1) {
@@ -186,7 +190,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
                         {"revision", controller.desired().revision},
                         {"role", caller.admin ? "admin" : "observer"}};
   });
-  server.set_audit([](std::string line) { info("audit: " + line); });
+  server.set_audit([](std::string line) { info(line); });
   add_methods(server, controller, facts);
   if (auto listening = server.listen(); !listening) return fail(listening.error());
 

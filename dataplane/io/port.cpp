@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/io/port.h"
 
+#if __has_include(<ethdev_driver.h>)
+#include <ethdev_driver.h>
+#define TRUNKLINE_DRIVER_SDK
+#endif
 #include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
@@ -24,6 +28,20 @@ DeviceName split(const std::string& devargs) {
   if (comma != std::string::npos) device.arguments = devargs.substr(comma + 1);
   device.bus = device.name.find(':') != std::string::npos ? "pci" : "vdev";
   return device;
+}
+
+constexpr std::uint32_t kFrameOverhead = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+
+// rte_eth_dev_set_mtu() holds a driver to the largest frame that it states. net_tap drops what is larger than the MTU
+// that ethdev remembers, so where the driver's statement is not the truth the memory is corrected: with the driver SDK
+// only, which our build of DPDK has.
+int believe_interface_mtu([[maybe_unused]] std::uint16_t ethdev, [[maybe_unused]] std::uint16_t mtu) {
+#ifdef TRUNKLINE_DRIVER_SDK
+  rte_eth_devices[ethdev].data->mtu = mtu;
+  return 0;
+#else
+  return -ENOTSUP;
+#endif
 }
 
 std::string failure(const std::string& device, const char* step, int result) {
@@ -65,13 +83,12 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   // Jumbo frames are chained over buffers of ordinary size where the driver can.
   conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
   conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-  int configured = rte_eth_dev_configure(ethdev_, 1, 1, &conf);
-  if (configured == -EINVAL) {
-    // Some drivers (net_af_packet) state a maximum of 1518 and carry whatever their interface carries.
-    conf.rxmode.mtu = 0;
-    configured = rte_eth_dev_configure(ethdev_, 1, 1, &conf);
+  // net_tap and net_af_packet state a largest frame of 1522 or 1518 and carry whatever their interface carries.
+  const bool interface_decides = info.max_rx_pktlen < settings_.mtu + kFrameOverhead;
+  if (interface_decides) conf.rxmode.mtu = 0;
+  if (const int result = rte_eth_dev_configure(ethdev_, 1, 1, &conf); result < 0) {
+    return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-result));
   }
-  if (configured < 0) return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-configured));
   std::uint16_t rx = settings_.rx_descriptors;
   std::uint16_t tx = settings_.tx_descriptors;
   if (const int result = rte_eth_dev_adjust_nb_rx_tx_desc(ethdev_, &rx, &tx); result < 0) {
@@ -89,8 +106,8 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   if (const int result = rte_eth_tx_queue_setup(ethdev_, 0, tx, socket, &tx_conf); result < 0) {
     return std::unexpected(std::string("transmit queue refused: ") + rte_strerror(-result));
   }
-  note("mtu " + std::to_string(settings_.mtu), rte_eth_dev_set_mtu(ethdev_, settings_.mtu));
-
+  note("mtu " + std::to_string(settings_.mtu),
+       interface_decides ? believe_interface_mtu(ethdev_, settings_.mtu) : rte_eth_dev_set_mtu(ethdev_, settings_.mtu));
   if (const int result = rte_eth_dev_start(ethdev_); result < 0) {
     return std::unexpected(std::string("cannot be started: ") + rte_strerror(-result));
   }

@@ -54,7 +54,6 @@ class Port {
   std::uint16_t ethdev() const { return ethdev_; }
   MacAddress mac() const;
   bool link_up() const;
-  std::uint16_t mtu() const { return mtu_; }
   const std::string& devargs() const { return settings_.devargs; }
   const std::vector<Capability>& capabilities() const { return capabilities_; }
 
@@ -65,7 +64,6 @@ class Port {
 
   PortSettings settings_;
   std::uint16_t ethdev_ = 0xffff;
-  std::uint16_t mtu_ = 0;
   bool probed_ = false;
   bool started_ = false;
   std::vector<Capability> capabilities_;

@@ -172,7 +172,7 @@ def sweep():
 class Lab:
     """Everything of one run. Use it with `with`; stop() may be called at any time and again."""
 
-    def __init__(self, build, keep_directory=False):
+    def __init__(self, build, keep_directory=False, mode="tagged"):
         self.binaries = binaries(build)
         self.id = os.urandom(2).hex()
         self.directory = os.path.join(RUN, self.id)
@@ -180,10 +180,12 @@ class Lab:
         self.config_path = os.path.join(self.directory, "trunklined.json")
         self.fabric_path = os.path.join(self.directory, "fabric.json")
         self.keep_directory = keep_directory
+        self.mode = mode  # of the trunk: "tagged", or "untagged" when ENIs are told by MAC and address alone
         self.engine = None
         self.fabric = None
         self._children = []
         self._enis = []
+        self.trunk_mode = "tagged"
         cpus = sorted(os.sched_getaffinity(0))
         self.main_cpu, self.worker_cpu = cpus[0], cpus[1 if len(cpus) > 1 else 0]
 
@@ -298,7 +300,7 @@ class Lab:
     # -- the VPC --
 
     def _fabric_config(self):
-        return {"trunk": {"interface": "fabric0", "netns": self.vpc, "mode": "tagged"}, "router_mac": ROUTER_MAC,
+        return {"trunk": {"interface": "fabric0", "netns": self.vpc, "mode": self.trunk_mode}, "router_mac": ROUTER_MAC,
                 "mtu": MTU, "enis": self._enis,
                 "hosts": [{"netns": self.client, "ifname": "eth0", "address": CLIENT + "/24", "gateway": "10.0.1.1"}]}
 
@@ -339,7 +341,7 @@ class Lab:
             "version": 1,
             # net_af_packet cannot chain buffers: a frame of 9001 + 18 bytes lies in one, on the ring and in the pool.
             "trunk": {"device": "net_af_packet0,iface=trunk0,blocksz=36864,framesz=9216,framecnt=512,qdisc_bypass=0",
-                      "mode": "tagged", "mtu": MTU},
+                      "mode": self.mode, "mtu": MTU},
             "eal": {"main_lcore": self.main_cpu, "worker_lcores": [self.worker_cpu], "memory_mb": MEMORY_MB,
                     "file_prefix": f"tl-{self.id}"},
             "buffers": {"count": 8192, "data_room_bytes": 9472},
