@@ -2,6 +2,7 @@
 #include "control/controller.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 #include <thread>
 
@@ -94,6 +95,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   // Ports that stand in nobody's way are opened first: if one cannot be, nothing has happened yet.
   std::map<std::string, std::shared_ptr<TaskPort>> opened;
   std::set<std::string> replaced;
+  std::map<std::string, std::string> failed;
   for (const Step& step : steps) {
     if (step.kind == StepKind::withdraw && next.attachments.contains(step.eni_id)) replaced.insert(step.eni_id);
   }
@@ -105,9 +107,11 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
     if (step.kind != StepKind::open_port || replaced.contains(step.eni_id)) continue;
     auto port = open(next.attachments.at(step.eni_id), next);
     if (!port) {
-      // One that had failed before, at a restart, does not stand in the way of an unrelated change.
-      if (failures_.contains(step.eni_id) && desired_.attachments.contains(step.eni_id) &&
-          desired_.attachments.at(step.eni_id) == next.attachments.at(step.eni_id)) {
+      // An ENI that this change does not touch (it waited for a group that came now, or failed before) does not stand
+      // in the way of the others; it is shown as failed and tried again.
+      const auto before = desired_.attachments.find(step.eni_id);
+      if (before != desired_.attachments.end() && before->second == next.attachments.at(step.eni_id)) {
+        failed[step.eni_id] = port.error().message;
         continue;
       }
       return give_up(std::move(port.error()));
@@ -120,6 +124,10 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
     if (step.kind == StepKind::withdraw) withdraw(step.eni_id);
   }
   std::erase_if(failures_, [&](const auto& failure) { return !next.attachments.contains(failure.first); });
+  for (const auto& [eni, why] : failed) {
+    failures_[eni] = why;
+    result.warnings.push_back(eni + " is not in service: " + why);
+  }
   if (!replaced.empty()) {
     publish();
     wait_for_readers();
@@ -272,7 +280,8 @@ void Controller::update_members(const config::DesiredState& state) {
   for (auto& [address, groups] : wanted) {
     std::sort(groups.begin(), groups.end());
     const auto known = member_groups_.find(address);
-    if (known == member_groups_.end() || known->second != groups) members_->set(address, groups);
+    if (known != member_groups_.end() && known->second == groups) continue;
+    if (!members_->set(address, groups)) groups.clear();  // full: as if it were no member, and tried at the next change
   }
   member_groups_ = std::move(wanted);
 }
@@ -321,6 +330,10 @@ std::vector<std::string> Controller::restore() {
     for (const config::Problem& problem : problems) {
       notes.push_back("the journal's state does not fit the config: " + problem.pointer + ": " + problem.message);
     }
+    // The next save would write the state without what is left out: the file as it was stays beside it.
+    std::error_code ignored;
+    std::filesystem::copy_file(journal_->path(), journal_->path() + ".unfit", std::filesystem::copy_options::overwrite_existing, ignored);
+    notes.push_back("the whole of it is kept in " + journal_->path() + ".unfit");
     // Its groups and subnets are kept, and each attachment that fits by itself; the rest waits for the operator.
     config::DesiredState kept = *loaded.state;
     kept.attachments.clear();

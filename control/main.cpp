@@ -142,7 +142,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return fail("no memory for " + std::to_string(config.buffers.count) + " buffers of " + std::to_string(config.buffers.data_room_bytes) +
                 " bytes; raise eal.memory_mb or lower buffers.count");
   }
-  auto trunk = Port::open({config.trunk.device, config.trunk.mtu, config.buffers.rx_descriptors, config.buffers.tx_descriptors, true, false}, *pool);
+  auto trunk = Port::open({config.trunk.device, config.trunk.mtu, config.buffers.rx_descriptors, config.buffers.tx_descriptors, true}, *pool);
   if (!trunk) return fail("the trunk cannot be opened: " + trunk.error() + "; see trunk.device in the config");
   for (const Capability& capability : (*trunk)->capabilities()) {
     info("trunk: " + capability.what + (capability.available ? ": yes" : ": no (" + capability.why + ")"));

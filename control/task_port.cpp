@@ -93,7 +93,7 @@ class Opener {
   std::expected<std::unique_ptr<TaskPort>, config::Problem> open_device(const std::string& devargs,
                                                                         const config::PortSpec& spec,
                                                                         std::uint16_t rx_descriptors) {
-    PortSettings settings{devargs, spec.mtu, rx_descriptors, config_.buffers.tx_descriptors, false, false};
+    PortSettings settings{devargs, spec.mtu, rx_descriptors, config_.buffers.tx_descriptors, false};
     auto port = Port::open(settings, pool_);
     if (!port) return std::unexpected(problem("port_failed", port.error()));
     auto opened = std::make_unique<OpenedPort>();
@@ -127,7 +127,7 @@ class Opener {
                                  : next_name("net_tap") + ",persist,iface=";
     devargs += spec.ifname + ",mac=" + mac;
     PortSettings settings{devargs, spec.mtu, virtio ? config_.buffers.rx_descriptors : kTapDescriptors,
-                          config_.buffers.tx_descriptors, false, true};
+                          config_.buffers.tx_descriptors, false};
     // The driver opens /dev/net/tun, and a tap belongs to the namespace of whoever opens it.
     std::expected<std::unique_ptr<Port>, std::string> port = std::unexpected("not opened");
     auto entered = netns->run([&] { port = Port::open(settings, pool_); });

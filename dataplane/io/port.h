@@ -33,8 +33,6 @@ struct PortSettings {
   std::uint16_t rx_descriptors = 512;
   std::uint16_t tx_descriptors = 512;
   bool promiscuous = false;
-  // A tap of ours outlives the engine: closing the port leaves the link up, with its addresses and routes.
-  bool keep_link = false;
 };
 
 // One thing a port was asked for at start, whether it can, and if not, why.

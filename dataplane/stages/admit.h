@@ -47,6 +47,17 @@ inline FlowQuery query_of(const Burst& burst, std::uint32_t i, Direction directi
   return query;
 }
 
+// Whether the packet may be the answer within a flow that has no entry because the table was full: the other way
+// round, its first packet would have been untracked.
+inline bool answers_untracked(const WorkerState& worker, const Endpoint& endpoint, Direction direction,
+                              const Burst& burst, std::uint32_t i) {
+  FlowQuery first = query_of(burst, i, direction);
+  first.port = burst.source_port[i];
+  const Direction asked = opposite(direction);
+  const RuleMatch match = match_rules(worker, endpoint, asked, first);
+  return match.allowed && is_untracked(endpoint, asked, first, match);
+}
+
 // The policy changed since this untracked flow was last judged.
 inline void judge_again(const WorkerState& worker, const Endpoint& endpoint, Connection& connection) {
   const bool inbound = connection.initiator == Direction::ingress;
@@ -112,6 +123,9 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   const FlowQuery query = query_of(burst, i, direction);
   const RuleMatch match = match_rules(worker, endpoint, direction, query);
   if (!match.allowed) return refused_by_groups(direction);
+  const auto without_entry = [&](bool untracked) {
+    return untracked || answers_untracked(worker, endpoint, direction, burst, i) ? DropReason::none : DropReason::conntrack_full;
+  };
   if (!opens_connection(burst, i)) return DropReason::none;
   const bool untracked = is_untracked(endpoint, direction, query, match);
   Connection* connection = stale;
@@ -123,7 +137,7 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   } else {
     const FlowKey key = flow_key(burst, i, direction);
     connection = worker.connections.insert(key, burst.hash[i], worker.now);
-    if (connection == nullptr) return untracked ? DropReason::none : DropReason::conntrack_full;
+    if (connection == nullptr) return without_entry(untracked);
   }
   connection->initiator = direction;
   connection->untracked = untracked;

@@ -77,7 +77,13 @@ inline void forward_to_task(Burst& burst, WorkerState& worker) {
     Meter& meter = worker.meter(*endpoint, Direction::ingress);
     if (burst.alive(i) && burst.packet_bytes[i] > endpoint->mtu) {
       meter.dropped(DropReason::mtu_exceeded);
-      if (make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) &&
+      // A sender on this host is told here; the fabric would not bring the error back.
+      const Endpoint* sender = worker.view->with_address(burst.source[i]);
+      if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::egress)) {
+        std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
+        worker.meter(*sender, Direction::ingress).received(burst.mbuf[i]->pkt_len);
+        detail::send_to_task(burst.mbuf[i], *sender, worker);
+      } else if (sender == nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) &&
           detail::push_tag(burst.mbuf[i], endpoint->vlan)) {
         detail::send_to_trunk(burst.mbuf[i], worker);
       } else {

@@ -4,7 +4,8 @@
 // against the bytes that are there before anything behind it is looked at. Everything is bounded: at most one VLAN
 // tag, one IP header, eight IPv6 extension headers.
 //
-// Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment, ip_options, tcp_flags.
+// Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment, ip_options, tcp_flags,
+// martian (an IPv6 address that spells an IPv4 one).
 #pragma once
 
 #include <rte_byteorder.h>

@@ -127,7 +127,8 @@ class Ping:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(timeout=10)
+        self.process.wait(timeout=10)
+        self.process.stdout.close()
 
 
 class Witness(threading.Thread):

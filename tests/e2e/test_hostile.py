@@ -167,10 +167,19 @@ class TestFromTask(Hostile):
     def test_storm_of_one_task_costs_the_other_nothing(self):
         one, two = self.web1, self.web2
         storm = [ethernet(BROADCAST, one.mac, IPV4, ipv4(one.address, "255.255.255.255", 17, udp(1, 2, MARK)))] * 20000
+
+        def counted():
+            """What the engine took, and what the task's own queue towards it had no room for."""
+            lost = self.lab.exec(one.netns, "cat", "/sys/class/net/eth0/statistics/tx_dropped").stdout
+            return self.lab.drops(one.eni).get("multicast", 0), int(lost)
+
+        before = counted()
         with Ping(self.lab, self.lab.client, two.address, 200) as ping:
-            with self.expect_drops(one.eni, seconds=10, multicast=len(storm)):
-                send_frames(one.netns, "eth0", storm)
+            send_frames(one.netns, "eth0", storm)
             self.assertEqual(ping.wait(), (200, 200))
+        seen, lost = (now - then for now, then in zip(counted(), before))
+        self.assertEqual(seen + lost, len(storm))
+        self.note(f"of {len(storm)} frames {seen} were dropped as multicast and {lost} by the task's own full queue")
 
 
 class TestFromTrunk(Hostile):
@@ -205,7 +214,6 @@ class TestFromTrunk(Hostile):
             ("broadcast", "multicast", one, to(ping(destination="255.255.255.255"), mac=BROADCAST)),
             ("multicast", "multicast", one, to(ping(destination="224.0.0.1"), mac="01:00:5e:00:00:01")),
             ("a martian source", "martian", one, to(ping(source="127.0.0.1"))),
-            ("a fragment", "fragment", one, to(ping(flags=0x2000))),
             ("a total length above the frame", "malformed", one, to(ping(total=1400))),
             ("a source route", "ip_options", one, to(ping(options=b"\x83\x07\x04\x0a\x00\x00\x01\x00"))),
             ("LLDP", "ethertype", one, to(b"\x02\x07\x04", ethertype=0x88CC)),
@@ -225,6 +233,9 @@ class TestFromTrunk(Hostile):
                 with self.subTest(what + ": the trunk's meter"):
                     self.assertEqual(after["rx_packets"] - before["rx_packets"], TIMES)
                     self.assertEqual(after["drops"].get(reason, 0) - before["drops"].get(reason, 0), 0 if task else TIMES)
+            # The laboratory's driver (net_af_packet asks for PACKET_FANOUT_FLAG_DEFRAG) holds fragments back to put them
+            # together: that none is delivered is all that can be seen here.
+            send_frames(self.lab.vpc, "fabric0", [to(ping(flags=0x2000))] * TIMES)
             fair = to(ipv4(CLIENT, one.address, 1, echo(FAIR)))
             send_frames(self.lab.vpc, "fabric0", [fair])
             self.lab.wait_until(lambda: at1.with_text(FAIR), 3)
@@ -290,7 +301,7 @@ class TestMischiefInTheContainer(Hostile):
         one = self.web1
         with self.watch_other() as other:
             self.ip(one, "link", "set", "eth0", "mtu", "1500")
-            self.assert_ping(self.lab.client, one.address, 3)
+            self.assert_ping(self.lab.client, one.address, 20)
             self.assert_no_loss(other)
         self.detach_and_attach_again()
 

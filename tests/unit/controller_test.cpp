@@ -172,6 +172,18 @@ TEST_F(ControllerTest, APortThatCannotBeOpenedChangesNothing) {
   EXPECT_EQ(endpoint(1), nullptr);
 }
 
+TEST_F(ControllerTest, AnEniThatWaitedAndCannotBeOpenedDoesNotRefuseTheGroup) {
+  refused_ = {"eni-2"};
+  attach(1);
+  attach(2);
+  const auto result = put_group();
+  ASSERT_TRUE(result);
+  EXPECT_NE(endpoint(1), nullptr);
+  EXPECT_EQ(endpoint(2), nullptr);
+  EXPECT_TRUE(controller_->is_failed("eni-2"));
+  ASSERT_EQ(result->warnings.size(), 1U);
+}
+
 TEST_F(ControllerTest, DryRunAndStaleRevisionDoNothing) {
   put_group();
   ChangeOptions dry;

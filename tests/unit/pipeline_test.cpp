@@ -364,6 +364,21 @@ TEST_F(PipelineTest, FullTableRefusesTrackedFlowsAndPassesUntracked) {
   }
   EXPECT_EQ(table->connections.size(), 16U);
   EXPECT_EQ(refused, 24U);
+  // A flow that AWS would not track passes without an entry, and so do its answers.
+  world.tasks[0].groups = {web_group()};
+  world.publish();
+  table->view = world.view.get();
+  Burst in, out;
+  in.add(world.mbufs.make(tcp_in(50000, 80, kSyn)));
+  process_from_trunk(in, *table);
+  EXPECT_EQ(in.verdict[0], DropReason::none);
+  out.add(world.mbufs.make(tcp_out(80, 50000, kSynAck)));
+  process_from_task(out, *table, *world.view->endpoints[0]);
+  EXPECT_EQ(out.verdict[0], DropReason::none);
+  Burst other;
+  other.add(world.mbufs.make(tcp_out(81, 50000, kSyn)));
+  process_from_task(other, *table, *world.view->endpoints[0]);
+  EXPECT_EQ(other.verdict[0], DropReason::conntrack_full);
 }
 
 // --- the edge --------------------------------------------------------------------------------------------------------
@@ -504,6 +519,23 @@ TEST_F(PipelineTest, TooBigForTheTasksPortIsToldByTheRouter) {
   EXPECT_TRUE(out.trunk.empty());
   // At the limit it fits.
   EXPECT_EQ(world.from_trunk({ip_packet(to_web(), ip("198.51.100.9"), ip("10.0.0.35"), 6, tcp_segment(40000, 80, kSyn, 1460))}).task["web"].size(), 1U);
+}
+
+TEST_F(PipelineTest, TooBigForALocalPeerIsToldToTheSender) {
+  World::Task other = web_task();
+  other.name = "other";
+  other.vlan = 102;
+  other.mac = "0a:47:e4:7a:2b:03";
+  other.addresses = {"10.0.0.36"};
+  other.mtu = 1500;
+  world.add(other);
+  world.movements();
+  const auto out = world.from_task(0, {ip_packet({mac("0a:47:e4:7a:2b:03"), mac(kWebMac), -1}, ip("10.0.0.35"), ip("10.0.0.36"), 6, tcp_segment(5000, 80, kSyn, 3000))});
+  EXPECT_TRUE(out.trunk.empty());
+  ASSERT_EQ(out.task.at("web").size(), 1U);
+  EXPECT_EQ(std::memcmp(out.task.at("web")[0].data(), mac(kWebMac).bytes.data(), 6), 0);
+  EXPECT_EQ(out.task.at("web")[0][34], 3);
+  EXPECT_EQ(world.movements(), (Movements{{"web.egress.rx", 1}, {"web.egress.tx", 1}, {"other.ingress.rx", 1}, {"other.ingress.mtu_exceeded", 1}, {"web.ingress.rx", 1}, {"web.ingress.tx", 1}}));
 }
 
 TEST_F(PipelineTest, RouterErrorsAreLimited) {
