@@ -274,7 +274,7 @@ class Changing(Case):
 
     def test_presence_of_netns(self):
         self.asks("task.attach", {"eni": "e"}, "task", "attach", "--eni", "e")
-        self.asks("task.attach", {"eni": "e", "port": {"netns": ""}}, "task", "attach", "--eni", "e", "--netns=")
+        self.asks("task.attach", {"eni": "e", "port": {"kind": "tap", "netns": ""}}, "task", "attach", "--eni", "e", "--netns=")
 
     def test_attach_from_a_file(self):
         file = json.dumps({"eni": "e", "vlan": 5, "port": {"kind": "tap", "netns": "n", "mtu": 9001}})
@@ -304,7 +304,7 @@ class Changing(Case):
             (("subnet", "put", "-"), "subnet.put", body),
             (("event", "submit", "-"), "event.submit", {"event": body}),
             (("event", "submit", "-", "--vlan", "9", "--netns", ""), "event.submit",
-             {"event": body, "defaults": {"vlan": 9, "port": {"netns": ""}}}),
+             {"event": body, "defaults": {"vlan": 9, "port": {"kind": "tap", "netns": ""}}}),
             (("state", "replace", "-"), "state.replace", body),
         ]:
             with self.subTest(words=words):
