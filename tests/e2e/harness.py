@@ -19,6 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -102,23 +103,30 @@ class Connection:
 
 
 class Ping:
-    """ping in the background; finish() answers (sent, received)."""
+    """ping in the background; finish() and wait() answer (sent, received)."""
 
     def __init__(self, lab, netns, address, count=None, interval=0.01):
-        words = ["ping", "-n", "-q", "-i", str(interval), "-W", "1", *(["-c", str(count)] if count else []), address]
+        words = ["ping", "-n", "-i", str(interval), "-W", "1", *(["-c", str(count)] if count else []), address]
+        # Into a file: a pipe that nobody reads would hold ping up.
+        self.output = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(["ip", "netns", "exec", netns, *words], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                                        stdout=self.output, stderr=subprocess.STDOUT)
 
     def finish(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        return self.wait()
+        """Ends it now. The last request may have been under way at that moment: then it does not count as sent."""
+        self.process.send_signal(signal.SIGINT)
+        sent, received = self.wait()
+        self.output.seek(0)
+        arrived = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", self.output.read())}
+        return (sent - 1, received) if sent not in arrived else (sent, received)
 
     def wait(self, timeout=60):
-        said, _ = self.process.communicate(timeout=timeout)
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
-        if found is None:
-            raise AssertionError("ping said: " + said)
+        self.process.wait(timeout=timeout)
+        self.output.seek(0)
+        said = self.output.read()
+        found = re.search(r"(\d+) packets transmitted, (\d+) received(, \+\d+ duplicates)?", said)
+        if found is None or found[3]:
+            raise AssertionError("ping said: " + said[-500:])
         return int(found[1]), int(found[2])
 
     def __enter__(self):
@@ -128,7 +136,7 @@ class Ping:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=10)
-        self.process.stdout.close()
+        self.output.close()
 
 
 class Witness(threading.Thread):
@@ -353,7 +361,15 @@ class LabTest(unittest.TestCase):
         self.assertEqual((sent, received), (count, count), f"ping of {address}")
 
     def engine_fds(self):
-        return len(os.listdir(f"/proc/{self.lab.engine.pid}/fd"))
+        """How many files the engine has open, once the clients before have gone."""
+        def count():
+            return len(os.listdir(f"/proc/{self.lab.engine.pid}/fd"))
+
+        counts = [count()]
+        while len(counts) < 3 or len(set(counts[-3:])) > 1:
+            time.sleep(0.05)
+            counts.append(count())
+        return counts[-1]
 
 
 def main(*programs):

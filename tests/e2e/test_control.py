@@ -84,7 +84,7 @@ class TestEvents(LabTest):
         self.call("task.detach", {"task": self.ENI})
         self.submit(data("describe-network-interfaces.json"))
         self.assertEqual(self.state(), "waiting")
-        event = data("describe-tasks-newer.json") if False else data("describe-tasks.json")
+        event = data("describe-tasks.json")
         event["tasks"][0]["version"] = 50
         self.submit(event, vlan=102, port=self.defaults()["port"])
         self.assertEqual(self.state(), "active", self.lab.task(self.ENI))
@@ -146,24 +146,27 @@ class TestEvents(LabTest):
 
     def test_every_order_of_three_sources(self):
         """ECS, the agent and the groups: the result does not depend on who speaks first."""
+        ecs = data("describe-tasks.json")
+        ecs["tasks"][0]["attachments"][0]["details"].append({"name": "ipv6Address", "value": "2001:db8:1234:1a00::35"})
         sources = {
-            "ecs": lambda: self.submit(data("describe-tasks.json"), **self.defaults()),
+            "ecs": lambda: self.submit(ecs, **self.defaults()),
             "agent": lambda: self.submit(data("acs-attach-task.json"), **self.defaults()),
             "groups": lambda: self.put_groups(group(tcp(80), PING)),
         }
-        results = []
-        for number, order in enumerate(itertools.permutations(sources)):
+        empty = self.call("state.get")
+        results = {}
+        for order in itertools.permutations(sources):
             for name in order:
-                self.assertNotEqual(self.state(), "active", (order, name))
                 sources[name]()
             self.assertEqual(self.state(), "active", (order, self.lab.task(self.ENI)))
             show = self.call("task.show", {"task": self.ENI})
-            results.append({key: show[key] for key in ("vlan", "mac", "addresses", "subnet", "groups", "port", "task_arn")})
-            self.call("state.replace", {**self.call("state.get"), "attachments": [] if isinstance(
-                self.call("state.get").get("attachments"), list) else {}, "security_groups": [] if isinstance(
-                self.call("state.get").get("security_groups"), list) else {}})
+            results[order] = {key: show[key] for key in ("vlan", "mac", "addresses", "subnet", "groups", "port", "task_arn")}
+            self.call("state.replace", empty)
             self.assertIsNone(self.state())
-        self.assertTrue(all(result == results[0] for result in results), results)
+        first = next(iter(results.values()))
+        self.assertEqual(first["addresses"], [self.ADDRESS, "2001:db8:1234:1a00::35"])
+        for order, result in results.items():
+            self.assertEqual(result, first, order)
 
     def test_describe_answers_the_walkthrough(self):
         self.put_groups(group(tcp(80)))
@@ -177,8 +180,9 @@ class TestEvents(LabTest):
         self.assertEqual(task["containers"][0]["networkInterfaces"][0]["privateIpv4Address"], self.ADDRESS)
         self.assertEqual(task["taskArn"], self.ARN)
         self.assertEqual(described["failures"], [])
-        nobody = self.lab.ctl("task", "describe", self.ARN[:-1] + "9")
-        self.assertEqual((nobody["tasks"], len(nobody["failures"])), ([], 1))
+        nobody = self.call("task.describe", {"tasks": [self.ARN[:-1] + "9"]})
+        self.assertEqual((nobody["tasks"], nobody["failures"]), ([], [{"arn": self.ARN[:-1] + "9", "reason": "MISSING"}]))
+        self.assertEqual(self.lab.trunkctl("task", "describe", self.ARN[:-1] + "9").returncode, 3)
 
 
 class TestRefusals(LabTest):
@@ -232,8 +236,8 @@ class TestRefusals(LabTest):
             self.refuse_attach("invalid_params", "/vlan", vlan=vlan)
         self.refuse_attach("invalid_params", "/mac", mac="01:00:5e:00:00:01")
         self.refuse_attach("invalid_params", "/mac", mac="00:00:00:00:00:00")
-        self.refuse_attach("netns_missing", "/port/netns", "nowhere",
-                           port={"kind": "tap", "netns": "nowhere", "ifname": "eth0"})
+        self.refused("task.attach", self.web2.facts(port={"kind": "tap", "netns": "nowhere", "ifname": "eth0"}),
+                     "netns_missing", "/port/netns", "nowhere")
         self.refuse_attach("invalid_params", "/port/mtu", port={"kind": "tap", "netns": self.web2.netns, "ifname": "eth0",
                                                                 "mtu": MTU + 1})
         self.refuse_attach("invalid_params", "/vlann", vlann=3)
@@ -243,7 +247,7 @@ class TestRefusals(LabTest):
             self.call("task.detach", {"task": self.web2.eni})
 
     def test_an_interface_of_somebody_else_is_left_alone(self):
-        self.lab.exec(self.web2.netns, "ip", "link", "add", "eth0", "type", "dummy")
+        self.lab.run("ip", "-n", self.web2.netns, "link", "add", "eth0", "type", "veth", "peer", "name", "other0")
         before = self.lab.interface(self.web2.netns)
         self.refused("task.attach", self.web2.facts(), "interface_exists", "/port/ifname")
         self.assertEqual(self.lab.interface(self.web2.netns), before)

@@ -336,6 +336,9 @@ class TestMischiefInTheContainer(Hostile):
     def test_eth0_moves_to_another_namespace(self):
         one = self.web1
         self.lab.add_netns("elsewhere")
+        for which in ("all", "default"):
+            self.lab.run("ip", "netns", "exec", self.lab.netns("elsewhere"), "sysctl", "-qw",
+                         f"net.ipv6.conf.{which}.disable_ipv6=1")
         with self.watch_other() as other:
             self.ip(one, "link", "set", "eth0", "netns", self.lab.netns("elsewhere"))
             frame = ethernet(ROUTER_MAC, self.web2.mac, IPV4, ipv4(one.address, CLIENT, 1, echo(MARK)))

@@ -74,7 +74,8 @@ class Engine:
         self.listener.bind(self.path)
         self.listener.listen(8)
         self.done = threading.Event()
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.server = threading.Thread(target=self.serve, daemon=True)
+        self.server.start()
 
     @staticmethod
     def ordinary(request):
@@ -112,6 +113,9 @@ class Engine:
 
     def __exit__(self, *_):
         self.done.set()
+        # The thread must be out of accept() before the descriptor's number can be another test's.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.server.join()
         self.listener.close()
         self.directory.cleanup()
 
