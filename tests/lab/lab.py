@@ -172,7 +172,7 @@ def sweep():
 class Lab:
     """Everything of one run. Use it with `with`; stop() may be called at any time and again."""
 
-    def __init__(self, build, keep_directory=False, mode="tagged"):
+    def __init__(self, build, keep_directory=False):
         self.binaries = binaries(build)
         self.id = os.urandom(2).hex()
         self.directory = os.path.join(RUN, self.id)
@@ -180,12 +180,11 @@ class Lab:
         self.config_path = os.path.join(self.directory, "trunklined.json")
         self.fabric_path = os.path.join(self.directory, "fabric.json")
         self.keep_directory = keep_directory
-        self.mode = mode  # of the trunk: "tagged", or "untagged" when ENIs are told by MAC and address alone
         self.engine = None
         self.fabric = None
         self._children = []
         self._enis = []
-        self.trunk_mode = "tagged"
+        self.trunk_mode = "tagged"  # or "untagged" (ENIs are told by MAC and address alone); set it before start()
         cpus = sorted(os.sched_getaffinity(0))
         self.main_cpu, self.worker_cpu = cpus[0], cpus[1 if len(cpus) > 1 else 0]
 
@@ -341,7 +340,7 @@ class Lab:
             "version": 1,
             # net_af_packet cannot chain buffers: a frame of 9001 + 18 bytes lies in one, on the ring and in the pool.
             "trunk": {"device": "net_af_packet0,iface=trunk0,blocksz=36864,framesz=9216,framecnt=512,qdisc_bypass=0",
-                      "mode": self.mode, "mtu": MTU},
+                      "mode": self.trunk_mode, "mtu": MTU},
             "eal": {"main_lcore": self.main_cpu, "worker_lcores": [self.worker_cpu], "memory_mb": MEMORY_MB,
                     "file_prefix": f"tl-{self.id}"},
             "buffers": {"count": 8192, "data_room_bytes": 9472},
