@@ -254,7 +254,8 @@ class LabTest(unittest.TestCase):
 
     def setUp(self):
         self.began = time.monotonic()
-        self.lab = Lab(BUILD, mode=self.mode)
+        self.lab = Lab(BUILD)
+        self.lab.trunk_mode = self.mode
         self.addCleanup(self._take_down)
         self.lab.start()
         self.tasks = {}
