@@ -59,6 +59,8 @@ TEST(Published, ReadersNeverSeeAFreedObject) {
     published.leave(number);
   };
   std::thread one(reader, 0), two(reader, 1);
+  // The writer must have somebody to race with.
+  while (reads.load(std::memory_order_relaxed) < 1000) std::this_thread::yield();
   for (int i = 2; i < 20000; ++i) {
     published.publish(std::make_shared<Thing>(i));
     published.reclaim();
