@@ -680,19 +680,39 @@ Done ensure_here(const TaskInterface& wanted, std::string_view tag) {
   return {};
 }
 
+// The taps with this mark, under whatever name: a task may rename its interface.
+std::expected<std::vector<Link>, InterfaceError> find_marked(RouteSocket& route, std::string_view tag) {
+  Request request(RTM_GETLINK, NLM_F_DUMP);
+  request.body<ifinfomsg>().ifi_family = AF_UNSPEC;
+  const std::string mark = std::string(mark_prefix) + std::string(tag);
+  std::vector<Link> found;
+  const auto answered = route.dump(request, [&] { found.clear(); }, [&](const nlmsghdr* message) {
+    if (message->nlmsg_type != RTM_NEWLINK) return;
+    Link link = read_link(message);
+    if (link.is_tap && link.alias == mark) found.push_back(std::move(link));
+  });
+  if (!answered) return refuse("look for its mark", answered.error());
+  return found;
+}
+
 Done remove_here(const std::string& name, std::string_view tag) {
   auto route = RouteSocket::open();
   if (!route) return std::unexpected(std::move(route).error());
-  const auto link = find_link(*route, name);
-  if (!link) return std::unexpected(link.error());
-  if (!*link) return {};
-  if (auto ours = check_ours(**link, name, tag); !ours) return ours;
-  Request request(RTM_DELLINK, 0);
-  ifinfomsg& body = request.body<ifinfomsg>();
-  body.ifi_family = AF_UNSPEC;
-  body.ifi_index = (*link)->index;  // by index: the name may have gone to another interface meanwhile
-  const auto sent = route->send(request);
-  if (!sent && sent.error().code != ENODEV) return refuse("remove it", sent.error());
+  const auto marked = find_marked(*route, tag);
+  if (!marked) return std::unexpected(marked.error());
+  if (marked->empty()) {
+    const auto link = find_link(*route, name);
+    if (!link) return std::unexpected(link.error());
+    return *link ? check_ours(**link, name, tag) : Done{};
+  }
+  for (const Link& link : *marked) {
+    Request request(RTM_DELLINK, 0);
+    ifinfomsg& body = request.body<ifinfomsg>();
+    body.ifi_family = AF_UNSPEC;
+    body.ifi_index = link.index;
+    const auto sent = route->send(request);
+    if (!sent && sent.error().code != ENODEV) return refuse("remove it", sent.error());
+  }
   return {};
 }
 

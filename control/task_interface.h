@@ -51,7 +51,7 @@ struct TaskInterface {
 std::expected<void, InterfaceError> ensure_task_interface(const NetworkNamespace& netns, const TaskInterface& wanted,
                                                           std::string_view tag);
 
-// Removes the interface, whether a driver is attached or not. Gone already: fine.
+// Removes the interface, whether a driver is attached or not, and whatever name the task has given it. Gone already: fine.
 std::expected<void, InterfaceError> remove_task_interface(const NetworkNamespace& netns, std::string_view name,
                                                           std::string_view tag);
 

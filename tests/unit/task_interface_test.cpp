@@ -542,6 +542,18 @@ TEST_F(TaskInterfaceTest, LongestNameAndTagAreAccepted) {
 
 // ---- removing one ----
 
+TEST_F(TaskInterfaceTest, RemovedUnderTheNameThatTheTaskGaveIt) {
+  ensure(dual_stack());
+  ip("link set dev eth0 down");
+  ip("link set dev eth0 name mine0");
+  // What has the old name now is somebody else's, and stays.
+  ip("link add eth0 type veth peer name eth1");
+  EXPECT_FALSE(remove_task_interface(netns(), "eth0", "eni-2"));
+  EXPECT_TRUE(remove_task_interface(netns(), "eth0", "eni-1"));
+  EXPECT_FALSE(task_interface_exists(netns(), "mine0"));
+  EXPECT_FALSE(link().is_null());
+}
+
 TEST_F(TaskInterfaceTest, RemovedTwiceIsFine) {
   ensure(dual_stack());
   EXPECT_TRUE(task_interface_exists(netns(), "eth0"));
