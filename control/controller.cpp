@@ -16,14 +16,12 @@ constexpr std::uint32_t kRetryTicks = 2 * kTicksPerSecond;
 
 Timeouts timeouts_of(const config::Attachment& attachment, const config::EngineConfig& config) {
   Timeouts timeouts;
-  timeouts.tcp_handshake = seconds(config.conntrack.tcp_handshake_timeout_s);
-  timeouts.tcp_established = seconds(attachment.conntrack.tcp_established_timeout);
-  timeouts.tcp_closing = seconds(config.conntrack.tcp_closing_timeout_s);
-  timeouts.tcp_closed = seconds(config.conntrack.tcp_closed_timeout_s);
-  timeouts.udp = seconds(attachment.conntrack.udp_timeout);
-  timeouts.udp_stream = seconds(attachment.conntrack.udp_stream_timeout);
-  timeouts.icmp = seconds(config.conntrack.icmp_timeout_s);
-  timeouts.other = seconds(config.conntrack.other_timeout_s);
+  const auto& conntrack = config.conntrack;
+  timeouts.set_tcp(seconds(conntrack.tcp_handshake_timeout_s), seconds(attachment.conntrack.tcp_established_timeout),
+                   seconds(conntrack.tcp_closing_timeout_s), seconds(conntrack.tcp_closed_timeout_s));
+  timeouts.set_udp(seconds(attachment.conntrack.udp_timeout), seconds(attachment.conntrack.udp_stream_timeout));
+  timeouts.set_icmp(seconds(conntrack.icmp_timeout_s));
+  timeouts.set_other(seconds(conntrack.other_timeout_s));
   return timeouts;
 }
 
@@ -246,6 +244,7 @@ std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachme
   endpoint->mtu = attachment.port->mtu;
   endpoint->timeouts = timeouts_of(attachment, config_);
   endpoint->policy = policies_.get(attachment.group_ids, state);
+  endpoint->derive();
   return endpoint;
 }
 

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The burst: at most 64 packets on their way through the stages, with what was parsed of them in parallel arrays. A
-// header is read once, by the parse stage; every later stage works on these arrays.
+// header's lengths are read once, by the parse stage; every later stage works on these arrays.
 //
 // Rules:
-//  * A stage looks only at packets whose verdict is still DropReason::none, and may set it. It never removes a packet
-//    from the burst: forward hands all of them on, the refused ones to be freed.
-//  * A packet's bytes were written by a stranger. Everything in these arrays was checked against the packet's length
+//  * A packet's verdict is DropReason::none until a stage refuses it. A stage never removes a packet from the burst:
+//    forward hands all of them on, the refused ones to be freed.
+//  * demux sorts the packets that pass it by two bit sets: `edge` are ARP and neighbour discovery, which the edge stage looks
+//    at, `filtered` are the others, which the security groups are asked about. track, admit and account walk over `filtered`
+//    and look at nothing else; a packet that is refused leaves it.
+//  * A packet's bytes were written by a stranger. Every offset in these arrays was checked against the packet's length
 //    when it was parsed; nobody derives another offset without checking it.
 //  * The first segment of the mbuf holds all parsed headers. The rest of a chain is payload.
 //
@@ -15,9 +18,12 @@
 
 #include <rte_mbuf.h>
 
+#include <bit>
 #include <cstdint>
+#include <cstring>
 
 #include "config/net.h"
+#include "dataplane/state/flow_key.h"
 #include "dataplane/verdict.h"
 
 namespace trunkline {
@@ -52,68 +58,101 @@ inline constexpr std::uint8_t rst = 0x04;
 inline constexpr std::uint8_t ack = 0x10;
 }  // namespace tcp_flag
 
+// What parse found out about one packet, 16 bytes so that it is stored at once. vlan 0 is untagged; tag_bytes is what the
+// tag takes in the frame (0 when the port stripped it).
+struct alignas(16) Headers {
+  std::uint16_t vlan = 0;
+  std::uint8_t tag_bytes = 0;
+  Layer3 layer3 = Layer3::other;
+  std::uint16_t layer3_offset = 0;
+  std::uint16_t layer4_offset = 0;  // 0: there is none to look at
+  std::uint16_t packet_bytes = 0;   // of the IP packet, by its own header; what flow logs count
+  std::uint8_t protocol = 0;
+  std::uint8_t tcp_flags = 0;
+  std::uint8_t icmp_type = 0;
+  std::uint8_t icmp_code = 0;
+  bool whole_key = false;  // the key has all that parse knows; track need not look again (it does for ICMP and IPv6)
+  std::uint8_t unused = 0;
+};
+static_assert(sizeof(Headers) == 16);
+
 struct Burst {
   std::uint32_t size = 0;
+  std::uint64_t filtered = 0;
+  std::uint64_t edge = 0;
 
   rte_mbuf* mbuf[kMaxBurst];
   DropReason verdict[kMaxBurst];
   Route route[kMaxBurst];
-  const Endpoint* endpoint[kMaxBurst];
-  Connection* connection[kMaxBurst];
-  std::uint64_t hash[kMaxBurst];
-
-  // The frame. vlan 0 is untagged; tag_bytes is what the tag takes in the frame (0 when the port stripped it).
-  std::uint16_t vlan[kMaxBurst];
-  std::uint8_t tag_bytes[kMaxBurst];
-  Layer3 layer3[kMaxBurst];
-
-  // The packet. For ARP, source and destination are the sender's and the target's protocol address.
-  IpAddress source[kMaxBurst];
-  IpAddress destination[kMaxBurst];
-  std::uint16_t layer3_offset[kMaxBurst];
-  std::uint16_t layer4_offset[kMaxBurst];  // 0: there is none to look at
-  std::uint16_t packet_bytes[kMaxBurst];   // of the IP packet, by its own header; what flow logs count
-  std::uint8_t protocol[kMaxBurst];
-  std::uint8_t tcp_flags[kMaxBurst];
-  // TCP and UDP ports. ICMP echo and its kin: both hold the identifier. Otherwise 0.
-  std::uint16_t source_port[kMaxBurst];
-  std::uint16_t destination_port[kMaxBurst];
-  std::uint8_t icmp_type[kMaxBurst];
-  std::uint8_t icmp_code[kMaxBurst];
+  const Endpoint* endpoint[kMaxBurst];     // set by demux for every packet; nullptr: nobody's
+  Connection* connection[kMaxBurst];       // set by track for the filtered ones; nullptr: none
+  std::uint64_t hash[kMaxBurst];           // set by track with the key's owner
+  Headers headers[kMaxBurst];
+  // Seen from the ENI: parse fills in ports, protocol and IPv4 addresses, track what depends on the endpoint. Before
+  // track, and for what is not filtered, good for the IPv4 addresses only.
+  FlowKey key[kMaxBurst];
 
   bool alive(std::uint32_t i) const { return verdict[i] == DropReason::none; }
-  void drop(std::uint32_t i, DropReason reason) { verdict[i] = reason; }
+  void drop(std::uint32_t i, DropReason reason) {
+    verdict[i] = reason;
+    filtered &= ~(std::uint64_t{reason != DropReason::none} << i);
+  }
+  bool is_filtered(std::uint32_t i) const { return (filtered >> i & 1) != 0; }
   std::uint8_t* bytes(std::uint32_t i) const { return rte_pktmbuf_mtod(mbuf[i], std::uint8_t*); }
+
+  // Read off the packet where parse found it sound; for ARP the sender's and the target's protocol address. Not after the
+  // edge or forward have turned the packet into something else.
+  IpAddress source(std::uint32_t i) const { return address(i, 12, 8, 14); }
+  IpAddress destination(std::uint32_t i) const { return address(i, 16, 24, 24); }
+  std::uint16_t source_port(std::uint32_t i, Direction direction) const {
+    return direction == Direction::ingress ? key[i].remote_port_number() : key[i].local_port_number();
+  }
+  std::uint16_t destination_port(std::uint32_t i, Direction direction) const {
+    return direction == Direction::ingress ? key[i].local_port_number() : key[i].remote_port_number();
+  }
 
   // A packet enters with nothing known of it.
   void add(rte_mbuf* packet) {
     mbuf[size] = packet;
     verdict[size] = DropReason::none;
     route[size] = Route::undecided;
-    endpoint[size] = nullptr;
-    connection[size] = nullptr;
     ++size;
   }
+  // The same for packets that a driver has put into `mbuf` itself.
+  void received(std::uint32_t count) {
+    std::memset(verdict, 0, count);
+    std::memset(route, 0, count);
+    size = count;
+  }
 
-  // A packet that was parsed in another burst goes on in this one: what was read of it comes along.
-  void adopt(const Burst& other, std::uint32_t i) {
+  // A packet that was parsed in another burst goes on in this one, as its receiver sees it: what was read of it comes
+  // along. The key's ends change places; what is not in the key by address (IPv6, ICMP) track makes anew.
+  void adopt(const Burst& other, std::uint32_t i, const Endpoint& receiver) {
     const std::uint32_t at = size;
     add(other.mbuf[i]);
-    vlan[at] = 0;
-    tag_bytes[at] = other.tag_bytes[i];
-    layer3[at] = other.layer3[i];
-    source[at] = other.source[i];
-    destination[at] = other.destination[i];
-    layer3_offset[at] = other.layer3_offset[i];
-    layer4_offset[at] = other.layer4_offset[i];
-    packet_bytes[at] = other.packet_bytes[i];
-    protocol[at] = other.protocol[i];
-    tcp_flags[at] = other.tcp_flags[i];
-    source_port[at] = other.source_port[i];
-    destination_port[at] = other.destination_port[i];
-    icmp_type[at] = other.icmp_type[i];
-    icmp_code[at] = other.icmp_code[i];
+    endpoint[at] = &receiver;
+    filtered |= std::uint64_t{1} << at;
+    headers[at] = other.headers[i];
+    key[at] = other.key[i].from_the_other_end();
+  }
+
+ private:
+  IpAddress address(std::uint32_t i, std::uint32_t in_ipv4, std::uint32_t in_ipv6, std::uint32_t in_arp) const {
+    const std::uint8_t* header = bytes(i) + headers[i].layer3_offset;
+    switch (headers[i].layer3) {
+      case Layer3::ipv4: return IpAddress::from_v4_bytes(header + in_ipv4);
+      case Layer3::ipv6: return IpAddress::from_v6_bytes(header + in_ipv6);
+      case Layer3::arp: return IpAddress::from_v4_bytes(header + in_arp);
+      default: return {};
+    }
   }
 };
+static_assert(static_cast<int>(DropReason::none) == 0 && static_cast<int>(Route::undecided) == 0);
+
+// Calls visit(i) for each set bit, lowest first. The bits are those of the moment of the call.
+template <class Visit>
+inline void for_each_bit(std::uint64_t bits, Visit&& visit) {
+  for (; bits != 0; bits &= bits - 1) visit(static_cast<std::uint32_t>(std::countr_zero(bits)));
+}
 
 }  // namespace trunkline

@@ -27,25 +27,25 @@ namespace trunkline {
 inline void process_ingress(Burst& burst, WorkerState& worker) {
   track(burst, worker, Direction::ingress);
   admit(burst, worker, Direction::ingress);
-  account(burst, Direction::ingress);
+  account(burst, worker.now, Direction::ingress);
   forward_to_task(burst, worker);
 }
 
 inline void process_from_trunk(Burst& burst, WorkerState& worker) {
-  parse(burst);
+  parse(burst, Direction::ingress);
   demux_from_trunk(burst, worker);
-  edge_from_trunk(burst, worker);
+  edge_from_trunk(burst);
   process_ingress(burst, worker);
 }
 
 inline void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
   Burst local;
-  parse(burst);
+  parse(burst, Direction::egress);
   demux_from_task(burst, worker, endpoint);
   edge_from_task(burst, worker);
   track(burst, worker, Direction::egress);
   admit(burst, worker, Direction::egress);
-  account(burst, Direction::egress);
+  account(burst, worker.now, Direction::egress);
   forward_from_task(burst, worker, local);
   if (local.size != 0) process_ingress(local, worker);
 }

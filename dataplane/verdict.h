@@ -42,6 +42,7 @@
   X(security_group_egress, "no outbound rule of the ENI's security groups allows it")                                 \
   X(rule_revoked, "the rules that allowed this untracked flow no longer do")                                          \
   X(conntrack_full, "no room for another connection (limits.connections)")                                            \
+  X(conntrack_quota, "the ENI has all the connections that one may have (limits.connections_per_endpoint)")           \
   /* the way out */                                                                                                    \
   X(mtu_exceeded, "larger than the MTU of the port it must leave by")                                                 \
   X(no_headroom, "no room in the buffer for a VLAN tag")                                                              \

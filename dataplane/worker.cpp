@@ -19,10 +19,9 @@ constexpr std::uint32_t kSweepPerTurn = 16;
 
 std::uint32_t Worker::receive(const PortView& port) {
   Burst burst;
-  rte_mbuf* packets[kReceiveBurst];
-  const std::uint16_t count = rte_eth_rx_burst(port.ethdev, 0, packets, kReceiveBurst);
+  const std::uint16_t count = rte_eth_rx_burst(port.ethdev, 0, burst.mbuf, kReceiveBurst);
   if (count == 0) return 0;
-  for (std::uint16_t i = 0; i < count; ++i) burst.add(packets[i]);
+  burst.received(count);
   if (port.is_trunk) {
     process_from_trunk(burst, state);
   } else {
@@ -47,24 +46,24 @@ void Worker::flush_port(PortSlot slot) {
   if (queue.count == 0) return;
   const PortView& port = *state.view->port(slot);
   Meter& meter = outgoing_meter(port);
-  std::uint32_t bytes[Outbox::kDepth];  // the driver may free a packet as soon as it has it
-  for (std::uint32_t i = 0; i < queue.count; ++i) bytes[i] = queue.packets[i]->pkt_len;
   std::uint32_t sent = 0;
-  std::uint64_t sent_bytes = 0;
   while (sent < queue.count) {
     const std::uint16_t accepted =
         rte_eth_tx_burst(port.ethdev, 0, queue.packets + sent, static_cast<std::uint16_t>(queue.count - sent));
     if (accepted == 0) break;
-    for (std::uint32_t i = sent; i < sent + accepted; ++i) sent_bytes += bytes[i];
     sent += accepted;
   }
+  // What the driver took is no longer ours to look at, what it did not take still is.
+  std::uint64_t bytes = queue.bytes;
+  for (std::uint32_t i = sent; i < queue.count; ++i) bytes -= queue.packets[i]->pkt_len;
   meter.tx_packets.add(sent);
-  meter.tx_bytes.add(sent_bytes);
+  meter.tx_bytes.add(bytes);
   if (sent < queue.count) {
     meter.drops[static_cast<std::size_t>(DropReason::tx_full)].add(queue.count - sent);
     rte_pktmbuf_free_bulk(queue.packets + sent, queue.count - sent);
   }
   queue.count = 0;
+  queue.bytes = 0;
 }
 
 void Worker::flush() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 6: what the connection is told of the packets that passed: packets and bytes of the IP packet, a direction
-// each, for flow logs. (Ports count in their meters: demux counts what came, forward what went or was refused.)
+// Stage 6: what the connection is told of the packets that passed: packets, octets of the IP packet and TCP flags, a
+// direction each, for flow logs. (Ports count in their meters: demux counts what came, forward what went or was refused.)
 #pragma once
 
 #include "dataplane/packet.h"
@@ -9,13 +9,15 @@
 
 namespace trunkline {
 
-inline void account(Burst& burst, Direction direction) {
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (!burst.alive(i) || burst.connection[i] == nullptr) continue;
+inline void account(Burst& burst, Tick now, Direction direction) {
+  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+    if (burst.connection[i] == nullptr) return;
+    const Headers& headers = burst.headers[i];
     Connection::Totals& totals = burst.connection[i]->totals[index(direction)];
-    ++totals.packets;
-    totals.bytes += burst.packet_bytes[i];
-  }
+    totals.bytes_and_flags = (totals.bytes_and_flags + headers.packet_bytes) |
+                             std::uint64_t{headers.tcp_flags} << Connection::Totals::kFlagsShift;
+    if (totals.packets++ == 0) totals.first_seen = now;
+  });
 }
 
 }  // namespace trunkline

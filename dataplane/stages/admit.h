@@ -3,15 +3,19 @@
 // Stage 5: may it pass? A packet of a live connection may, whatever the rules say now; that is what stateful means.
 // Any other packet is put to the security groups of its direction, and if a rule lets it in it opens a connection.
 //
+// Two ways. A packet that changes nothing of its connection is steady: alive, allowed, no state to move; it is settled by one
+// look at the entry, without a branch that depends on the traffic's mix. The rest takes the long way, in order.
+//
 // The semantics are AWS's (EC2 user guide, "Security group connection tracking"):
 //  * An edit of the rules does not touch a tracked connection. A TCP or UDP flow that AWS would not track (let in by a
 //    rule from anywhere, with everything from anywhere allowed the other way) is remembered here too, but judged anew by
 //    each new policy, direction by direction.
 //  * A reply is never matched against the rules of its own direction.
-//  * When the table is full a flow that needs an entry is refused; one that AWS would not track passes without.
+//  * When the table is full, or the ENI has all the connections that it may have, a flow that needs an entry is refused;
+//    one that AWS would not track passes without.
 //  * ICMP errors open nothing and belong to nothing: the rules decide each one.
 //
-// Refuses: security_group_ingress, security_group_egress, rule_revoked, conntrack_full.
+// Refuses: security_group_ingress, security_group_egress, rule_revoked, conntrack_full, conntrack_quota.
 #pragma once
 
 #include "dataplane/packet.h"
@@ -21,6 +25,8 @@
 namespace trunkline {
 
 namespace detail {
+
+constexpr std::uint8_t bit(Direction direction) { return static_cast<std::uint8_t>(1U << index(direction)); }
 
 inline DropReason refused_by_groups(Direction direction) {
   return direction == Direction::ingress ? DropReason::security_group_ingress : DropReason::security_group_egress;
@@ -39,11 +45,12 @@ inline bool is_untracked(const Endpoint& endpoint, Direction direction, const Fl
 }
 
 inline FlowQuery query_of(const Burst& burst, std::uint32_t i, Direction direction) {
+  const Headers& headers = burst.headers[i];
   FlowQuery query;
-  query.remote = direction == Direction::ingress ? burst.source[i] : burst.destination[i];
-  query.protocol = burst.protocol[i];
-  query.port = is_icmp(burst, i) ? static_cast<std::uint16_t>(burst.icmp_type[i] << 8 | burst.icmp_code[i])
-                                 : burst.destination_port[i];
+  query.remote = direction == Direction::ingress ? burst.source(i) : burst.destination(i);
+  query.protocol = headers.protocol;
+  query.port = is_icmp(headers) ? static_cast<std::uint16_t>(headers.icmp_type << 8 | headers.icmp_code)
+                                : burst.destination_port(i, direction);
   return query;
 }
 
@@ -52,135 +59,176 @@ inline FlowQuery query_of(const Burst& burst, std::uint32_t i, Direction directi
 inline bool answers_untracked(const WorkerState& worker, const Endpoint& endpoint, Direction direction,
                               const Burst& burst, std::uint32_t i) {
   FlowQuery first = query_of(burst, i, direction);
-  first.port = burst.source_port[i];
+  first.port = burst.source_port(i, direction);
   const Direction asked = opposite(direction);
   const RuleMatch match = match_rules(worker, endpoint, asked, first);
   return match.allowed && is_untracked(endpoint, asked, first, match);
 }
 
-// The policy changed since this untracked flow was last judged.
+// An untracked flow under a policy that it has not met: what do the rules say of each direction?
 inline void judge_again(const WorkerState& worker, const Endpoint& endpoint, Connection& connection) {
-  const bool inbound = connection.initiator == Direction::ingress;
-  FlowQuery first{connection.key.remote, connection.key.protocol,
-                  inbound ? connection.key.local_port : connection.key.remote_port};
-  FlowQuery reply{connection.key.remote, connection.key.protocol,
-                  inbound ? connection.key.remote_port : connection.key.local_port};
-  connection.initiator_allowed = match_rules(worker, endpoint, connection.initiator, first).allowed;
-  connection.reply_allowed = match_rules(worker, endpoint, opposite(connection.initiator), reply).allowed;
-  connection.policy_generation = endpoint.policy->generation;
+  const FlowKey& key = connection.key;
+  const IpAddress remote = key.is_ipv6() ? worker.connections.addresses_of(connection).remote : IpAddress::from_v4_bytes(&key.remote);
+  const Direction initiator = connection.initiator_direction();
+  const bool inbound = initiator == Direction::ingress;
+  const FlowQuery first{remote, key.protocol(), inbound ? key.local_port_number() : key.remote_port_number()};
+  const FlowQuery reply{remote, key.protocol(), inbound ? key.remote_port_number() : key.local_port_number()};
+  connection.allowed = static_cast<std::uint8_t>(
+      (match_rules(worker, endpoint, initiator, first).allowed ? bit(initiator) : 0) |
+      (match_rules(worker, endpoint, opposite(initiator), reply).allowed ? bit(opposite(initiator)) : 0)) & 3;
+  connection.policy_generation = endpoint.policy_generation;
 }
 
 inline void advance_tcp(Connection& connection, std::uint8_t flags, Direction direction) {
   if (flags & tcp_flag::rst) {
     connection.state = ConnectionState::reset;
+    connection.awaits = 0;
   } else if (flags & tcp_flag::fin) {
-    connection.fin_seen |= static_cast<std::uint8_t>(1U << index(direction));
+    connection.fin_seen = static_cast<std::uint8_t>(connection.fin_seen | bit(direction)) & 3;
     connection.state = connection.fin_seen == 3 ? ConnectionState::closed : ConnectionState::closing;
-  } else if (connection.state == ConnectionState::opening && direction != connection.initiator) {
+    connection.awaits = 0;
+  } else if (connection.state == ConnectionState::opening && direction != connection.initiator_direction()) {
     connection.state = ConnectionState::established;
+    connection.awaits = 0;
   }
 }
 
-// UDP becomes a stream with its second request and response: `exchanges` counts the changes of speaker.
+// UDP becomes a stream with its second request and response; each change of speaker is one step.
 inline void advance_udp(Connection& connection, Direction direction) {
-  const bool waits_for_reply = (connection.exchanges & 1) == 0;
-  if (connection.exchanges < 3 && waits_for_reply == (direction != connection.initiator)) ++connection.exchanges;
-  if (connection.exchanges >= 1) connection.state = ConnectionState::established;
-  if (connection.exchanges >= 3) connection.state = ConnectionState::stream;
+  if ((connection.awaits & bit(direction)) == 0) return;
+  connection.state = static_cast<ConnectionState>(static_cast<std::uint8_t>(connection.state) + 1);
+  connection.awaits = connection.state == ConnectionState::udp_stream ? 0 : bit(opposite(direction)) & 3;
+}
+static_assert(static_cast<int>(ConnectionState::udp_asked) + 3 == static_cast<int>(ConnectionState::udp_stream));
+
+inline void advance(Connection& connection, const Headers& headers, Direction direction, Tick now) {
+  connection.last_seen = now;
+  if (headers.protocol == protocol::tcp) return advance_tcp(connection, headers.tcp_flags, direction);
+  if (headers.protocol == protocol::udp) return advance_udp(connection, direction);
 }
 
-inline void advance(Connection& connection, const Burst& burst, std::uint32_t i, Direction direction, Tick now) {
-  connection.last_seen = now;
-  switch (burst.protocol[i]) {
-    case protocol::tcp: return advance_tcp(connection, burst.tcp_flags[i], direction);
-    case protocol::udp: return advance_udp(connection, direction);
-    default:
-      if (direction != connection.initiator) connection.state = ConnectionState::established;
+// The state that the first packet of a connection gives it, and which direction's packet moves it on.
+inline void begin(Connection& connection, const Headers& headers, Direction direction) {
+  connection.initiator = index(direction) & 1;
+  connection.awaits = 0;
+  if (headers.protocol == protocol::tcp) {
+    connection.state = ConnectionState::opening;
+    connection.awaits = bit(opposite(direction)) & 3;
+    // Picked up in the middle (an engine restart, a moved task): it has been established elsewhere.
+    if (!(headers.tcp_flags & tcp_flag::syn)) connection.state = ConnectionState::established, connection.awaits = 0;
+  } else if (headers.protocol == protocol::udp) {
+    connection.state = ConnectionState::udp_asked;
+    connection.awaits = bit(opposite(direction)) & 3;
+  } else {
+    connection.state = is_icmp(headers) ? ConnectionState::icmp : ConnectionState::other;
   }
+}
+
+// The packet's connection lives, allows it, and is not changed by it.
+inline bool is_steady(const Connection& connection, const Endpoint& endpoint, const Headers& headers, Direction direction, Tick now) {
+  const bool changes = ((headers.tcp_flags & (tcp_flag::syn | tcp_flag::fin | tcp_flag::rst)) | (connection.awaits & bit(direction))) != 0;
+  const bool current = !connection.untracked | (connection.policy_generation == endpoint.policy_generation);
+  return !changes & current & ((connection.allowed & bit(direction)) != 0) & !ConnectionTable::expired(connection, endpoint.timeouts, now);
 }
 
 // A SYN on a connection that is over starts a new one under the same name.
-inline bool reopens(const Connection& connection, const Burst& burst, std::uint32_t i) {
-  if (burst.protocol[i] != protocol::tcp) return false;
+inline bool reopens(const Connection& connection, const Headers& headers) {
+  if (headers.protocol != protocol::tcp) return false;
   const bool over = connection.state == ConnectionState::closing || connection.state == ConnectionState::closed ||
-                    connection.state == ConnectionState::reset ||
-                    (connection.untracked && !(connection.initiator_allowed && connection.reply_allowed));
-  return over && (burst.tcp_flags[i] & (tcp_flag::syn | tcp_flag::ack)) == tcp_flag::syn;
+                    connection.state == ConnectionState::reset || (connection.untracked && connection.allowed != 3);
+  return over && (headers.tcp_flags & (tcp_flag::syn | tcp_flag::ack)) == tcp_flag::syn;
 }
 
 // Whether a packet that the rules let pass may open a connection. Answers without a question may not.
-inline bool opens_connection(const Burst& burst, std::uint32_t i) {
-  if (burst.protocol[i] == protocol::tcp && is_icmp(burst, i) == false) return !(burst.tcp_flags[i] & tcp_flag::rst);
-  if (!is_icmp(burst, i)) return true;
-  bool is_query;
-  return icmp_query_type(burst.protocol[i], burst.icmp_type[i], is_query) != 0 && is_query;
+inline bool opens_connection(const Headers& headers) {
+  if (is_icmp(headers)) {
+    bool is_query;
+    return icmp_query_type(headers.protocol, headers.icmp_type, is_query) != 0 && is_query;
+  }
+  return headers.protocol != protocol::tcp || !(headers.tcp_flags & tcp_flag::rst);
+}
+
+inline ConnectionTable::Inserted insert_connection(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
+  const FlowKey& key = burst.key[i];
+  const std::uint32_t quota = burst.endpoint[i]->max_connections;
+  if (!key.is_ipv6()) return worker.connections.insert(key, burst.hash[i], worker.now, quota);
+  return worker.connections.insert(key, burst.hash[i], addresses6(burst, i, direction), worker.now, quota);
 }
 
 // The first packet of a flow, or the first after its entry died. `stale`: that dead entry, to be used again.
-inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction,
-                              Connection* stale) {
+inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, Connection* stale) {
   const Endpoint& endpoint = *burst.endpoint[i];
+  const Headers& headers = burst.headers[i];
   const FlowQuery query = query_of(burst, i, direction);
   const RuleMatch match = match_rules(worker, endpoint, direction, query);
   if (!match.allowed) return refused_by_groups(direction);
-  const auto without_entry = [&](bool untracked) {
-    return untracked || answers_untracked(worker, endpoint, direction, burst, i) ? DropReason::none : DropReason::conntrack_full;
-  };
-  if (!opens_connection(burst, i)) return DropReason::none;
+  if (!opens_connection(headers)) return DropReason::none;
   const bool untracked = is_untracked(endpoint, direction, query, match);
   Connection* connection = stale;
   if (connection != nullptr) {
     const FlowKey key = connection->key;
+    const std::uint32_t link = connection->link;
     *connection = Connection{};
     connection->key = key;
-    connection->state = ConnectionState::opening;
+    connection->link = link;
   } else {
-    const FlowKey key = flow_key(burst, i, direction);
-    connection = worker.connections.insert(key, burst.hash[i], worker.now);
-    if (connection == nullptr) return without_entry(untracked);
+    const ConnectionTable::Inserted inserted = insert_connection(burst, i, worker, direction);
+    connection = inserted.connection;
+    if (connection == nullptr) {
+      if (untracked || answers_untracked(worker, endpoint, direction, burst, i)) return DropReason::none;
+      return inserted.refusal == ConnectionTable::Refusal::quota ? DropReason::conntrack_quota : DropReason::conntrack_full;
+    }
   }
-  connection->initiator = direction;
+  begin(*connection, headers, direction);
   connection->untracked = untracked;
   connection->rule = match.rule;
-  connection->policy_generation = endpoint.policy->generation;
-  // Picked up in the middle (an engine restart, a moved task): it has been established elsewhere.
-  if (burst.protocol[i] == protocol::tcp && !(burst.tcp_flags[i] & tcp_flag::syn)) {
-    connection->state = ConnectionState::established;
-  }
+  connection->policy_generation = endpoint.policy_generation;
   burst.connection[i] = connection;
-  advance(*connection, burst, i, direction, worker.now);
+  advance(*connection, headers, direction, worker.now);
+  if (ConnectionTable::is_unanswered(*connection)) worker.connections.remember_unanswered(*connection);
   return DropReason::none;
 }
 
 inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
   const Endpoint& endpoint = *burst.endpoint[i];
-  if (!has_connection(burst, i)) return admit_first(burst, i, worker, direction, nullptr);
-  Connection* connection = burst.connection[i];
-  // An earlier packet of this burst may have opened it meanwhile.
-  if (connection == nullptr) connection = worker.connections.find(flow_key(burst, i, direction), burst.hash[i]);
+  const Headers& headers = burst.headers[i];
   burst.connection[i] = nullptr;
+  if (!has_connection(headers)) return admit_first(burst, i, worker, direction, nullptr);
+  // Looked up again: an earlier packet of this burst may have opened it, or made room in the table by its end.
+  Connection* connection = find_connection(burst, i, worker.connections, direction);
   if (connection == nullptr) return admit_first(burst, i, worker, direction, nullptr);
-  if (connection->untracked && connection->policy_generation != endpoint.policy->generation) {
+  if (connection->untracked && connection->policy_generation != endpoint.policy_generation) {
     judge_again(worker, endpoint, *connection);
   }
-  if (ConnectionTable::expired(*connection, endpoint.timeouts, worker.now) || reopens(*connection, burst, i)) {
+  if (ConnectionTable::expired(*connection, endpoint.timeouts, worker.now) || reopens(*connection, headers)) {
     return admit_first(burst, i, worker, direction, connection);
   }
-  if (connection->untracked &&
-      !(direction == connection->initiator ? connection->initiator_allowed : connection->reply_allowed)) {
-    return DropReason::rule_revoked;
-  }
+  if (!(connection->allowed & bit(direction))) return DropReason::rule_revoked;
   burst.connection[i] = connection;
-  advance(*connection, burst, i, direction, worker.now);
+  advance(*connection, headers, direction, worker.now);
   return DropReason::none;
 }
 
 }  // namespace detail
 
 inline void admit(Burst& burst, WorkerState& worker, Direction direction) {
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (detail::is_filtered(burst, i)) burst.drop(i, detail::admit_one(burst, i, worker, direction));
-  }
+  std::uint64_t rest = 0;
+  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+    Connection* connection = burst.connection[i];
+    if (connection != nullptr && detail::is_steady(*connection, *burst.endpoint[i], burst.headers[i], direction, worker.now)) [[likely]] {
+      connection->last_seen = worker.now;
+    } else {
+      rest |= std::uint64_t{1} << i;
+    }
+  });
+  if (rest == 0) return;
+  const std::uint64_t recycled = worker.connections.recycled();
+  for_each_bit(rest, [&](std::uint32_t i) { burst.drop(i, detail::admit_one(burst, i, worker, direction)); });
+  if (worker.connections.recycled() == recycled) return;
+  // An entry that a packet of this burst has found may have made room for another one since.
+  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+    if (burst.connection[i] != nullptr && !(burst.connection[i]->key == burst.key[i])) burst.connection[i] = nullptr;
+  });
 }
 
 }  // namespace trunkline

@@ -4,6 +4,9 @@
 // must be for that endpoint's MAC and address. On a task's port the endpoint is known, and the frame must come from
 // its MAC and address. No ENI can reach another's VLAN, and no task can speak for another.
 //
+// What nearly every packet is, an IPv4 packet of the ENI's first address, is settled with two comparisons against one line
+// of the endpoint; the rest is looked at in full. Passing packets are sorted into the burst's `filtered` and `edge`.
+//
 // Also where meters begin: every packet is counted as received here, once.
 //
 // Refuses: unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast.
@@ -20,12 +23,15 @@ namespace trunkline {
 namespace detail {
 
 inline constexpr MacAddress kBroadcast{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}};
+inline constexpr std::uint64_t kMacMask = 0xffffffffffff;
 
 inline MacAddress mac_at(const std::uint8_t* bytes) {
   MacAddress mac;
   std::memcpy(mac.bytes.data(), bytes, mac.bytes.size());
   return mac;
 }
+// The same as it lies, to be compared with Endpoint::mac_bits. Reads eight bytes.
+inline std::uint64_t mac_bits_at(const std::uint8_t* bytes) { return load_raw<std::uint64_t>(bytes) & kMacMask; }
 
 inline bool is_multicast(const IpAddress& address) {
   return address.is_v4() ? (address.bytes[12] & 0xf0) == 0xe0 || address.v4() == 0xffffffff : address.bytes[0] == 0xff;
@@ -35,12 +41,12 @@ inline bool is_link_local6(const IpAddress& address) {
   return address.bytes[0] == 0xfe && (address.bytes[1] & 0xc0) == 0x80;
 }
 
+// The first byte of an IPv4 source that no host has.
+inline bool is_martian_byte(std::uint8_t first) { return first == 0 || first == 127 || first >= 224; }
+
 // Sources that no host has. 0.0.0.0 and :: are for the edge to judge, where DHCP, ARP and ND use them.
 inline bool is_martian_source(const IpAddress& address) {
-  if (address.is_v4()) {
-    const std::uint8_t first = address.bytes[12];
-    return first == 0 || first == 127 || first >= 224;
-  }
+  if (address.is_v4()) return is_martian_byte(address.bytes[12]);
   if (address.bytes[0] == 0xff) return true;
   for (std::size_t i = 0; i < 15; ++i) {
     if (address.bytes[i] != 0) return false;
@@ -49,82 +55,140 @@ inline bool is_martian_source(const IpAddress& address) {
 }
 
 // Neighbour discovery, which the edge stage polices: the only packets with a multicast destination that pass demux.
-inline bool is_neighbour_discovery(const Burst& burst, std::uint32_t i) {
-  return burst.layer3[i] == Layer3::ipv6 && burst.protocol[i] == protocol::icmpv6 && burst.icmp_type[i] >= 133 &&
-         burst.icmp_type[i] <= 137;
+inline bool is_neighbour_discovery(const Headers& headers) {
+  return headers.layer3 == Layer3::ipv6 && headers.protocol == protocol::icmpv6 && headers.icmp_type >= 133 &&
+         headers.icmp_type <= 137;
 }
+inline bool is_for_edge(const Headers& headers) { return headers.layer3 == Layer3::arp || is_neighbour_discovery(headers); }
 
 inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const View& view) {
-  if (burst.vlan[i] != 0) return view.at_vlan(burst.vlan[i]);
+  if (burst.headers[i].vlan != 0) return view.at_vlan(burst.headers[i].vlan);
   const MacAddress destination = mac_at(burst.bytes(i));
   if (!destination.is_multicast()) return view.with_mac(destination);
   // Untagged broadcast: only its target's address tells whom it is for.
-  const Endpoint* endpoint = burst.layer3[i] == Layer3::arp ? view.with_address(burst.destination[i]) : nullptr;
+  const Endpoint* endpoint = burst.headers[i].layer3 == Layer3::arp ? view.with_address(burst.destination(i)) : nullptr;
   return endpoint != nullptr && endpoint->vlan.is_untagged() ? endpoint : nullptr;
+}
+
+// An IPv4 packet for the ENI's MAC and first address, from a possible source.
+inline bool is_plain_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+  return (mac_bits_at(burst.bytes(i)) == endpoint.mac_bits) & (burst.headers[i].layer3 == Layer3::ipv4) &
+         (burst.key[i].local == endpoint.first_ipv4) & !is_martian_byte(static_cast<std::uint8_t>(burst.key[i].remote));
 }
 
 inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
   const MacAddress destination = mac_at(burst.bytes(i));
-  const bool discovery = is_neighbour_discovery(burst, i);
-  if (destination != endpoint.mac && !(burst.layer3[i] == Layer3::arp && destination == kBroadcast) &&
+  const Headers& headers = burst.headers[i];
+  const bool discovery = is_neighbour_discovery(headers);
+  if (destination != endpoint.mac && !(headers.layer3 == Layer3::arp && destination == kBroadcast) &&
       !(discovery && destination.bytes[0] == 0x33 && destination.bytes[1] == 0x33)) {
     return destination.is_multicast() ? DropReason::multicast : DropReason::wrong_mac;
   }
-  if (burst.layer3[i] == Layer3::arp) {
-    return endpoint.owns(burst.destination[i]) ? DropReason::none : DropReason::dest_check;
-  }
-  if (is_martian_source(burst.source[i]) && !discovery) return DropReason::martian;
+  const IpAddress target = burst.destination(i);
+  if (headers.layer3 == Layer3::arp) return endpoint.owns(target) ? DropReason::none : DropReason::dest_check;
   if (discovery) return DropReason::none;
-  if (is_multicast(burst.destination[i])) return DropReason::multicast;
-  if (endpoint.source_dest_check && !endpoint.owns(burst.destination[i])) return DropReason::dest_check;
+  if (is_martian_source(burst.source(i))) return DropReason::martian;
+  if (is_multicast(target)) return DropReason::multicast;
+  if (endpoint.source_dest_check && !endpoint.owns(target)) return DropReason::dest_check;
   return DropReason::none;
 }
 
+// An untagged IPv4 packet from the ENI's MAC and first address to a unicast destination.
+inline bool is_plain_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+  const Headers& headers = burst.headers[i];
+  const std::uint8_t* frame = burst.bytes(i);
+  return ((headers.tag_bytes | headers.vlan) == 0) & (mac_bits_at(frame + 6) == endpoint.mac_bits) & ((frame[0] & 1) == 0) &
+         (headers.layer3 == Layer3::ipv4) & (burst.key[i].local == endpoint.first_ipv4) &
+         (static_cast<std::uint8_t>(burst.key[i].remote) < 224);
+}
+
 inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
-  if (burst.tag_bytes[i] != 0 || burst.vlan[i] != 0) return DropReason::unexpected_vlan;
+  const Headers& headers = burst.headers[i];
+  if (headers.tag_bytes != 0 || headers.vlan != 0) return DropReason::unexpected_vlan;
   if (mac_at(burst.bytes(i) + 6) != endpoint.mac) return DropReason::spoof_mac;
-  if (burst.layer3[i] == Layer3::arp) return DropReason::none;  // the edge looks at what it claims
-  if (is_neighbour_discovery(burst, i)) {
-    const bool ours = endpoint.owns(burst.source[i]) || is_link_local6(burst.source[i]) || burst.source[i].is_zero();
+  if (headers.layer3 == Layer3::arp) return DropReason::none;  // the edge looks at what it claims
+  const IpAddress source = burst.source(i);
+  if (is_neighbour_discovery(headers)) {
+    const bool ours = endpoint.owns(source) || is_link_local6(source) || source.is_zero();
     return ours ? DropReason::none : DropReason::spoof_ip;
   }
-  if (is_multicast(burst.destination[i]) || mac_at(burst.bytes(i)).is_multicast()) return DropReason::multicast;
-  if (endpoint.source_dest_check && !endpoint.owns(burst.source[i])) return DropReason::spoof_ip;
-  if (is_martian_source(burst.source[i])) return DropReason::martian;
+  if (is_multicast(burst.destination(i)) || mac_at(burst.bytes(i)).is_multicast()) return DropReason::multicast;
+  if (endpoint.source_dest_check && !endpoint.owns(source)) return DropReason::spoof_ip;
+  if (is_martian_source(source)) return DropReason::martian;
   return DropReason::none;
 }
+
+inline void sort_or_drop(Burst& burst, std::uint32_t i, DropReason reason) {
+  if (reason != DropReason::none) return burst.drop(i, reason);
+  (is_for_edge(burst.headers[i]) ? burst.edge : burst.filtered) |= std::uint64_t{1} << i;
+}
+
+// What a burst has of one endpoint is added to its meter at once: packets of one endpoint often come in a row.
+struct ReceivedRun {
+  Meter* meter = nullptr;
+  std::uint64_t packets = 0, bytes = 0;
+
+  void add(Meter& next, std::uint64_t more) {
+    if (meter != &next) {
+      finish();
+      meter = &next, packets = bytes = 0;
+    }
+    ++packets, bytes += more;
+  }
+  void finish() {
+    if (meter != nullptr) meter->rx_packets.add(packets), meter->rx_bytes.add(bytes);
+  }
+};
 
 }  // namespace detail
 
 inline void demux_from_trunk(Burst& burst, WorkerState& worker) {
+  const View& view = *worker.view;
+  detail::ReceivedRun run;
+  std::uint64_t ours = 0, our_bytes = 0;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     const std::uint32_t bytes = burst.mbuf[i]->pkt_len;
-    worker.trunk_in.received(bytes);
     // A frame that could not be parsed past its tag is still its endpoint's to account for, if it has one.
     const Endpoint* endpoint = nullptr;
-    if (burst.alive(i) || burst.vlan[i] != 0) endpoint = detail::find_endpoint(burst, i, *worker.view);
-    if (endpoint == nullptr) {
+    if (burst.alive(i) || burst.headers[i].vlan != 0) endpoint = detail::find_endpoint(burst, i, view);
+    burst.endpoint[i] = endpoint;
+    if (endpoint == nullptr) [[unlikely]] {
       if (burst.alive(i)) {
-        const bool waiting = worker.view->is_waiting(burst.vlan[i], detail::mac_at(burst.bytes(i)));
+        const bool waiting = view.is_waiting(burst.headers[i].vlan, detail::mac_at(burst.bytes(i)));
         burst.drop(i, waiting ? DropReason::no_policy : DropReason::unknown_eni);
       }
+      worker.trunk_in.received(bytes);
       worker.trunk_in.dropped(burst.verdict[i]);
       continue;
     }
-    burst.endpoint[i] = endpoint;
-    worker.trunk_in.sent(bytes);
-    worker.meter(*endpoint, Direction::ingress).received(bytes);
-    if (burst.alive(i)) burst.drop(i, detail::check_from_trunk(burst, i, *endpoint));
+    ++ours, our_bytes += bytes;
+    run.add(worker.meter(*endpoint, Direction::ingress), bytes);
+    if (!burst.alive(i)) continue;
+    if (detail::is_plain_from_trunk(burst, i, *endpoint)) {
+      burst.filtered |= std::uint64_t{1} << i;
+    } else {
+      detail::sort_or_drop(burst, i, detail::check_from_trunk(burst, i, *endpoint));
+    }
   }
+  run.finish();
+  worker.trunk_in.rx_packets.add(ours), worker.trunk_in.rx_bytes.add(our_bytes);
+  worker.trunk_in.tx_packets.add(ours), worker.trunk_in.tx_bytes.add(our_bytes);
 }
 
 inline void demux_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
-  Meter& meter = worker.meter(endpoint, Direction::egress);
+  std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     burst.endpoint[i] = &endpoint;
-    meter.received(burst.mbuf[i]->pkt_len);
-    if (burst.alive(i)) burst.drop(i, detail::check_from_task(burst, i, endpoint));
+    bytes += burst.mbuf[i]->pkt_len;
+    if (!burst.alive(i)) continue;
+    if (detail::is_plain_from_task(burst, i, endpoint)) {
+      burst.filtered |= std::uint64_t{1} << i;
+    } else {
+      detail::sort_or_drop(burst, i, detail::check_from_task(burst, i, endpoint));
+    }
   }
+  Meter& meter = worker.meter(endpoint, Direction::egress);
+  meter.rx_packets.add(burst.size), meter.rx_bytes.add(bytes);
 }
 
 }  // namespace trunkline

@@ -54,7 +54,7 @@ constexpr std::uint32_t kArpBytes = 28;
 
 void answer_arp(Burst& burst, std::uint32_t i, const MacAddress& owner) {
   std::uint8_t* frame = burst.bytes(i);
-  std::uint8_t* arp = frame + burst.layer3_offset[i];
+  std::uint8_t* arp = frame + burst.headers[i].layer3_offset;
   const Endpoint& asker = *burst.endpoint[i];
   put_mac(frame, asker.mac);
   put_mac(frame + 6, owner);
@@ -70,9 +70,9 @@ void answer_arp(Burst& burst, std::uint32_t i, const MacAddress& owner) {
 
 DropReason arp_from_task(Burst& burst, std::uint32_t i, const View& view) {
   const Endpoint& endpoint = *burst.endpoint[i];
-  const std::uint8_t* arp = burst.bytes(i) + burst.layer3_offset[i];
-  const IpAddress& sender = burst.source[i];
-  const IpAddress& target = burst.destination[i];
+  const std::uint8_t* arp = burst.bytes(i) + burst.headers[i].layer3_offset;
+  const IpAddress sender = burst.source(i);
+  const IpAddress target = burst.destination(i);
   if (detail::mac_at(arp + 8) != endpoint.mac) return DropReason::arp_spoof;
   if (!sender.is_zero() && !endpoint.owns(sender)) return DropReason::arp_spoof;
   if (sender == target) return DropReason::arp_gratuitous;
@@ -111,6 +111,7 @@ DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& t
   std::uint8_t* ip = frame + ether::header_bytes;
   std::uint8_t* icmp = ip + 40;
   const Endpoint& asker = *burst.endpoint[i];
+  const IpAddress asking = burst.source(i);
   put_mac(frame, asker.mac);
   put_mac(frame + 6, owner);
   store16(frame + 12, ether::ipv6);
@@ -120,7 +121,7 @@ DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& t
   ip[6] = protocol::icmpv6;
   ip[7] = 255;
   std::memcpy(ip + 8, target.bytes.data(), 16);
-  std::memcpy(ip + 24, burst.source[i].bytes.data(), 16);
+  std::memcpy(ip + 24, asking.bytes.data(), 16);
   std::memset(icmp, 0, kAdvertisementBytes);
   icmp[0] = kNeighbourAdvertisement;
   icmp[4] = 0x60;  // solicited, override
@@ -136,19 +137,19 @@ DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& t
 // What every ND message must be (RFC 4861): hop limit 255, code 0, a target where the type has one.
 bool is_sound_discovery(const Burst& burst, std::uint32_t i) {
   const std::uint8_t* frame = burst.bytes(i);
-  if (frame[burst.layer3_offset[i] + 7] != 255 || burst.icmp_code[i] != 0) return false;
-  const std::uint8_t type = burst.icmp_type[i];
+  if (frame[burst.headers[i].layer3_offset + 7] != 255 || burst.headers[i].icmp_code != 0) return false;
+  const std::uint8_t type = burst.headers[i].icmp_type;
   const std::uint32_t wanted = type == kRouterSolicitation ? 8 : type == kRouterAdvertisement ? 16 : 24;
   // Both within the packet and within the first segment.
-  return burst.layer4_offset[i] + wanted <= burst.mbuf[i]->data_len &&
-         burst.layer4_offset[i] + wanted <= burst.layer3_offset[i] + std::uint32_t{burst.packet_bytes[i]};
+  return burst.headers[i].layer4_offset + wanted <= burst.mbuf[i]->data_len &&
+         burst.headers[i].layer4_offset + wanted <= burst.headers[i].layer3_offset + std::uint32_t{burst.headers[i].packet_bytes};
 }
 
 // The link-layer address option of a message from the task must be its own.
 bool claims_own_mac(const Burst& burst, std::uint32_t i, std::uint32_t options) {
   const std::uint8_t* frame = burst.bytes(i);
-  const std::uint32_t end = std::min<std::uint32_t>(burst.layer3_offset[i] + burst.packet_bytes[i], burst.mbuf[i]->data_len);
-  for (std::uint32_t at = burst.layer4_offset[i] + options; at + 8 <= end;) {
+  const std::uint32_t end = std::min<std::uint32_t>(burst.headers[i].layer3_offset + burst.headers[i].packet_bytes, burst.mbuf[i]->data_len);
+  for (std::uint32_t at = burst.headers[i].layer4_offset + options; at + 8 <= end;) {
     const std::uint32_t length = frame[at + 1] * 8U;
     if (length == 0 || at + length > end) return false;
     if ((frame[at] == 1 || frame[at] == 2) && detail::mac_at(frame + at + 2) != burst.endpoint[i]->mac) return false;
@@ -160,7 +161,7 @@ bool claims_own_mac(const Burst& burst, std::uint32_t i, std::uint32_t options) 
 DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) {
   if (!is_sound_discovery(burst, i)) return DropReason::malformed;
   const Endpoint& endpoint = *burst.endpoint[i];
-  const std::uint8_t type = burst.icmp_type[i];
+  const std::uint8_t type = burst.headers[i].icmp_type;
   if (type == kRouterSolicitation) {
     if (!claims_own_mac(burst, i, 8)) return DropReason::arp_spoof;
     if (view.edge.answer) return DropReason::arp_no_answer;
@@ -169,17 +170,17 @@ DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) 
   }
   if (type != kNeighbourSolicitation && type != kNeighbourAdvertisement) return DropReason::nd_refused;
   if (!claims_own_mac(burst, i, 24)) return DropReason::arp_spoof;
-  const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.layer4_offset[i] + 8);
+  const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.headers[i].layer4_offset + 8);
   const bool own_target = endpoint.owns(target);
   if (type == kNeighbourAdvertisement) {
     if (!own_target && !detail::is_link_local6(target)) return DropReason::arp_spoof;
-    const bool solicited = (burst.bytes(i)[burst.layer4_offset[i] + 4] & 0x40) != 0;
+    const bool solicited = (burst.bytes(i)[burst.headers[i].layer4_offset + 4] & 0x40) != 0;
     if (!solicited || detail::mac_at(burst.bytes(i)).is_multicast()) return DropReason::arp_gratuitous;
     burst.route[i] = Route::trunk;
     return DropReason::none;
   }
   // Duplicate address detection, for its own or a link-local address.
-  if (own_target || burst.source[i] == kUnspecified6) return DropReason::arp_own_address;
+  if (own_target || burst.source(i) == kUnspecified6) return DropReason::arp_own_address;
   if (const auto owner = answer_for(endpoint, target, view)) return answer_solicitation(burst, i, target, *owner);
   if (view.edge.answer) return DropReason::arp_no_answer;
   burst.route[i] = Route::trunk;
@@ -188,10 +189,10 @@ DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) 
 
 DropReason discovery_from_trunk(Burst& burst, std::uint32_t i) {
   if (!is_sound_discovery(burst, i)) return DropReason::malformed;
-  const std::uint8_t type = burst.icmp_type[i];
+  const std::uint8_t type = burst.headers[i].icmp_type;
   if (type == kRouterSolicitation) return DropReason::nd_refused;
   if (type == kNeighbourSolicitation) {
-    const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.layer4_offset[i] + 8);
+    const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.headers[i].layer4_offset + 8);
     if (!burst.endpoint[i]->owns(target) && !detail::is_link_local6(target)) return DropReason::dest_check;
   }
   burst.route[i] = Route::task;
@@ -201,26 +202,20 @@ DropReason discovery_from_trunk(Burst& burst, std::uint32_t i) {
 }  // namespace
 
 void edge_from_task(Burst& burst, WorkerState& worker) {
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (!burst.alive(i)) continue;
-    if (burst.layer3[i] == Layer3::arp) {
-      burst.drop(i, arp_from_task(burst, i, *worker.view));
-    } else if (detail::is_neighbour_discovery(burst, i)) {
-      burst.drop(i, discovery_from_task(burst, i, *worker.view));
-    }
-  }
+  for_each_bit(burst.edge, [&](std::uint32_t i) {
+    const bool arp = burst.headers[i].layer3 == Layer3::arp;
+    burst.drop(i, arp ? arp_from_task(burst, i, *worker.view) : discovery_from_task(burst, i, *worker.view));
+  });
 }
 
-void edge_from_trunk(Burst& burst, WorkerState& worker) {
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (!burst.alive(i)) continue;
-    if (burst.layer3[i] == Layer3::arp) {
+void edge_from_trunk(Burst& burst) {
+  for_each_bit(burst.edge, [&](std::uint32_t i) {
+    if (burst.headers[i].layer3 == Layer3::arp) {
       burst.route[i] = Route::task;
-    } else if (detail::is_neighbour_discovery(burst, i)) {
+    } else {
       burst.drop(i, discovery_from_trunk(burst, i));
     }
-  }
-  (void)worker;
+  });
 }
 
 // --- the router's errors ---------------------------------------------------------------------------------------------
@@ -231,11 +226,11 @@ constexpr std::uint32_t kQuoted4 = 60 + 8;        // IPv4 header with options, a
 constexpr std::uint32_t kQuoted6 = 1280 - 40 - 8;  // as much as fits the minimum MTU (RFC 4443)
 
 bool may_report(const Burst& burst, std::uint32_t i) {
-  if (burst.layer3[i] == Layer3::ipv4) {
-    const std::uint8_t* ip = burst.bytes(i) + burst.layer3_offset[i];
-    return (ip[6] & 0x40) != 0 && !(detail::is_icmp(burst, i) && !detail::has_connection(burst, i));
+  if (burst.headers[i].layer3 == Layer3::ipv4) {
+    const std::uint8_t* ip = burst.bytes(i) + burst.headers[i].layer3_offset;
+    return (ip[6] & 0x40) != 0 && !(detail::is_icmp(burst.headers[i]) && !detail::has_connection(burst.headers[i]));
   }
-  return burst.layer3[i] == Layer3::ipv6 && !(detail::is_icmp(burst, i) && burst.icmp_type[i] < 128);
+  return burst.headers[i].layer3 == Layer3::ipv6 && !(detail::is_icmp(burst.headers[i]) && burst.headers[i].icmp_type < 128);
 }
 
 bool take_error_token(WorkerState& worker) {
@@ -253,20 +248,21 @@ bool take_error_token(WorkerState& worker) {
 bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std::uint16_t mtu, Direction direction) {
   if (!may_report(burst, i)) return false;
   rte_mbuf* packet = burst.mbuf[i];
-  const bool ipv4 = burst.layer3[i] == Layer3::ipv4;
-  const std::uint32_t available = packet->data_len - std::uint32_t{burst.layer3_offset[i]};
+  const bool ipv4 = burst.headers[i].layer3 == Layer3::ipv4;
+  const std::uint32_t available = packet->data_len - std::uint32_t{burst.headers[i].layer3_offset};
   const std::uint32_t ip_bytes = ipv4 ? 20 : 40;
-  const std::uint32_t header_bytes = ipv4 ? (burst.bytes(i)[burst.layer3_offset[i]] & 15) * 4U + 8U : kQuoted6;
+  const std::uint32_t header_bytes = ipv4 ? (burst.bytes(i)[burst.headers[i].layer3_offset] & 15) * 4U + 8U : kQuoted6;
   const std::uint32_t quoted = std::min({available, header_bytes, ipv4 ? kQuoted4 : kQuoted6});
   const std::uint32_t frame_bytes = ether::header_bytes + ip_bytes + 8 + quoted;
   if (frame_bytes > packet->data_len || !take_error_token(worker)) return false;  // too big, so never so short
   const Endpoint& endpoint = *burst.endpoint[i];
   const IpAddress& router = endpoint.router(ipv4);
+  const IpAddress sender = burst.source(i);
 
   std::uint8_t* frame = burst.bytes(i);
   const MacAddress destination = detail::mac_at(frame);
   const MacAddress source = detail::mac_at(frame + 6);
-  std::memmove(frame + ether::header_bytes + ip_bytes + 8, frame + burst.layer3_offset[i], quoted);
+  std::memmove(frame + ether::header_bytes + ip_bytes + 8, frame + burst.headers[i].layer3_offset, quoted);
   put_mac(frame, source);
   // From a task the error comes from the router it sent to; towards the fabric it leaves with the ENI's own MAC.
   put_mac(frame + 6, direction == Direction::egress ? destination : endpoint.mac);
@@ -280,7 +276,7 @@ bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std
     ip[8] = 64;
     ip[9] = protocol::icmp;
     std::memcpy(ip + 12, &router.bytes[12], 4);
-    std::memcpy(ip + 16, &burst.source[i].bytes[12], 4);
+    std::memcpy(ip + 16, &sender.bytes[12], 4);
     store16(ip + 10, fold(sum16(ip, 20)));
     icmp[0] = 3;
     icmp[1] = 4;
@@ -292,7 +288,7 @@ bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std
     ip[6] = protocol::icmpv6;
     ip[7] = 64;
     std::memcpy(ip + 8, router.bytes.data(), 16);
-    std::memcpy(ip + 24, burst.source[i].bytes.data(), 16);
+    std::memcpy(ip + 24, sender.bytes.data(), 16);
     icmp[0] = 2;
     store16(icmp + 6, mtu);
     finish_icmp6(ip, static_cast<std::uint16_t>(8 + quoted));
@@ -309,8 +305,8 @@ bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std
   packet->data_len = static_cast<std::uint16_t>(frame_bytes);
   packet->pkt_len = frame_bytes;
   packet->ol_flags &= ~RTE_MBUF_F_RX_VLAN_STRIPPED;
-  burst.tag_bytes[i] = 0;
-  burst.layer3_offset[i] = ether::header_bytes;
+  burst.headers[i].tag_bytes = 0;
+  burst.headers[i].layer3_offset = ether::header_bytes;
   return true;
 }
 

@@ -15,7 +15,7 @@
 
 namespace trunkline {
 
-void edge_from_trunk(Burst& burst, WorkerState& worker);
+void edge_from_trunk(Burst& burst);
 void edge_from_task(Burst& burst, WorkerState& worker);
 
 // Turns packet i into the router's "packet too big" for its sender, in place: ICMP 3/4 or ICMPv6 type 2 with the MTU

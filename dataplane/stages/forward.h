@@ -24,16 +24,22 @@ inline void clear_offloads(rte_mbuf* packet) {
   packet->vlan_tci = 0;
 }
 
+// The twelve bytes of both MAC addresses, `by` bytes further on; overlapping is the point.
+inline void move_macs(std::uint8_t* frame, std::ptrdiff_t by) {
+  const auto first = load_raw<std::uint64_t>(frame);
+  const auto last = load_raw<std::uint32_t>(frame + 8);
+  std::memcpy(frame + by, &first, sizeof first);
+  std::memcpy(frame + by + 8, &last, sizeof last);
+}
+
+// The last that is done with the headers' offsets: they speak of the frame as it came.
 inline void pop_tag(Burst& burst, std::uint32_t i) {
-  if (burst.tag_bytes[i] == 0) return;
-  std::uint8_t* frame = burst.bytes(i);
-  std::memmove(frame + ether::tag_bytes, frame, 12);
-  rte_pktmbuf_adj(burst.mbuf[i], ether::tag_bytes);
-  burst.tag_bytes[i] = 0;
-  burst.layer3_offset[i] = static_cast<std::uint16_t>(burst.layer3_offset[i] - ether::tag_bytes);
-  if (burst.layer4_offset[i] != 0) {
-    burst.layer4_offset[i] = static_cast<std::uint16_t>(burst.layer4_offset[i] - ether::tag_bytes);
-  }
+  if (burst.headers[i].tag_bytes == 0) return;
+  rte_mbuf* packet = burst.mbuf[i];
+  move_macs(burst.bytes(i), ether::tag_bytes);
+  packet->data_off = static_cast<std::uint16_t>(packet->data_off + ether::tag_bytes);
+  packet->data_len = static_cast<std::uint16_t>(packet->data_len - ether::tag_bytes);
+  packet->pkt_len -= ether::tag_bytes;
 }
 
 inline bool push_tag(rte_mbuf* packet, VlanId vlan) {
@@ -41,7 +47,7 @@ inline bool push_tag(rte_mbuf* packet, VlanId vlan) {
   char* start = rte_pktmbuf_prepend(packet, ether::tag_bytes);
   if (start == nullptr) return false;
   auto* frame = reinterpret_cast<std::uint8_t*>(start);
-  std::memmove(frame, frame + ether::tag_bytes, 12);
+  move_macs(frame + ether::tag_bytes, -std::ptrdiff_t{ether::tag_bytes});
   store16(frame + 12, ether::vlan);
   store16(frame + 14, vlan.value);  // priority and DEI stay 0
   return true;
@@ -75,10 +81,10 @@ inline void forward_to_task(Burst& burst, WorkerState& worker) {
       continue;
     }
     Meter& meter = worker.meter(*endpoint, Direction::ingress);
-    if (burst.alive(i) && burst.packet_bytes[i] > endpoint->mtu) {
+    if (burst.alive(i) && burst.headers[i].packet_bytes > endpoint->mtu) {
       meter.dropped(DropReason::mtu_exceeded);
       // A sender on this host is told here; the fabric would not bring the error back.
-      const Endpoint* sender = worker.view->with_address(burst.source[i]);
+      const Endpoint* sender = worker.view->with_address(burst.source(i));
       if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::egress)) {
         std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
         worker.meter(*sender, Direction::ingress).received(burst.mbuf[i]->pkt_len);
@@ -118,20 +124,19 @@ inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
       detail::send_to_task(packet, endpoint, worker);
       continue;
     }
-    const Endpoint* peer = burst.route[i] == Route::undecided ? view.with_address(burst.destination[i]) : nullptr;
+    const Endpoint* peer = burst.route[i] == Route::undecided ? view.with_address(burst.destination(i)) : nullptr;
     if (peer != nullptr) {
       meter.sent(packet->pkt_len);
       worker.meter(*peer, Direction::ingress).received(packet->pkt_len);
       std::uint8_t* frame = burst.bytes(i);
       // As the fabric delivers it: within a subnet from the sender's MAC, across subnets from the router's, which is
       // the one that the sender addressed.
-      if (!peer->in_subnet(burst.source[i])) std::memcpy(frame + 6, frame, 6);
+      if (!peer->in_subnet(burst.source(i))) std::memcpy(frame + 6, frame, 6);
       std::memcpy(frame, peer->mac.bytes.data(), 6);
-      local.adopt(burst, i);
-      local.endpoint[local.size - 1] = peer;
+      local.adopt(burst, i, *peer);
       continue;
     }
-    if (burst.packet_bytes[i] > view.trunk_mtu) {
+    if (burst.headers[i].packet_bytes > view.trunk_mtu) {
       meter.dropped(DropReason::mtu_exceeded);
       if (make_packet_too_big(burst, i, worker, view.trunk_mtu, Direction::egress)) {
         worker.meter(endpoint, Direction::ingress).received(packet->pkt_len);

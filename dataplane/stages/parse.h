@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 1: from bytes to offsets, addresses and ports. The only place that reads a header's lengths; each is checked
-// against the bytes that are there before anything behind it is looked at. Everything is bounded: at most one VLAN
-// tag, one IP header, eight IPv6 extension headers.
+// Stage 1: from bytes to offsets, and to the key's ports and IPv4 addresses. The only place that reads a header's lengths;
+// each is checked against the bytes that are there before anything behind it is looked at. Everything is bounded: at most
+// one VLAN tag, one IP header, eight IPv6 extension headers.
+//
+// Two ways: parse_common() takes what nearly every packet is (IPv4 without options or fragments, TCP or UDP) without a
+// branch that depends on which of them it is, and takes only what is sound in every respect; parse_any() takes the rest
+// and finds the reason where there is something to refuse. What the first accepts, the second accepts with the
+// same result; a test compares them.
 //
 // Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment, ip_options, tcp_flags,
 // martian (an IPv6 address that spells an IPv4 one).
@@ -11,6 +16,7 @@
 #include <rte_byteorder.h>
 #include <rte_mbuf.h>
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -40,178 +46,252 @@ inline void store16(std::uint8_t* at, std::uint16_t value) {
 
 namespace detail {
 
+template <class Word>
+Word load_raw(const std::uint8_t* at) {
+  Word word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
+}
+
+// TCP flags that no connection has: nothing of SYN, RST and ACK, or SYN together with FIN or RST. A bit for each
+// combination of the low five flags.
+inline constexpr std::uint32_t kBadTcpFlags = [] {
+  std::uint32_t bad = 0;
+  for (unsigned flags = 0; flags < 32; ++flags) {
+    const bool syn = flags & tcp_flag::syn;
+    if ((syn && (flags & (tcp_flag::fin | tcp_flag::rst))) || !(flags & (tcp_flag::syn | tcp_flag::rst | tcp_flag::ack))) {
+      bad |= 1U << flags;
+    }
+  }
+  return bad;
+}();
+inline bool is_bad_tcp(std::uint8_t flags) { return (kBadTcpFlags >> (flags & 31) & 1) != 0; }
+
+// Twelve bytes of an IPv4 packet from its source address on (addresses, ports), as the ENI sees them.
+inline FlowKey key_of_ipv4(const std::uint8_t* addresses, std::uint8_t protocol, Direction direction) {
+  __m128i key = _mm_loadu_si128(reinterpret_cast<const __m128i*>(addresses));
+  if (direction == Direction::egress) {
+    key = _mm_shuffle_epi8(key, _mm_setr_epi8(4, 5, 6, 7, 0, 1, 2, 3, 10, 11, 8, 9, -1, -1, -1, -1));
+  }
+  FlowKey result;
+  _mm_store_si128(reinterpret_cast<__m128i*>(&result), _mm_insert_epi32(key, static_cast<int>(FlowKey::protocol_bits(protocol)), 3));
+  return result;
+}
+
+inline constexpr std::uint32_t kIpv4Bytes = 20;
+inline constexpr std::uint32_t kTcpBytes = 20;
+inline constexpr std::uint32_t kUdpBytes = 8;
+
+inline bool parse_common(Burst& burst, std::uint32_t i, Direction direction) {
+  const rte_mbuf* packet = burst.mbuf[i];
+  const std::uint8_t* frame = burst.bytes(i);
+  const std::uint32_t data = packet->data_len;
+  // Room for every load below, be it TCP or UDP. Shorter datagrams go the other way.
+  if (data < ether::header_bytes + kIpv4Bytes + kTcpBytes || (packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0) return false;
+  const auto after_macs = load_raw<std::uint32_t>(frame + 12);
+  const bool tagged = (after_macs & 0xffff) == __builtin_bswap16(ether::vlan);
+  const std::uint32_t tag = tagged ? ether::tag_bytes : 0;
+  const std::uint32_t offset = ether::header_bytes + tag;
+  const std::uint8_t* ip = frame + offset;
+  // EtherType, version and header length: 08 00 45.
+  if ((load_raw<std::uint32_t>(ip - 2) & 0xffffff) != 0x450008 || data < offset + kIpv4Bytes + kTcpBytes) return false;
+  const auto middle = load_raw<std::uint64_t>(ip + 2);  // length, identification, fragment, time to live, protocol
+  const std::uint32_t total = __builtin_bswap16(static_cast<std::uint16_t>(middle));
+  const auto protocol = static_cast<std::uint8_t>(middle >> 56);
+  const std::uint8_t* header = ip + kIpv4Bytes;
+  const std::uint32_t room = total - kIpv4Bytes;
+  const bool tcp = protocol == protocol::tcp;
+  const auto tcp_word = load_raw<std::uint16_t>(header + 12);
+  const std::uint32_t tcp_bytes = (tcp_word >> 4 & 15) * 4U;
+  const auto flags = static_cast<std::uint8_t>(tcp ? tcp_word >> 8 : 0);
+  const std::uint32_t udp_bytes = load16(header + 4);
+  // Which of the two it is must not be a branch: the processor could not guess it in mixed traffic.
+  const std::uint32_t least = tcp ? kTcpBytes : kUdpBytes;
+  const std::uint32_t said = tcp ? tcp_bytes : udp_bytes;
+  const bool sound = (tcp | (protocol == protocol::udp)) & ((middle >> 32 & 0xff3f) == 0) & (total >= kIpv4Bytes) &
+                     (offset + total <= packet->pkt_len) & (said >= least) & (said <= room) & (!tcp | !is_bad_tcp(flags));
+  if (!sound) return false;
+
+  burst.key[i] = key_of_ipv4(ip + 12, protocol, direction);
+  const std::uint64_t vlan = tagged ? __builtin_bswap16(static_cast<std::uint16_t>(after_macs >> 16)) & 0xfff : 0;
+  const std::uint64_t low = vlan | std::uint64_t{tag} << 16 | std::uint64_t{static_cast<std::uint8_t>(Layer3::ipv4)} << 24 |
+                            std::uint64_t{offset} << 32 | std::uint64_t{offset + kIpv4Bytes} << 48;
+  const std::uint64_t high = total | std::uint64_t{protocol} << 16 | std::uint64_t{flags} << 24 | std::uint64_t{1} << 48;
+  _mm_store_si128(reinterpret_cast<__m128i*>(&burst.headers[i]), _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low)));
+  return true;
+}
+
 // ICMP types that ask and are answered; the identifier ties the two together.
 inline bool icmp_has_identifier(std::uint8_t protocol, std::uint8_t type) {
   if (protocol == protocol::icmpv6) return type == 128 || type == 129;
   return type == 8 || type == 0 || (type >= 13 && type <= 18);
 }
 
-// The transport header at `offset`; `room` is what the IP header says is there, `data` what the first segment has.
-inline void parse_layer4(Burst& burst, std::uint32_t i, const std::uint8_t* frame, std::uint32_t offset,
-                         std::uint32_t room, std::uint32_t data) {
-  const std::uint8_t* header = frame + offset;
-  const std::uint32_t seen = offset + room <= data ? room : data - offset;
-  switch (burst.protocol[i]) {
+// What parse_any() works on: one packet's bytes and where its results go.
+struct Parsing {
+  const std::uint8_t* frame;
+  std::uint32_t data;         // bytes in the first segment
+  std::uint32_t frame_bytes;  // in the whole chain
+  Direction direction;
+  Headers& headers;
+  FlowKey& key;
+
+  void set_ports(std::uint16_t source, std::uint16_t destination) {  // as they are in the packet
+    const bool ingress = direction == Direction::ingress;
+    key.remote_port = ingress ? source : destination;
+    key.local_port = ingress ? destination : source;
+  }
+};
+
+// The transport header at `offset`; `room` is what the IP header says is there.
+inline DropReason parse_layer4(Parsing& in, std::uint32_t offset, std::uint32_t room) {
+  const std::uint8_t* header = in.frame + offset;
+  const std::uint32_t seen = offset + room <= in.data ? room : in.data - offset;
+  Headers& headers = in.headers;
+  switch (headers.protocol) {
     case protocol::tcp: {
-      if (seen < 20) return burst.drop(i, DropReason::malformed);
+      if (seen < kTcpBytes) return DropReason::malformed;
       const std::uint32_t header_bytes = (header[12] >> 4) * 4U;
-      if (header_bytes < 20 || header_bytes > room) return burst.drop(i, DropReason::malformed);
-      const std::uint8_t flags = header[13];
-      burst.tcp_flags[i] = flags;
-      const bool syn = flags & tcp_flag::syn;
-      if ((syn && (flags & (tcp_flag::fin | tcp_flag::rst))) ||
-          !(flags & (tcp_flag::syn | tcp_flag::rst | tcp_flag::ack))) {
-        return burst.drop(i, DropReason::tcp_flags);
-      }
+      if (header_bytes < kTcpBytes || header_bytes > room) return DropReason::malformed;
+      headers.tcp_flags = header[13];
+      if (is_bad_tcp(headers.tcp_flags)) return DropReason::tcp_flags;
+      in.set_ports(load_raw<std::uint16_t>(header), load_raw<std::uint16_t>(header + 2));
       break;
     }
     case protocol::udp: {
-      if (seen < 8) return burst.drop(i, DropReason::malformed);
+      if (seen < kUdpBytes) return DropReason::malformed;
       const std::uint32_t length = load16(header + 4);
-      if (length < 8 || length > room) return burst.drop(i, DropReason::malformed);
+      if (length < kUdpBytes || length > room) return DropReason::malformed;
+      in.set_ports(load_raw<std::uint16_t>(header), load_raw<std::uint16_t>(header + 2));
       break;
     }
     case protocol::icmp:
     case protocol::icmpv6:
-      if (seen < 8) return burst.drop(i, DropReason::malformed);
-      burst.icmp_type[i] = header[0];
-      burst.icmp_code[i] = header[1];
-      if (icmp_has_identifier(burst.protocol[i], header[0])) {
-        burst.source_port[i] = burst.destination_port[i] = load16(header + 4);
+      if (seen < 8) return DropReason::malformed;
+      headers.whole_key = false;
+      headers.icmp_type = header[0];
+      headers.icmp_code = header[1];
+      if (icmp_has_identifier(headers.protocol, header[0])) {
+        const auto identifier = load_raw<std::uint16_t>(header + 4);
+        in.set_ports(identifier, identifier);
       }
-      burst.layer4_offset[i] = static_cast<std::uint16_t>(offset);
-      return;
-    default:
-      burst.layer4_offset[i] = static_cast<std::uint16_t>(offset);
-      return;
+      break;
+    default: break;
   }
-  burst.layer4_offset[i] = static_cast<std::uint16_t>(offset);
-  burst.source_port[i] = load16(header);
-  burst.destination_port[i] = load16(header + 2);
+  headers.layer4_offset = static_cast<std::uint16_t>(offset);
+  return DropReason::none;
 }
 
-inline void parse_ipv4(Burst& burst, std::uint32_t i, const std::uint8_t* frame, std::uint32_t offset,
-                       std::uint32_t data, std::uint32_t frame_bytes) {
-  if (offset + 20 > data) return burst.drop(i, DropReason::malformed);
-  const std::uint8_t* header = frame + offset;
+inline DropReason parse_ipv4(Parsing& in, std::uint32_t offset) {
+  if (offset + kIpv4Bytes > in.data) return DropReason::malformed;
+  const std::uint8_t* header = in.frame + offset;
   const std::uint32_t header_bytes = (header[0] & 15) * 4U;
   const std::uint32_t total_bytes = load16(header + 2);
-  if (header[0] >> 4 != 4 || header_bytes < 20 || offset + header_bytes > data || total_bytes < header_bytes ||
-      offset + total_bytes > frame_bytes) {
-    return burst.drop(i, DropReason::malformed);
+  if (header[0] >> 4 != 4 || header_bytes < kIpv4Bytes || offset + header_bytes > in.data || total_bytes < header_bytes ||
+      offset + total_bytes > in.frame_bytes) {
+    return DropReason::malformed;
   }
-  burst.layer3[i] = Layer3::ipv4;
-  burst.source[i] = IpAddress::from_v4_bytes(header + 12);
-  burst.destination[i] = IpAddress::from_v4_bytes(header + 16);
-  burst.packet_bytes[i] = static_cast<std::uint16_t>(total_bytes);
-  burst.protocol[i] = header[9];
-  for (std::uint32_t at = 20; at < header_bytes;) {
+  Headers& headers = in.headers;
+  headers.layer3 = Layer3::ipv4;
+  headers.packet_bytes = static_cast<std::uint16_t>(total_bytes);
+  headers.protocol = header[9];
+  headers.whole_key = true;
+  const bool ingress = in.direction == Direction::ingress;
+  in.key.remote = load_raw<std::uint32_t>(header + (ingress ? 12 : 16));
+  in.key.local = load_raw<std::uint32_t>(header + (ingress ? 16 : 12));
+  in.key.owner = FlowKey::protocol_bits(header[9]);
+  for (std::uint32_t at = kIpv4Bytes; at < header_bytes;) {
     const std::uint8_t option = header[at];
     if (option == 0) break;
     if (option == 1) {
       ++at;
       continue;
     }
-    if (at + 1 >= header_bytes || header[at + 1] < 2 || at + header[at + 1] > header_bytes) {
-      return burst.drop(i, DropReason::malformed);
-    }
-    if (option == 131 || option == 137) return burst.drop(i, DropReason::ip_options);  // loose, strict source route
+    if (at + 1 >= header_bytes || header[at + 1] < 2 || at + header[at + 1] > header_bytes) return DropReason::malformed;
+    if (option == 131 || option == 137) return DropReason::ip_options;  // loose, strict source route
     at += header[at + 1];
   }
-  if ((load16(header + 6) & 0x3fff) != 0) return burst.drop(i, DropReason::fragment);  // more-fragments or an offset
-  if (burst.protocol[i] == protocol::icmpv6) return;  // not ICMP here: just a number
-  parse_layer4(burst, i, frame, offset + header_bytes, total_bytes - header_bytes, data);
+  if ((load16(header + 6) & 0x3fff) != 0) return DropReason::fragment;  // more-fragments or an offset
+  if (headers.protocol == protocol::icmpv6) return DropReason::none;    // not ICMP here: just a number
+  return parse_layer4(in, offset + header_bytes, total_bytes - header_bytes);
 }
 
-inline void parse_ipv6(Burst& burst, std::uint32_t i, const std::uint8_t* frame, std::uint32_t offset,
-                       std::uint32_t data, std::uint32_t frame_bytes) {
+inline DropReason parse_ipv6(Parsing& in, std::uint32_t offset) {
   static constexpr unsigned kMaxExtensions = 8;
-  if (offset + 40 > data) return burst.drop(i, DropReason::malformed);
-  const std::uint8_t* header = frame + offset;
+  if (offset + 40 > in.data) return DropReason::malformed;
+  const std::uint8_t* header = in.frame + offset;
   const std::uint32_t total_bytes = 40U + load16(header + 4);
-  if (header[0] >> 4 != 6 || total_bytes > 65535 || offset + total_bytes > frame_bytes) {
-    return burst.drop(i, DropReason::malformed);
-  }
-  burst.layer3[i] = Layer3::ipv6;
-  burst.source[i] = IpAddress::from_v6_bytes(header + 8);
-  burst.destination[i] = IpAddress::from_v6_bytes(header + 24);
+  if (header[0] >> 4 != 6 || total_bytes > 65535 || offset + total_bytes > in.frame_bytes) return DropReason::malformed;
+  Headers& headers = in.headers;
+  headers.layer3 = Layer3::ipv6;
   // ::ffff:a.b.c.d on the wire would be taken for the IPv4 address that the tables store in this form.
-  if (burst.source[i].is_v4() || burst.destination[i].is_v4()) return burst.drop(i, DropReason::martian);
-  burst.packet_bytes[i] = static_cast<std::uint16_t>(total_bytes);
+  if (IpAddress::from_v6_bytes(header + 8).is_v4() || IpAddress::from_v6_bytes(header + 24).is_v4()) return DropReason::martian;
+  headers.packet_bytes = static_cast<std::uint16_t>(total_bytes);
   std::uint8_t next = header[6];
   std::uint32_t at = offset + 40;
   const std::uint32_t end = offset + total_bytes;
   for (unsigned extensions = 0;; ++extensions) {
-    if (next == 44) return burst.drop(i, DropReason::fragment);
-    if (next == 43) return burst.drop(i, DropReason::ip_options);  // routing header
-    if (next != 0 && next != 60) break;                            // hop-by-hop and destination options are stepped over
-    if (extensions == kMaxExtensions || at + 8 > end || at + 8 > data) return burst.drop(i, DropReason::malformed);
-    const std::uint32_t length = (frame[at + 1] + 1U) * 8U;
-    if (at + length > end || at + length > data) return burst.drop(i, DropReason::malformed);
-    next = frame[at];
+    if (next == 44) return DropReason::fragment;
+    if (next == 43) return DropReason::ip_options;  // routing header
+    if (next != 0 && next != 60) break;             // hop-by-hop and destination options are stepped over
+    if (extensions == kMaxExtensions || at + 8 > end || at + 8 > in.data) return DropReason::malformed;
+    const std::uint32_t length = (in.frame[at + 1] + 1U) * 8U;
+    if (at + length > end || at + length > in.data) return DropReason::malformed;
+    next = in.frame[at];
     at += length;
   }
-  burst.protocol[i] = next;
-  if (next == 59 || next == protocol::icmp) return;  // no next header; ICMP for IPv4 is just a number here
-  parse_layer4(burst, i, frame, at, end - at, data);
+  headers.protocol = next;
+  in.key.owner = FlowKey::protocol_bits(next) | FlowKey::kIpv6;
+  if (next == 59 || next == protocol::icmp) return DropReason::none;  // no next header; ICMP for IPv4 is just a number here
+  const DropReason result = parse_layer4(in, at, end - at);
+  headers.whole_key = false;  // the addresses come in track
+  return result;
 }
 
-inline void parse_arp(Burst& burst, std::uint32_t i, const std::uint8_t* frame, std::uint32_t offset,
-                      std::uint32_t data) {
+inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
   static constexpr std::uint8_t ethernet_ipv4[] = {0, 1, 8, 0, 6, 4};
-  if (offset + 28 > data || std::memcmp(frame + offset, ethernet_ipv4, sizeof ethernet_ipv4) != 0) {
-    return burst.drop(i, DropReason::malformed);
+  if (offset + 28 > in.data || std::memcmp(in.frame + offset, ethernet_ipv4, sizeof ethernet_ipv4) != 0) {
+    return DropReason::malformed;
   }
-  burst.layer3[i] = Layer3::arp;
-  burst.source[i] = IpAddress::from_v4_bytes(frame + offset + 14);
-  burst.destination[i] = IpAddress::from_v4_bytes(frame + offset + 24);
+  in.headers.layer3 = Layer3::arp;
+  return DropReason::none;
 }
 
-inline void parse_one(Burst& burst, std::uint32_t i) {
+inline DropReason parse_any(Burst& burst, std::uint32_t i, Direction direction) {
   const rte_mbuf* packet = burst.mbuf[i];
-  const std::uint8_t* frame = burst.bytes(i);
-  const std::uint32_t data = packet->data_len;
-  burst.vlan[i] = 0;
-  burst.tag_bytes[i] = 0;
-  burst.layer3[i] = Layer3::other;
-  burst.layer4_offset[i] = 0;
-  burst.packet_bytes[i] = 0;
-  burst.protocol[i] = 0;
-  burst.tcp_flags[i] = 0;
-  burst.source_port[i] = burst.destination_port[i] = 0;
-  burst.icmp_type[i] = burst.icmp_code[i] = 0;
-
-  if (data < ether::header_bytes) return burst.drop(i, DropReason::malformed);
+  Headers& headers = burst.headers[i] = {};
+  Parsing in{burst.bytes(i), packet->data_len, packet->pkt_len, direction, headers, burst.key[i] = {}};
+  if (in.data < ether::header_bytes) return DropReason::malformed;
   std::uint32_t offset = ether::header_bytes;
-  std::uint16_t ethertype = load16(frame + 12);
+  std::uint16_t ethertype = load16(in.frame + 12);
   const bool stripped = (packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0;
-  if (stripped) burst.vlan[i] = packet->vlan_tci & 0xfff;
+  if (stripped) headers.vlan = packet->vlan_tci & 0xfff;
   if (ethertype == ether::vlan) {
-    if (data < ether::header_bytes + ether::tag_bytes) return burst.drop(i, DropReason::malformed);
-    if (stripped) return burst.drop(i, DropReason::unexpected_vlan);
-    burst.vlan[i] = load16(frame + 14) & 0xfff;
-    burst.tag_bytes[i] = ether::tag_bytes;
+    if (in.data < ether::header_bytes + ether::tag_bytes) return DropReason::malformed;
+    if (stripped) return DropReason::unexpected_vlan;
+    headers.vlan = load16(in.frame + 14) & 0xfff;
+    headers.tag_bytes = ether::tag_bytes;
     offset += ether::tag_bytes;
-    ethertype = load16(frame + 16);
+    ethertype = load16(in.frame + 16);
   }
-  burst.layer3_offset[i] = static_cast<std::uint16_t>(offset);
+  headers.layer3_offset = static_cast<std::uint16_t>(offset);
   switch (ethertype) {
-    case ether::ipv4: return parse_ipv4(burst, i, frame, offset, data, packet->pkt_len);
-    case ether::ipv6: return parse_ipv6(burst, i, frame, offset, data, packet->pkt_len);
-    case ether::arp: return parse_arp(burst, i, frame, offset, data);
+    case ether::ipv4: return parse_ipv4(in, offset);
+    case ether::ipv6: return parse_ipv6(in, offset);
+    case ether::arp: return parse_arp(in, offset);
     case ether::vlan:
-    case ether::qinq: return burst.drop(i, DropReason::unexpected_vlan);
-    default: return burst.drop(i, DropReason::ethertype);
+    case ether::qinq: return DropReason::unexpected_vlan;
+    default: return DropReason::ethertype;
   }
 }
 
 }  // namespace detail
 
-inline void parse(Burst& burst) {
+inline void parse(Burst& burst, Direction direction) {
   static constexpr std::uint32_t kAhead = 4;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     if (i + kAhead < burst.size) rte_prefetch0(rte_pktmbuf_mtod(burst.mbuf[i + kAhead], void*));
-    detail::parse_one(burst, i);
+    if (!detail::parse_common(burst, i, direction)) burst.verdict[i] = detail::parse_any(burst, i, direction);
   }
 }
 

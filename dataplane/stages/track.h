@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 4: find each packet's connection. Two passes, so that the loads of all packets are under way together: the
-// first makes keys and prefetches buckets, the second looks. It decides nothing; admit does.
+// Stage 4: find each packet's connection. Three passes, so that the loads of all packets are under way together: the first
+// finishes the keys, hashes them and asks for the buckets, the second looks into the buckets and asks for the entries, the
+// third compares. It decides nothing; admit does.
 //
 // The key is seen from the ENI. ICMP: a query and its answer share a key, and who asked is part of it, so that an
 // answer is let in by state but a query of the same identifier from the other side is not.
 #pragma once
 
 #include "dataplane/packet.h"
+#include "dataplane/stages/parse.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
@@ -29,56 +31,60 @@ inline std::uint8_t icmp_query_type(std::uint8_t protocol, std::uint8_t type, bo
   }
 }
 
-inline bool is_icmp(const Burst& burst, std::uint32_t i) {
-  return burst.layer3[i] == Layer3::ipv4 ? burst.protocol[i] == protocol::icmp : burst.protocol[i] == protocol::icmpv6;
+inline bool is_icmp(const Headers& headers) {
+  return headers.layer3 == Layer3::ipv4 ? headers.protocol == protocol::icmp : headers.protocol == protocol::icmpv6;
 }
 
 // Whether the packet can belong to a connection at all: ICMP errors and the like do not.
-inline bool has_connection(const Burst& burst, std::uint32_t i) {
+inline bool has_connection(const Headers& headers) {
   bool is_query;
-  return !is_icmp(burst, i) || icmp_query_type(burst.protocol[i], burst.icmp_type[i], is_query) != 0;
+  return !is_icmp(headers) || icmp_query_type(headers.protocol, headers.icmp_type, is_query) != 0;
 }
 
-inline FlowKey flow_key(const Burst& burst, std::uint32_t i, Direction direction) {
+inline AddressPair addresses6(const Burst& burst, std::uint32_t i, Direction direction) {
   const bool ingress = direction == Direction::ingress;
-  FlowKey key;
-  key.remote = ingress ? burst.source[i] : burst.destination[i];
-  key.local = ingress ? burst.destination[i] : burst.source[i];
-  key.endpoint = burst.endpoint[i]->id.value;
-  key.generation = burst.endpoint[i]->generation;
-  key.protocol = burst.protocol[i];
-  if (is_icmp(burst, i)) {
-    bool is_query;
-    const std::uint8_t type = icmp_query_type(burst.protocol[i], burst.icmp_type[i], is_query);
-    const bool asked_by_remote = is_query == ingress;
-    key.local_port = burst.source_port[i];
-    key.remote_port = static_cast<std::uint16_t>(type | (asked_by_remote ? 0x100 : 0));
-  } else {
-    key.local_port = ingress ? burst.destination_port[i] : burst.source_port[i];
-    key.remote_port = ingress ? burst.source_port[i] : burst.destination_port[i];
-  }
-  return key;
+  AddressPair pair;
+  pair.remote = ingress ? burst.source(i) : burst.destination(i);
+  pair.local = ingress ? burst.destination(i) : burst.source(i);
+  return pair;
 }
 
-// Security groups apply to what the edge has not already answered or relayed.
-inline bool is_filtered(const Burst& burst, std::uint32_t i) {
-  return burst.alive(i) && burst.route[i] == Route::undecided;
+// What parse could not know of the key, because it depends on who asks or on the table's secret.
+inline void complete_key(Burst& burst, std::uint32_t i, const ConnectionTable& table, Direction direction) {
+  const Headers& headers = burst.headers[i];
+  FlowKey& key = burst.key[i];
+  if (headers.layer3 == Layer3::ipv6) table.set_digest(key, addresses6(burst, i, direction));
+  if (is_icmp(headers)) {
+    bool is_query;
+    const std::uint8_t type = icmp_query_type(headers.protocol, headers.icmp_type, is_query);
+    const bool asked_by_remote = is_query == (direction == Direction::ingress);
+    if (type != 0) key.local_port = load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);  // the identifier
+    key.remote_port = static_cast<std::uint16_t>(type | (asked_by_remote ? 0x100 : 0));
+  }
+}
+
+// Compares addresses too where the key has only their digest.
+inline Connection* find_connection(const Burst& burst, std::uint32_t i, ConnectionTable& table, Direction direction) {
+  if (!burst.key[i].is_ipv6()) return table.find(burst.key[i], burst.hash[i]);
+  return table.find(burst.key[i], burst.hash[i], addresses6(burst, i, direction));
 }
 
 }  // namespace detail
 
 inline void track(Burst& burst, WorkerState& worker, Direction direction) {
-  FlowKey keys[kMaxBurst];
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (!detail::is_filtered(burst, i) || !detail::has_connection(burst, i)) continue;
-    keys[i] = detail::flow_key(burst, i, direction);
-    burst.hash[i] = worker.connections.hash(keys[i]);
-    worker.connections.prefetch(burst.hash[i]);
-  }
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (!detail::is_filtered(burst, i) || !detail::has_connection(burst, i)) continue;
-    burst.connection[i] = worker.connections.find(keys[i], burst.hash[i]);
-  }
+  ConnectionTable& table = worker.connections;
+  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+    if (!burst.headers[i].whole_key) [[unlikely]] detail::complete_key(burst, i, table, direction);
+    burst.key[i].owner |= burst.endpoint[i]->flow_owner;
+    burst.hash[i] = table.hash(burst.key[i]);
+    table.prefetch(burst.hash[i]);
+  });
+  for_each_bit(burst.filtered, [&](std::uint32_t i) { burst.connection[i] = table.candidate(burst.hash[i]); });
+  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+    Connection* candidate = burst.connection[i];
+    if (candidate != nullptr && candidate->key == burst.key[i] && !burst.key[i].is_ipv6()) [[likely]] return;
+    burst.connection[i] = detail::has_connection(burst.headers[i]) ? detail::find_connection(burst, i, table, direction) : nullptr;
+  });
 }
 
 }  // namespace trunkline

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/state/connection_table.h"
 
-#include <immintrin.h>
-#include <sys/mman.h>
-
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <new>
+#include <stdexcept>
 
 namespace trunkline {
 namespace {
 
-// Splitmix64: spreads one secret over the words of the key schedule.
+// Splitmix64: spreads one secret over the words of the keys.
 std::uint64_t next_word(std::uint64_t& state) {
   std::uint64_t z = (state += 0x9e3779b97f4a7c15ULL);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
@@ -18,118 +18,189 @@ std::uint64_t next_word(std::uint64_t& state) {
   return z ^ (z >> 31);
 }
 
-// Address space only: the kernel gives memory, huge pages where it can, when an entry is first used.
-void* reserve(std::size_t bytes) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  madvise(memory, bytes, MADV_HUGEPAGE);
-  return memory;
+constexpr std::uint64_t mix(std::uint64_t hash, std::uint64_t value) { return (hash ^ value) * 0x100000001b3ULL; }
+
+Arena make_arena(std::uint32_t capacity, const std::string& path) {
+  auto arena = Arena::create(ConnectionTable::arena_bytes(capacity), ConnectionTable::layout(), path);
+  if (!arena) throw std::runtime_error(arena.error());
+  return std::move(*arena);
 }
 
 }  // namespace
 
-ConnectionTable::ConnectionTable(std::uint32_t capacity, std::uint64_t seed) : capacity_(capacity) {
-  for (std::uint64_t& word : seed_) word = next_word(seed);
-  // At most three quarters of the places in use, so that a full bucket finds room for one of its keys elsewhere.
-  const std::uint32_t wanted = (capacity / kWays) * 4 / 3 + 2;
-  const std::uint32_t buckets = std::bit_ceil(wanted);
-  bucket_mask_ = buckets - 1;
-  const std::size_t bucket_bytes = std::size_t{buckets} * sizeof(Bucket);
-  const std::size_t page = std::size_t{2} << 20;
-  bytes_ = (bucket_bytes + std::size_t{capacity} * sizeof(Connection) + page - 1) & ~(page - 1);
-  memory_ = reserve(bytes_);
-  buckets_ = static_cast<Bucket*>(memory_);
-  entries_ = reinterpret_cast<Connection*>(static_cast<std::byte*>(memory_) + bucket_bytes);
-}
-
-ConnectionTable::~ConnectionTable() { munmap(memory_, bytes_); }
-
-std::uint64_t ConnectionTable::hash(const FlowKey& key) const {
-  const auto* blocks = reinterpret_cast<const __m128i*>(&key);
-  const __m128i key0 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&seed_[0]));
-  const __m128i key1 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&seed_[2]));
-  __m128i state = key0;
-  for (int i = 0; i < 3; ++i) state = _mm_aesenc_si128(_mm_xor_si128(state, _mm_loadu_si128(blocks + i)), key1);
-  state = _mm_aesenc_si128(state, key0);
-  state = _mm_aesenc_si128(state, key1);
-  return static_cast<std::uint64_t>(_mm_cvtsi128_si64(state));
-}
-
-void ConnectionTable::prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first_bucket(hash)]); }
-
-unsigned ConnectionTable::matches(const Bucket& bucket, std::uint16_t tag) {
-  const __m256i tags = _mm256_load_si256(reinterpret_cast<const __m256i*>(&bucket));
-  const __m256i equal = _mm256_cmpeq_epi16(tags, _mm256_set1_epi16(static_cast<short>(tag)));
-  // Two mask bits a lane; keep one, and only of the lanes that are tags.
-  return static_cast<unsigned>(_mm256_movemask_epi8(equal)) & 0x55555U;
-}
-
-Connection* ConnectionTable::find_in(const Bucket& bucket, std::uint16_t tag, const FlowKey& key) {
-  for (unsigned mask = matches(bucket, tag); mask != 0; mask &= mask - 1) {
-    Connection& candidate = entries_[bucket.entry[static_cast<unsigned>(std::countr_zero(mask)) / 2]];
-    if (candidate.key == key) return &candidate;
+// FNV over what another build could have elsewhere. A change of meaning without a change of place changes the number.
+std::uint64_t ConnectionTable::layout() {
+  constexpr std::uint64_t kMeaning = 1;
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const std::uint64_t value :
+       {kMeaning, std::uint64_t{sizeof(Connection)}, std::uint64_t{offsetof(Connection, last_seen)}, std::uint64_t{offsetof(Connection, state)},
+        std::uint64_t{offsetof(Connection, link)}, std::uint64_t{offsetof(Connection, totals)}, std::uint64_t{sizeof(Connection::Totals)},
+        std::uint64_t{offsetof(ConnectionAddresses, addresses)}, std::uint64_t{offsetof(FlowKey, owner)}, std::uint64_t{FlowKey::kEndpointBits},
+        std::uint64_t{FlowKey::kGenerationBits}, std::uint64_t{sizeof(Bucket)}, std::uint64_t{kWays}, std::uint64_t{sizeof(Head)},
+        std::uint64_t{kConnectionStates}, std::uint64_t{kTicksPerSecond}}) {
+    hash = mix(hash, value);
   }
-  return nullptr;
+  return hash;
 }
 
-Connection* ConnectionTable::find(const FlowKey& key, std::uint64_t hash) {
+std::size_t ConnectionTable::arena_bytes(std::uint32_t capacity) {
+  return sizeof(Head) + std::size_t{bucket_count(capacity)} * sizeof(Bucket) + std::size_t{capacity} * sizeof(Connection);
+}
+
+ConnectionTable::ConnectionTable(std::uint32_t capacity, std::uint64_t seed, const std::string& path)
+    : capacity_(capacity), buckets_count_(bucket_count(capacity)), arena_(make_arena(capacity, path)) {
+  head_ = new (arena_.contents()) Head{};
+  for (std::uint64_t& word : head_->secret) word = next_word(seed);
+  head_->free = kNone;
+  bind();
+}
+
+ConnectionTable::ConnectionTable(std::uint32_t capacity, Arena arena, TakenOver)
+    : capacity_(capacity), buckets_count_(bucket_count(capacity)), arena_(std::move(arena)) {
+  head_ = reinterpret_cast<Head*>(arena_.contents());
+  bind();
+  for (std::uint32_t i = 0; i < head_->high_water; ++i) {
+    const Connection& entry = entries_[i];
+    if (entry.state == ConnectionState::free) continue;
+    --free_entries_;
+    if (entry.state == ConnectionState::addresses) continue;
+    inserted_.add(1);
+    EndpointCount& count = by_endpoint_[entry.key.endpoint().value];
+    if (count.generation != entry.key.generation()) count = {0, entry.key.generation()};
+    ++count.connections;
+    if (is_unanswered(entry)) remember_unanswered(entry);
+  }
+}
+
+// What both constructors do once there is a Head: the places in the arena, and what is kept beside it.
+void ConnectionTable::bind() {
+  std::byte* at = arena_.contents() + sizeof(Head);
+  buckets_ = reinterpret_cast<Bucket*>(at);
+  entries_ = reinterpret_cast<Connection*>(at + std::size_t{buckets_count_} * sizeof(Bucket));
+  for (int i = 0; i < 3; ++i) secret_[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&head_->secret[2 * i]));
+  free_entries_ = capacity_;
+  by_endpoint_ = std::make_unique<EndpointCount[]>(FlowKey::kMaxEndpoints);
+  unanswered_capacity_ = std::max(capacity_ / 8, 64U);
+  unanswered_ = std::make_unique<std::uint32_t[]>(unanswered_capacity_);
+}
+
+std::size_t ConnectionTable::memory_bytes() const {
+  return arena_.memory_bytes() + unanswered_capacity_ * sizeof(std::uint32_t) + FlowKey::kMaxEndpoints * sizeof(EndpointCount);
+}
+
+void ConnectionTable::set_digest(FlowKey& key, const AddressPair& addresses) const {
+  const auto block = [](const IpAddress& address) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(address.bytes.data())); };
+  __m128i state = _mm_xor_si128(secret_[2], block(addresses.remote));
+  state = _mm_xor_si128(_mm_aesenc_si128(state, secret_[1]), block(addresses.local));
+  state = _mm_aesenc_si128(_mm_aesenc_si128(state, secret_[0]), secret_[2]);
+  const auto digest = static_cast<std::uint64_t>(_mm_cvtsi128_si64(state));
+  key.remote = static_cast<std::uint32_t>(digest);
+  key.local = static_cast<std::uint32_t>(digest >> 32);
+}
+
+template <class Same>
+Connection* ConnectionTable::find_if(std::uint64_t hash, Same&& same) const {
   const std::uint16_t tag = tag_of(hash);
-  const std::uint32_t first = first_bucket(hash);
-  if (Connection* found = find_in(buckets_[first], tag, key)) return found;
-  if (buckets_[first].spilled == 0) return nullptr;
-  return find_in(buckets_[other_bucket(first, tag)], tag, key);
+  const Bucket* bucket = &buckets_[first_bucket(hash)];
+  for (bool last = bucket->spilled == 0;; last = true) {
+    for (unsigned mask = matches(*bucket, tag); mask != 0; mask &= mask - 1, mask &= mask - 1) {
+      Connection& entry = entries_[bucket->entry[static_cast<unsigned>(std::countr_zero(mask)) / 2]];
+      if (same(entry)) return &entry;
+    }
+    if (last) return nullptr;
+    bucket = &buckets_[other_bucket(hash)];
+  }
+}
+
+Connection* ConnectionTable::find(const FlowKey& key, std::uint64_t hash) const {
+  return find_if(hash, [&](const Connection& entry) { return entry.key == key; });
+}
+
+Connection* ConnectionTable::find(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses) const {
+  return find_if(hash, [&](const Connection& entry) { return entry.key == ipv6_key && addresses_of(entry) == addresses; });
 }
 
 // Sends one of a full bucket's keys to its other bucket. Rare: only when both buckets of a new key are full.
-bool ConnectionTable::make_room(std::uint32_t bucket) {
+bool ConnectionTable::make_room(std::uint32_t number) {
+  Bucket& full = buckets_[number];
   for (unsigned way = 0; way < kWays; ++way) {
-    const std::uint16_t tag = buckets_[bucket].tag[way];
-    const std::uint32_t other = other_bucket(bucket, tag);
-    const unsigned empty = matches(buckets_[other], 0);
+    const std::uint64_t key_hash = hash(entries_[full.entry[way]].key);
+    const bool is_first = first_bucket(key_hash) == number;
+    Bucket& elsewhere = buckets_[is_first ? other_bucket(key_hash) : first_bucket(key_hash)];
+    const unsigned empty = matches(elsewhere, 0);
     if (empty == 0) continue;
-    const std::uint32_t number = buckets_[bucket].entry[way];
-    const bool was_home = first_bucket(hash(entries_[number].key)) == bucket;
     const unsigned at = static_cast<unsigned>(std::countr_zero(empty)) / 2;
-    buckets_[other].tag[at] = tag;
-    buckets_[other].entry[at] = number;
-    buckets_[bucket].tag[way] = 0;
-    was_home ? ++buckets_[bucket].spilled : --buckets_[other].spilled;
+    elsewhere.tag[at] = full.tag[way];
+    elsewhere.entry[at] = full.entry[way];
+    full.tag[way] = 0;
+    is_first ? ++full.spilled : --elsewhere.spilled;
     return true;
   }
   return false;
 }
 
-Connection* ConnectionTable::insert(const FlowKey& key, std::uint64_t hash, Tick now) {
-  const std::uint16_t tag = tag_of(hash);
+std::uint32_t ConnectionTable::take_entry() {
+  --free_entries_;
+  const std::uint32_t number = head_->free;
+  if (number == kNone) return head_->high_water++;
+  head_->free = entries_[number].link;
+  return number;
+}
+
+void ConnectionTable::give_back(std::uint32_t number) {
+  ++free_entries_;
+  entries_[number].state = ConnectionState::free;
+  entries_[number].link = head_->free;
+  head_->free = number;
+}
+
+ConnectionTable::Inserted ConnectionTable::insert(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota) {
+  return insert_entries(key, hash, now, quota, nullptr);
+}
+
+ConnectionTable::Inserted ConnectionTable::insert(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses, Tick now,
+                                                  std::uint32_t quota) {
+  return insert_entries(ipv6_key, hash, now, quota, &addresses);
+}
+
+ConnectionTable::Inserted ConnectionTable::insert_entries(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota,
+                                                          const AddressPair* addresses) {
+  EndpointCount& count = by_endpoint_[key.endpoint().value];
+  if (count.generation != key.generation()) count = {0, key.generation()};
+  if (count.connections >= quota) return {nullptr, Refusal::quota};
+  if (free_entries_ < (addresses != nullptr ? 2U : 1U)) return {nullptr, Refusal::full};
   const std::uint32_t first = first_bucket(hash);
-  if (free_head_ == kNone && high_water_ == capacity_) return nullptr;
   std::uint32_t home = first;
   unsigned empty = matches(buckets_[home], 0);
   if (empty == 0) {
-    home = other_bucket(first, tag);
+    home = other_bucket(hash);
     empty = matches(buckets_[home], 0);
-  }
-  if (empty == 0) {
-    if (make_room(first)) home = first;
-    else if (!make_room(home)) return nullptr;
-    empty = matches(buckets_[home], 0);
-  }
-  std::uint32_t number = free_head_;
-  if (number != kNone) {
-    free_head_ = entries_[number].next_free;
-  } else {
-    number = high_water_++;
+    if (empty == 0) {
+      if (make_room(first)) {
+        home = first;
+      } else if (!make_room(home)) {
+        return {nullptr, Refusal::full};
+      }
+      empty = matches(buckets_[home], 0);
+    }
   }
   if (home != first) ++buckets_[first].spilled;
+  const std::uint32_t number = take_entry();
   const unsigned way = static_cast<unsigned>(std::countr_zero(empty)) / 2;
-  buckets_[home].tag[way] = tag;
+  buckets_[home].tag[way] = tag_of(hash);
   buckets_[home].entry[way] = number;
   Connection* connection = new (&entries_[number]) Connection{};
   connection->key = key;
   connection->last_seen = now;
-  connection->state = ConnectionState::opening;
-  used_.add(1);
-  return connection;
+  connection->state = ConnectionState::other;
+  if (addresses != nullptr) {
+    const std::uint32_t second = take_entry();
+    (new (&entries_[second]) ConnectionAddresses{})->addresses = *addresses;
+    connection->link = second;
+  }
+  ++count.connections;
+  inserted_.add(1);
+  return {connection, Refusal::none};
 }
 
 void ConnectionTable::erase(Connection* connection) {
@@ -137,51 +208,47 @@ void ConnectionTable::erase(Connection* connection) {
   const std::uint16_t tag = tag_of(key_hash);
   const auto number = static_cast<std::uint32_t>(connection - entries_);
   const std::uint32_t first = first_bucket(key_hash);
-  for (const std::uint32_t home : {first, other_bucket(first, tag)}) {
-    for (unsigned way = 0; way < kWays; ++way) {
-      if (buckets_[home].tag[way] != tag || buckets_[home].entry[way] != number) continue;
-      buckets_[home].tag[way] = 0;
+  for (std::uint32_t home = first;; home = other_bucket(key_hash)) {
+    Bucket& bucket = buckets_[home];
+    for (unsigned mask = matches(bucket, tag); mask != 0; mask &= mask - 1, mask &= mask - 1) {
+      const unsigned way = static_cast<unsigned>(std::countr_zero(mask)) / 2;
+      if (bucket.entry[way] != number) continue;
+      bucket.tag[way] = 0;
       if (home != first) --buckets_[first].spilled;
-      connection->state = ConnectionState::free;
-      connection->next_free = free_head_;
-      free_head_ = number;
-      freed_.add(1);
+      EndpointCount& count = by_endpoint_[connection->key.endpoint().value];
+      if (count.generation == connection->key.generation()) --count.connections;
+      if (connection->key.is_ipv6()) give_back(connection->link);
+      give_back(number);
+      erased_.add(1);
       return;
     }
+    if (home != first) return;
   }
 }
 
-Tick ConnectionTable::timeout(const Connection& connection, const Timeouts& timeouts) {
-  switch (connection.key.protocol) {
-    case 6:
-      switch (connection.state) {
-        case ConnectionState::opening: return timeouts.tcp_handshake;
-        case ConnectionState::closing:
-        case ConnectionState::closed: return timeouts.tcp_closing;
-        case ConnectionState::reset: return timeouts.tcp_closed;
-        default: return timeouts.tcp_established;
-      }
-    case 17: return connection.state == ConnectionState::stream ? timeouts.udp_stream : timeouts.udp;
-    case 1:
-    case 58: return timeouts.icmp;
-    default: return timeouts.other;
+void ConnectionTable::remember_unanswered(const Connection& connection) {
+  if (unanswered_count_ == unanswered_capacity_) {
+    Connection& oldest = entries_[unanswered_[unanswered_first_]];
+    // Answered meanwhile, or gone: then it takes no room of this kind.
+    if (is_unanswered(oldest) && &oldest != &connection) {
+      erase(&oldest);
+      recycled_.add(1);
+    }
+    if (++unanswered_first_ == unanswered_capacity_) unanswered_first_ = 0;
+    --unanswered_count_;
   }
+  std::uint32_t at = unanswered_first_ + unanswered_count_++;
+  if (at >= unanswered_capacity_) at -= unanswered_capacity_;
+  unanswered_[at] = static_cast<std::uint32_t>(&connection - entries_);
 }
 
-void ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view) {
-  for (; count != 0 && high_water_ != 0; --count) {
-    if (hand_ >= high_water_) {
-      hand_ = 0;
-      return;  // one round at most in one call
-    }
-    Connection& connection = entries_[hand_++];
-    if (connection.state == ConnectionState::free) continue;
-    const Endpoint* endpoint = view.endpoint(EndpointId{connection.key.endpoint});
-    if (endpoint == nullptr || endpoint->generation != connection.key.generation ||
-        expired(connection, endpoint->timeouts, now)) {
-      erase(&connection);
-    }
-  }
+bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view) {
+  return sweep(count, now, view, [](Connection&, const Endpoint&) {});
+}
+
+std::uint32_t ConnectionTable::size_of(const Endpoint& endpoint) const {
+  const EndpointCount& count = by_endpoint_[endpoint.id.value & (FlowKey::kMaxEndpoints - 1)];
+  return count.generation == (endpoint.generation & FlowKey::kGenerationMask) ? count.connections : 0;
 }
 
 }  // namespace trunkline

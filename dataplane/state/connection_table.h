@@ -2,118 +2,170 @@
 //
 // The connections of one worker: one connection, one entry, one owner, one expiry rule.
 //
-// The key is relative to the ENI: both directions of a flow make the same key, because after demux it is known which
-// end is the task's. A connection between two tasks of one host is two entries, one per ENI, each with its own verdict.
-// The endpoint's generation is in the key, so a detach forgets all its connections at once: what is left of them
-// can match nothing and the sweep takes it away.
+// An entry is one cache line: the key, the state, and both directions' totals for flow logs. An IPv6 connection has a
+// second entry for its addresses. Entries never move. A connection between two tasks of one host is two connections, one
+// per ENI, each with its own verdict. What a detach leaves behind matches nothing (flow_key.h) and the sweep frees it.
 //
-// Layout: buckets of one cache line hold 16-bit tags and entry numbers; entries never move. A key may live in two
-// buckets; a bucket counts how many of its keys had to go to their other one, so that a miss usually costs one line. The
-// hash is keyed per table with random bits (two AES rounds a block), because the tuples are chosen by strangers.
+// Layout: buckets of one cache line hold ten 16-bit tags and ten entry numbers. A key may live in two buckets; a bucket counts
+// how many of its keys had to go to their other one, so that a miss usually costs one line. There are as many buckets as
+// three quarters of their places hold the capacity, no power of two, so that a connection costs 64 + 8.5 bytes. The hash is
+// keyed per table with random bits (two AES rounds), because the tuples are chosen by strangers.
 //
-// Expiry: a packet stores the time in the entry. An entry is dead when it was idle longer than its state allows; find()
-// honours that to the tick, sweep() walks the entries with a clock hand and frees the dead.
+// All of it lies in an Arena without pointers, so that another process can go on with it (Arena::adopt, and this class's
+// constructor with `taken_over`). What is counted beside it is made anew from the entries.
+//
+// Expiry: a packet stores the time in the entry. An entry is dead when it was idle longer than its state allows; who finds
+// it has to ask expired(), sweep() walks the entries with a clock hand and frees the dead.
+//
+// Room: an endpoint may hold so many connections and no more (its quota). Connections that nobody has answered yet are
+// remembered in a ring of an eighth of the capacity; when it is full the oldest of them that is still unanswered
+// makes room for the newest. So a flood of SYNs takes an eighth of the table and never an answered connection.
 //
 // No locks, no allocation after construction; only the owning worker calls anything but the readers marked so.
 #pragma once
 
+#include <immintrin.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
-#include <span>
+#include <string>
 
 #include "config/net.h"
+#include "dataplane/state/arena.h"
 #include "dataplane/state/clock.h"
 #include "dataplane/state/counters.h"
+#include "dataplane/state/flow_key.h"
 #include "dataplane/state/policy.h"
 #include "dataplane/state/view.h"
 
 namespace trunkline {
 
-struct FlowKey {
-  IpAddress remote;
-  IpAddress local;
-  std::uint16_t local_port = 0;
-  std::uint16_t remote_port = 0;
-  std::uint16_t endpoint = 0;
-  std::uint16_t generation = 0;
-  std::uint8_t protocol = 0;
-  std::uint8_t padding[7]{};
-
-  friend bool operator==(const FlowKey& a, const FlowKey& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
-};
-static_assert(sizeof(FlowKey) == 48);
-
-// What is known of a conversation. The names follow TCP; the others use the part that fits them.
-enum class ConnectionState : std::uint8_t {
-  free,           // not in use
-  opening,        // TCP: SYN seen, no answer yet. UDP, ICMP, other: one direction only
-  established,    // TCP: both have spoken. Others: answered
-  stream,         // UDP: more than one request and response
-  closing,        // TCP: one side has sent FIN
-  closed,         // TCP: both sides have sent FIN (TIME-WAIT), late segments still pass
-  reset,          // TCP: RST seen
-};
-
 struct alignas(64) Connection {
   FlowKey key;
   Tick last_seen = 0;
+  std::uint32_t policy_generation = 0;  // untracked only: whose rules `allowed` speaks of
+  RuleId rule = kNoRule;                // the rule that let it in
   ConnectionState state = ConnectionState::free;
-  Direction initiator = Direction::ingress;
-  bool untracked = false;       // AWS would not track it: an edit of the rules bites at once
-  bool initiator_allowed = true;  // untracked only: what the rules of policy_generation say of each direction
-  bool reply_allowed = true;
-  std::uint8_t fin_seen = 0;    // bit per Direction
-  RuleId rule = kNoRule;        // the rule that let it in
-  std::uint32_t policy_generation = 0;
-  std::uint8_t exchanges = 0;   // UDP: turns of the conversation, saturating (see track_udp in admit.h)
-  std::uint8_t reserved_[3]{};
+  // A bit per Direction in each of the pairs.
+  std::uint8_t initiator : 1 = 0;   // who spoke first
+  std::uint8_t untracked : 1 = 0;   // AWS would not track it: an edit of the rules bites at once
+  std::uint8_t allowed : 2 = 3;     // untracked: what the rules of policy_generation say
+  std::uint8_t awaits : 2 = 0;      // a packet this way changes the state
+  std::uint8_t fin_seen : 2 = 0;
+  std::uint32_t link = 0;           // free: the next free entry. IPv6: the entry with its addresses
 
+  // What passed, in the direction: octets of IP packets in the low 56 bits, in the high 8 all TCP flags seen (one add, one or).
   struct Totals {
-    std::uint64_t packets = 0;
-    std::uint64_t bytes = 0;
-  } totals[2];  // by Direction; for flow logs
+    static constexpr unsigned kFlagsShift = 56;
+    std::uint64_t bytes_and_flags = 0;
+    std::uint32_t packets = 0;
+    Tick first_seen = 0;
 
-  std::uint32_t next_free = 0;
+    std::uint64_t bytes() const { return bytes_and_flags & ((std::uint64_t{1} << kFlagsShift) - 1); }
+    std::uint8_t tcp_flags() const { return static_cast<std::uint8_t>(bytes_and_flags >> kFlagsShift); }
+  } totals[2];  // by Direction
+
+  Direction initiator_direction() const { return static_cast<Direction>(initiator); }
 };
-static_assert(sizeof(Connection) == 128);
+static_assert(sizeof(Connection) == 64);
+
+// The second entry of an IPv6 connection. `state` lies where Connection has it.
+struct alignas(64) ConnectionAddresses {
+  std::uint8_t before[offsetof(Connection, state)]{};
+  ConnectionState state = ConnectionState::addresses;
+  AddressPair addresses;
+};
+static_assert(sizeof(ConnectionAddresses) == 64 && offsetof(ConnectionAddresses, state) == offsetof(Connection, state));
 
 class ConnectionTable {
  public:
-  // `capacity`: connections at most. `seed`: random, secret; tests give a fixed one.
-  ConnectionTable(std::uint32_t capacity, std::uint64_t seed);
-  ~ConnectionTable();
+  // `capacity`: entries at most. `seed`: random, secret; tests give a fixed one. Memory is a memfd, or a file at `path`.
+  // Throws std::runtime_error with a sentence if there is not enough.
+  ConnectionTable(std::uint32_t capacity, std::uint64_t seed, const std::string& path = {});
+  // Goes on with what another table of the same capacity left in the arena.
+  struct TakenOver {};
+  ConnectionTable(std::uint32_t capacity, Arena arena, TakenOver);
   ConnectionTable(const ConnectionTable&) = delete;
   ConnectionTable& operator=(const ConnectionTable&) = delete;
 
-  std::uint64_t hash(const FlowKey& key) const;
-  // Starts the loads that a find() of this hash will need.
-  void prefetch(std::uint64_t hash) const;
+  static std::size_t arena_bytes(std::uint32_t capacity);
+  static std::uint64_t layout();
+
+  std::uint64_t hash(const FlowKey& key) const {
+    __m128i state = _mm_xor_si128(key.bits(), secret_[0]);
+    state = _mm_aesenc_si128(_mm_aesenc_si128(state, secret_[1]), secret_[2]);
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(state));
+  }
+  // Puts the digest of an IPv6 flow's addresses into its key.
+  void set_digest(FlowKey& key, const AddressPair& addresses) const;
+
+  // Starts the load of the bucket that the next three will need.
+  void prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first_bucket(hash)], 1); }
+  // Who may be the one, by its tag alone, with the load of it started; nullptr: ask find().
+  Connection* candidate(std::uint64_t hash) const {
+    const Bucket& bucket = buckets_[first_bucket(hash)];
+    const unsigned mask = matches(bucket, tag_of(hash));
+    if (mask == 0) return nullptr;
+    Connection* entry = &entries_[bucket.entry[static_cast<unsigned>(__builtin_ctz(mask)) / 2]];
+    __builtin_prefetch(entry, 1);
+    return entry;
+  }
   // The connection with this key, dead or alive; nullptr if there is none.
-  Connection* find(const FlowKey& key, std::uint64_t hash);
-  // A fresh entry for a key that find() did not find; nullptr when the table is full.
-  Connection* insert(const FlowKey& key, std::uint64_t hash, Tick now);
+  Connection* find(const FlowKey& key, std::uint64_t hash) const;
+  Connection* find(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses) const;
+
+  enum class Refusal : std::uint8_t { none, full, quota };
+  struct Inserted {
+    Connection* connection;
+    Refusal refusal;
+  };
+  // A fresh entry for a key that find() did not find. `quota`: connections that its endpoint may have.
+  Inserted insert(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota = 0xffffffff);
+  Inserted insert(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses, Tick now, std::uint32_t quota = 0xffffffff);
+  // Starts the load of the entry that the next insert() will take.
+  void prefetch_free() const {
+    if (head_->free != kNone) __builtin_prefetch(&entries_[head_->free], 1);
+  }
   void erase(Connection* connection);
+  // To be told of a connection that has just begun and that nobody has answered: it may have to make room one day.
+  void remember_unanswered(const Connection& connection);
+  const AddressPair& addresses_of(const Connection& ipv6) const {
+    return reinterpret_cast<const ConnectionAddresses&>(entries_[ipv6.link]).addresses;
+  }
 
-  // Looks at the next `count` entries and frees those that are dead. `view` knows timeouts and generations.
-  void sweep(std::uint32_t count, Tick now, const View& view);
+  // Looks at the next `count` entries and frees those that are dead. `view` knows timeouts and generations. Answers whether
+  // the hand came round.
+  bool sweep(std::uint32_t count, Tick now, const View& view);
+  // The same walk with a word on what lives: visit(connection) may erase it.
+  template <class Visit>
+  bool sweep(std::uint32_t count, Tick now, const View& view, Visit&& visit);
 
-  static Tick timeout(const Connection& connection, const Timeouts& timeouts);
   static bool expired(const Connection& connection, const Timeouts& timeouts, Tick now) {
-    return now - connection.last_seen >= timeout(connection, timeouts);
+    return now - connection.last_seen >= timeouts[connection.state];
+  }
+  static bool is_unanswered(const Connection& connection) {
+    return connection.state == ConnectionState::opening || connection.state == ConnectionState::udp_asked;
   }
 
   // The control thread may call these.
-  std::uint64_t size() const { return used_.read() - freed_.read(); }
+  std::uint64_t size() const { return inserted_.read() - erased_.read(); }
+  std::uint64_t recycled() const { return recycled_.read(); }  // unanswered ones that made room
   std::uint32_t capacity() const { return capacity_; }
-  std::size_t memory_bytes() const { return bytes_; }
+  std::size_t memory_bytes() const;
+  std::size_t page_bytes() const { return arena_.page_bytes(); }
+  int descriptor() const { return arena_.descriptor(); }
+
+  // Of this generation of the endpoint.
+  std::uint32_t size_of(const Endpoint& endpoint) const;
+  // Entries that were ever used: what a sweep has to walk.
+  std::uint32_t high_water() const { return head_->high_water; }
 
   // The worker's own walk over what is in use (tests, explain).
   template <class Visit>
   void for_each(Visit&& visit) const {
-    for (std::uint32_t i = 0; i < high_water_; ++i) {
-      if (entries_[i].state != ConnectionState::free) visit(entries_[i]);
+    for (std::uint32_t i = 0; i < head_->high_water; ++i) {
+      if (entries_[i].state > ConnectionState::addresses) visit(entries_[i]);
     }
   }
 
@@ -127,27 +179,74 @@ class ConnectionTable {
     std::uint32_t entry[kWays];
   };
   static_assert(sizeof(Bucket) == 64);
+  // What a process that takes over has to know beside the buckets and entries.
+  struct alignas(64) Head {
+    std::uint64_t secret[6];
+    std::uint32_t free;        // the first of the entries that were used and freed
+    std::uint32_t high_water;  // entries from here on were never used
+  };
+  static_assert(sizeof(Head) == 64);
+  struct EndpointCount {
+    std::uint32_t connections = 0;
+    std::uint16_t generation = 0;
+  };
 
-  static std::uint16_t tag_of(std::uint64_t hash) { return static_cast<std::uint16_t>(hash >> 48) | 1; }
-  std::uint32_t first_bucket(std::uint64_t hash) const { return static_cast<std::uint32_t>(hash) & bucket_mask_; }
-  std::uint32_t other_bucket(std::uint32_t bucket, std::uint16_t tag) const {
-    return (bucket ^ (static_cast<std::uint32_t>(tag) * 0x5bd1e995U | 1U)) & bucket_mask_;
+  static std::uint32_t bucket_count(std::uint32_t capacity) { return static_cast<std::uint32_t>(std::uint64_t{capacity} * 4 / (3 * kWays)) + 2; }
+  static std::uint16_t tag_of(std::uint64_t hash) { return static_cast<std::uint16_t>(hash) | 1; }
+  std::uint32_t first_bucket(std::uint64_t hash) const { return static_cast<std::uint32_t>((hash >> 32) * buckets_count_ >> 32); }
+  // Another bucket than the first, made of the tag too, so that keys of one bucket do not share the other one.
+  std::uint32_t other_bucket(std::uint64_t hash) const {
+    const std::uint64_t mixed = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15ULL;
+    const auto other = static_cast<std::uint32_t>((mixed >> 32) * buckets_count_ >> 32);
+    return other != first_bucket(hash) ? other : (other + 1 == buckets_count_ ? 0 : other + 1);
   }
-  static unsigned matches(const Bucket& bucket, std::uint16_t tag);
+  // Two bits for each place whose tag is the one.
+  static unsigned matches(const Bucket& bucket, std::uint16_t tag) {
+    const __m256i tags = _mm256_load_si256(reinterpret_cast<const __m256i*>(&bucket));
+    const __m256i equal = _mm256_cmpeq_epi16(tags, _mm256_set1_epi16(static_cast<short>(tag)));
+    return static_cast<unsigned>(_mm256_movemask_epi8(equal)) & ((1U << 2 * kWays) - 1);
+  }
+  void bind();
   bool make_room(std::uint32_t bucket);
-  Connection* find_in(const Bucket& bucket, std::uint16_t tag, const FlowKey& key);
+  template <class Same>
+  Connection* find_if(std::uint64_t hash, Same&& same) const;
+  std::uint32_t take_entry();
+  void give_back(std::uint32_t number);
+  Inserted insert_entries(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota, const AddressPair* addresses);
 
   std::uint32_t capacity_;
-  std::uint32_t bucket_mask_;
-  std::uint64_t seed_[4];
-  std::size_t bytes_ = 0;
-  void* memory_ = nullptr;
+  std::uint32_t buckets_count_;
   Bucket* buckets_ = nullptr;
   Connection* entries_ = nullptr;
-  std::uint32_t free_head_ = kNone;   // entries that were used and freed
-  std::uint32_t high_water_ = 0;      // entries above were never used: their memory is not touched yet
+  Head* head_ = nullptr;
+  __m128i secret_[3];
+  Arena arena_;
   std::uint32_t hand_ = 0;
-  Counter used_, freed_;
+  std::uint32_t free_entries_;  // not in use, of all
+  std::unique_ptr<EndpointCount[]> by_endpoint_;
+  std::unique_ptr<std::uint32_t[]> unanswered_;  // ring of entry numbers, oldest at unanswered_first_
+  std::uint32_t unanswered_capacity_, unanswered_first_ = 0, unanswered_count_ = 0;
+  Counter inserted_, erased_, recycled_;  // written by the worker, read by control
 };
+
+template <class Visit>
+bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view, Visit&& visit) {
+  for (; count != 0; --count) {
+    if (hand_ >= head_->high_water) {
+      hand_ = 0;
+      return true;
+    }
+    Connection& connection = entries_[hand_++];
+    if (connection.state <= ConnectionState::addresses) continue;
+    const Endpoint* endpoint = view.endpoint(connection.key.endpoint());
+    if (endpoint == nullptr || (endpoint->generation & FlowKey::kGenerationMask) != connection.key.generation() ||
+        expired(connection, endpoint->timeouts, now)) {
+      erase(&connection);
+    } else {
+      visit(connection, *endpoint);
+    }
+  }
+  return false;
+}
 
 }  // namespace trunkline

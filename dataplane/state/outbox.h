@@ -28,6 +28,7 @@ class Outbox {
   struct Queue {
     std::uint32_t count = 0;
     bool listed = false;
+    std::uint64_t bytes = 0;  // of the packets in it
     rte_mbuf* packets[kDepth];
   };
 
@@ -41,6 +42,7 @@ class Outbox {
       queue.listed = true;
       dirty_.push_back(port);  // never grows: reserved for all ports, and each is listed once
     }
+    queue.bytes += packet->pkt_len;
     queue.packets[queue.count++] = packet;
   }
 

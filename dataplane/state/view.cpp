@@ -1,10 +1,25 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/state/view.h"
 
+#include <cstring>
+
 namespace trunkline {
 
+void Endpoint::derive() {
+  flow_owner = FlowKey::owner_of(id, generation);
+  policy_generation = policy != nullptr ? policy->generation : 0;
+  mac_bits = ~std::uint64_t{0};
+  for (const IpAddress& address : addresses()) {
+    if (!address.is_v4()) continue;
+    std::memcpy(&first_ipv4, &address.bytes[12], sizeof first_ipv4);
+    mac_bits = 0;
+    std::memcpy(&mac_bits, mac.bytes.data(), mac.bytes.size());
+    break;
+  }
+}
+
 void View::build_indexes() {
-  by_vlan.fill(EndpointId{});
+  by_vlan.fill(nullptr);
   std::vector<EndpointIndex<std::uint64_t>::Slot> macs;
   std::vector<EndpointIndex<IpAddress>::Slot> addresses;
   for (const auto& endpoint : endpoints) {
@@ -12,7 +27,7 @@ void View::build_indexes() {
     if (endpoint->vlan.is_untagged()) {
       macs.push_back({endpoint->mac.as_integer(), endpoint->id});
     } else {
-      by_vlan[endpoint->vlan.value & 0xfff] = endpoint->id;
+      by_vlan[endpoint->vlan.value & 0xfff] = endpoint.get();
     }
     for (const IpAddress& address : endpoint->addresses()) addresses.push_back({address, endpoint->id});
   }

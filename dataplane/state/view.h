@@ -21,41 +21,91 @@
 
 #include "config/net.h"
 #include "dataplane/state/clock.h"
+#include "dataplane/state/flow_key.h"
 #include "dataplane/state/members.h"
 #include "dataplane/state/policy.h"
 
 namespace trunkline {
 
-// How long an idle connection is kept, in ticks.
-struct Timeouts {
-  Tick tcp_handshake = seconds(30);
-  Tick tcp_established = seconds(432000);
-  Tick tcp_closing = seconds(120);
-  Tick tcp_closed = seconds(10);
-  Tick udp = seconds(30);
-  Tick udp_stream = seconds(180);
-  Tick icmp = seconds(30);
-  Tick other = seconds(600);
+// What is known of a conversation; each has its own timeout. The names follow TCP where TCP has one.
+enum class ConnectionState : std::uint8_t {
+  free,         // the entry is not in use
+  addresses,    // the entry holds the addresses of an IPv6 connection that is elsewhere
+  opening,      // TCP: SYN seen, no answer yet
+  established,  // TCP: both have spoken
+  closing,      // TCP: one side has sent FIN
+  closed,       // TCP: both sides have sent FIN (TIME-WAIT), late segments still pass
+  reset,        // TCP: RST seen
+  udp_asked,    // UDP: one side has spoken
+  udp_answered, // UDP: the other has answered
+  udp_again,    // UDP: the first has spoken again
+  udp_stream,   // UDP: and was answered again
+  icmp,
+  other,
+};
+inline constexpr std::size_t kConnectionStates = 13;
+
+// How long an idle connection is kept, in ticks, by its state.
+class Timeouts {
+ public:
+  Timeouts() {
+    set_tcp(seconds(30), seconds(432000), seconds(120), seconds(10));
+    set_udp(seconds(30), seconds(180));
+    set_icmp(seconds(30));
+    set_other(seconds(600));
+  }
+  void set_tcp(Tick handshake, Tick established, Tick closing, Tick reset) {
+    at(ConnectionState::opening) = handshake;
+    at(ConnectionState::established) = established;
+    at(ConnectionState::closing) = at(ConnectionState::closed) = closing;
+    at(ConnectionState::reset) = reset;
+  }
+  void set_udp(Tick single, Tick stream) {
+    at(ConnectionState::udp_asked) = at(ConnectionState::udp_answered) = at(ConnectionState::udp_again) = single;
+    at(ConnectionState::udp_stream) = stream;
+  }
+  void set_icmp(Tick idle) { at(ConnectionState::icmp) = idle; }
+  void set_other(Tick idle) { at(ConnectionState::other) = idle; }
+  Tick operator[](ConnectionState state) const { return ticks_[static_cast<std::size_t>(state)]; }
+
+ private:
+  Tick& at(ConnectionState state) { return ticks_[static_cast<std::size_t>(state)]; }
+  std::array<Tick, kConnectionStates> ticks_{};
 };
 
-// One task ENI (or the host's own).
-struct Endpoint {
+using WorkerNumber = std::uint8_t;
+inline constexpr WorkerNumber kNoWorker = 0xff;
+
+// One task ENI (or the host's own). The first line is what every packet looks at.
+struct alignas(64) Endpoint {
   static constexpr std::size_t kMaxAddresses = 16;
+
+  // Derived from the rest by derive(), the last step of making one. Until then nothing matches.
+  std::uint64_t mac_bits = ~std::uint64_t{0};  // the MAC as six bytes lie in a frame; all ones where there is no IPv4 address
+  std::uint32_t first_ipv4 = 0;                // network order
+  std::uint32_t flow_owner = 0;                // id and generation as FlowKey::owner has them
+  std::uint32_t policy_generation = 0;
 
   EndpointId id;
   std::uint16_t generation = 0;  // grows each time the id is used again; part of every connection's key
   PortSlot port;
+  std::uint16_t mtu = 9001;  // of the task's port
   VlanId vlan;
   MacAddress mac;
-  std::array<IpAddress, kMaxAddresses> address_list{};
+  WorkerNumber worker = 0;               // its owner; kNoWorker: on its way from one to another, its packets wait
+  WorkerNumber previous_worker = kNoWorker;  // who may still have connections of it
+  bool source_dest_check = true;
   std::uint8_t address_count = 0;
+  std::uint32_t max_connections = 0xffffffff;  // limits.connections_per_endpoint
+
+  Timeouts timeouts;
+  std::array<IpAddress, kMaxAddresses> address_list{};
   IpPrefix subnet4, subnet6;
   IpAddress router4, router6;
   bool has_ipv6_subnet = false;
-  bool source_dest_check = true;
-  std::uint16_t mtu = 9001;  // of the task's port
-  Timeouts timeouts;
   std::shared_ptr<const Policy> policy;
+
+  void derive();
 
   std::span<const IpAddress> addresses() const { return {address_list.data(), address_count}; }
   bool owns(const IpAddress& address) const {
@@ -130,7 +180,7 @@ struct View {
   std::shared_ptr<const Members> members;
 
   std::vector<std::uint16_t> port_by_slot;  // place in `ports`, 0xffff where there is none
-  std::array<EndpointId, 4096> by_vlan{};
+  std::array<const Endpoint*, 4096> by_vlan{};
   EndpointIndex<std::uint64_t> by_mac;  // MacAddress::as_integer(); endpoints without a VLAN
   // ENIs that are known and not in service, so that what comes for them is not called unknown.
   std::bitset<4096> waiting_vlans;
@@ -147,7 +197,7 @@ struct View {
   bool is_waiting(std::uint16_t vlan, const MacAddress& mac) const {
     return vlan != 0 ? waiting_vlans[vlan & 0xfff] : waiting_macs.find(mac.as_integer()).is_valid();
   }
-  const Endpoint* at_vlan(std::uint16_t vlan) const { return endpoint(by_vlan[vlan & 0xfff]); }
+  const Endpoint* at_vlan(std::uint16_t vlan) const { return by_vlan[vlan & 0xfff]; }
   const Endpoint* with_mac(const MacAddress& mac) const { return endpoint(by_mac.find(mac.as_integer())); }
   const Endpoint* with_address(const IpAddress& address) const { return endpoint(by_address.find(address)); }
 

@@ -47,6 +47,7 @@ class World {
     std::vector<config::SecurityGroup> groups;
     std::uint16_t mtu = 9001;
     bool source_dest_check = true;
+    std::uint32_t max_connections = 0xffffffff;
   };
 
   // What came out of one send.
@@ -99,6 +100,8 @@ class World {
       std::vector<const config::SecurityGroup*> groups;
       for (const auto& group : task.groups) groups.push_back(&group);
       endpoint->policy = control::compile_policy(groups, prefix_lists, numbers, ++policy_generation);
+      endpoint->max_connections = task.max_connections;
+      endpoint->derive();
       next->endpoints[i] = endpoint;
       next->ports.push_back({endpoint->port, static_cast<std::uint16_t>(i + 1), false, endpoint->id});
     }
@@ -178,6 +181,7 @@ class World {
         }
       }
       queue.count = 0;
+      queue.bytes = 0;
     }
     worker.outbox.clear_dirty();
     output.discarded = worker.outbox.discarded().size();

@@ -14,20 +14,18 @@ namespace {
 
 FlowKey key(std::uint32_t number, std::uint16_t endpoint = 0) {
   FlowKey result;
-  result.remote = IpAddress::from_v4(0x0a000000U + number / 60000);
-  result.local = ip("10.0.0.35");
+  result.remote = 0x0a000000U + number / 60000;
+  result.local = 0x2300000a;
   result.remote_port = static_cast<std::uint16_t>(number % 60000);
-  result.local_port = 80;
-  result.endpoint = endpoint;
-  result.generation = 1;
-  result.protocol = 6;
+  result.local_port = 0x5000;
+  result.owner = FlowKey::owner_of(EndpointId{endpoint}, 1) | FlowKey::protocol_bits(6);
   return result;
 }
 
 TEST(ConnectionTable, FillsToItsCapacityAndNotBeyond) {
   ConnectionTable table(5000, 1);
   std::uint32_t inserted = 0;
-  for (std::uint32_t i = 0; i < 6000; ++i) inserted += table.insert(key(i), table.hash(key(i)), 0) != nullptr;
+  for (std::uint32_t i = 0; i < 6000; ++i) inserted += table.insert(key(i), table.hash(key(i)), 0).connection != nullptr;
   EXPECT_EQ(inserted, 5000U);
   EXPECT_EQ(table.size(), 5000U);
   for (std::uint32_t i = 0; i < 5000; ++i) EXPECT_NE(table.find(key(i), table.hash(key(i))), nullptr) << i;
@@ -38,16 +36,16 @@ TEST(ConnectionTable, FillsToItsCapacityAndNotBeyond) {
 TEST(ConnectionTable, ReachesItsCapacityAtTheHighestLoad) {
   const std::uint32_t capacity = 1024 * 10 * 3 / 4 - 20;
   ConnectionTable table(capacity, 3);
-  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i), table.hash(key(i)), 0), nullptr) << i;
+  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i), table.hash(key(i)), 0).connection, nullptr) << i;
   for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.find(key(i), table.hash(key(i))), nullptr) << i;
   for (std::uint32_t i = 0; i < capacity; ++i) table.erase(table.find(key(i), table.hash(key(i))));
   EXPECT_EQ(table.size(), 0U);
-  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i + 100000), table.hash(key(i + 100000)), 0), nullptr) << i;
+  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i + 100000), table.hash(key(i + 100000)), 0).connection, nullptr) << i;
 }
 
 TEST(ConnectionTable, EntriesNeverMove) {
   ConnectionTable table(1000, 1);
-  Connection* first = table.insert(key(1), table.hash(key(1)), 0);
+  Connection* first = table.insert(key(1), table.hash(key(1)), 0).connection;
   for (std::uint32_t i = 2; i < 900; ++i) table.insert(key(i), table.hash(key(i)), 0);
   EXPECT_EQ(table.find(key(1), table.hash(key(1))), first);
 }
@@ -70,7 +68,7 @@ TEST(ConnectionTable, AgreesWithAMap) {
       table.erase(found);
       model.erase(known);
     } else if (found == nullptr) {
-      if (Connection* made = table.insert(flow, hash, 0)) {
+      if (Connection* made = table.insert(flow, hash, 0).connection) {
         model[number] = made;
       } else {
         ASSERT_EQ(model.size(), 2048U);
@@ -90,8 +88,8 @@ TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
   world.add(task);
   ConnectionTable table(1000, 1);
   for (std::uint32_t i = 0; i < 300; ++i) {
-    Connection* connection = table.insert(key(i), table.hash(key(i)), 0);
-    if (i % 3 == 0) connection->state = ConnectionState::established;
+    Connection* connection = table.insert(key(i), table.hash(key(i)), 0).connection;
+    connection->state = i % 3 == 0 ? ConnectionState::established : ConnectionState::opening;
   }
   for (std::uint32_t i = 300; i < 400; ++i) table.insert(key(i, 7), table.hash(key(i, 7)), 0);  // of nobody
   for (int round = 0; round < 4; ++round) table.sweep(500, seconds(29), *world.view);
@@ -99,7 +97,7 @@ TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
   for (int round = 0; round < 4; ++round) table.sweep(500, seconds(30), *world.view);
   EXPECT_EQ(table.size(), 100U) << "the established stay";
   // Freed places are used again.
-  for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(key(i), table.hash(key(i)), 0), nullptr);
+  for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(key(i), table.hash(key(i)), 0).connection, nullptr);
 }
 
 TEST(ConnectionTable, SeedChangesTheHash) {

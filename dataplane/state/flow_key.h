@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The key of a connection, as its ENI sees it: both directions of a flow make the same key, because after demux it is known
+// which end is the task's. 16 bytes, so that it is compared with one instruction and an entry with both directions'
+// totals fits into one cache line.
+//
+// Addresses and ports are in network order, and lie as they lie in an IPv4 packet towards the task: a key of the ingress
+// direction is 12 bytes of the packet as they are, one of the egress direction is the same with its halves swapped.
+// IPv6 addresses do not fit: the key holds a keyed digest of the two, and the entry has the addresses beside it
+// (connection_table.h), which are compared as well.
+//
+// `owner` says whose flow it is: the endpoint's number and generation, the family, the protocol. The generation is what makes a
+// detach forget all connections at once: what is left of them can match nothing.
+//
+// ICMP: the local port is the identifier, the remote port the query's type and which side asked, so that an answer belongs
+// to a question but a question from the other side does not.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "config/net.h"
+
+namespace trunkline {
+
+struct alignas(16) FlowKey {
+  std::uint32_t remote = 0;
+  std::uint32_t local = 0;
+  std::uint16_t remote_port = 0;
+  std::uint16_t local_port = 0;
+  std::uint32_t owner = 0;
+
+  static constexpr unsigned kEndpointBits = 12, kGenerationBits = 11;
+  static constexpr std::uint32_t kMaxEndpoints = 1U << kEndpointBits;
+  static constexpr std::uint16_t kGenerationMask = (1U << kGenerationBits) - 1;
+  static constexpr std::uint32_t kIpv6 = 1U << (kEndpointBits + kGenerationBits);
+  static constexpr std::uint32_t owner_of(EndpointId id, std::uint16_t generation) {
+    return id.value | static_cast<std::uint32_t>(generation & kGenerationMask) << kEndpointBits;
+  }
+  static constexpr std::uint32_t protocol_bits(std::uint8_t protocol) { return std::uint32_t{protocol} << 24; }
+
+  EndpointId endpoint() const { return {static_cast<std::uint16_t>(owner & (kMaxEndpoints - 1))}; }
+  std::uint16_t generation() const { return static_cast<std::uint16_t>(owner >> kEndpointBits & kGenerationMask); }
+  bool is_ipv6() const { return (owner & kIpv6) != 0; }
+  std::uint8_t protocol() const { return static_cast<std::uint8_t>(owner >> 24); }
+  std::uint16_t remote_port_number() const { return __builtin_bswap16(remote_port); }
+  std::uint16_t local_port_number() const { return __builtin_bswap16(local_port); }
+
+  __m128i bits() const { return _mm_load_si128(reinterpret_cast<const __m128i*>(this)); }
+  FlowKey from_the_other_end() const {
+    FlowKey key;
+    key.remote = local, key.local = remote;
+    key.remote_port = local_port, key.local_port = remote_port;
+    key.owner = owner & ~((1U << (kEndpointBits + kGenerationBits)) - 1);
+    return key;
+  }
+  friend bool operator==(const FlowKey& a, const FlowKey& b) {
+    const __m128i difference = _mm_xor_si128(a.bits(), b.bits());
+    return _mm_testz_si128(difference, difference) != 0;
+  }
+};
+static_assert(sizeof(FlowKey) == 16);
+
+// Both ends of an IPv6 flow.
+struct alignas(32) AddressPair {
+  IpAddress remote, local;
+  friend bool operator==(const AddressPair&, const AddressPair&) = default;
+};
+
+}  // namespace trunkline
