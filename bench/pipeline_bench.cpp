@@ -1,92 +1,368 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The packet path in process, no I/O: nanoseconds and TSC cycles a packet at burst 32. `./dev bench`.
+//
+// The packet path in process, no I/O: TSC cycles and nanoseconds a packet at burst 32. One sample is the 1024 packets of the
+// ring; the figures are medians over samples (sampling.h). `./dev bench quick`.
 #include <benchmark/benchmark.h>
-#include <rte_cycles.h>
 
-#include "tests/support/world.h"
+#include "bench/bench_world.h"
+#include "bench/sampling.h"
 
-namespace trunkline::test {
+namespace trunkline::bench {
 namespace {
 
-constexpr std::uint32_t kBurst = 32;
+constexpr unsigned kEndpoints = 120;
+constexpr std::uint8_t kAck = 0x10, kSyn = 0x02, kFinAck = 0x11, kSynAck = 0x12;
 
-config::SecurityGroup open_group() {
-  config::SecurityGroup group;
-  group.id = "sg-0000000a";
-  group.ingress = {rule(6, 80, 80, {"198.51.0.0/16"})};
-  group.egress = {everything({"0.0.0.0/0"})};
-  return group;
+// How far down the pipeline a sample goes.
+enum class Upto { parse, demux, track, admit, account, all };
+
+void run_ingress(Burst& burst, WorkerState& worker, Upto upto) {
+  if (upto == Upto::all) return process_from_trunk(burst, worker);
+  parse(burst, Direction::ingress);
+  if (upto == Upto::parse) return;
+  demux_from_trunk(burst, worker);
+  if (upto == Upto::demux) return;
+  edge_from_trunk(burst);
+  track(burst, worker, Direction::ingress);
+  if (upto == Upto::track) return;
+  admit(burst, worker, Direction::ingress);
+  if (upto == Upto::admit) return;
+  account(burst, worker.now, Direction::ingress);
 }
 
-World::Task task(unsigned number) {
-  World::Task result;
-  result.name = "t" + std::to_string(number);
-  result.vlan = static_cast<std::uint16_t>(100 + number);
-  result.mac = MacAddress{{0x0a, 0, 0, 0, 1, static_cast<std::uint8_t>(number)}}.to_string();
-  result.addresses = {"10.0.0." + std::to_string(10 + number)};
-  result.groups = {open_group()};
-  return result;
-}
-
-// Established connections towards `tasks` endpoints, `flows` in all, met in a scattered order.
-void established_ingress(benchmark::State& bench) {
-  const auto flows = static_cast<std::uint32_t>(bench.range(0));
-  const unsigned tasks = 32;
-  World world;
-  WorkerState worker(64, flows + flows / 4 + 1024, 7);
-  for (unsigned i = 0; i < tasks; ++i) world.add(task(i));
-  worker.view = world.view.get();
-  struct Flow {
-    Frame frame;
-  };
-  std::vector<rte_mbuf*> packets;
-  std::vector<std::uint16_t> offsets;
-  for (std::uint32_t flow = 0; flow < flows; ++flow) {
-    const unsigned at = flow % tasks;
-    const IpAddress remote = IpAddress::from_v4(0xc6330000U | (flow >> 4 & 0xffff));
-    const auto port = static_cast<std::uint16_t>(1024 + (flow & 15) + (flow >> 20 << 4));
-    packets.push_back(world.mbufs.make(ip_packet({mac(task(at).mac), mac("0a:00:00:00:00:01"), 100 + static_cast<int>(at)}, remote,
-                                                 ip(task(at).addresses[0]), 6, tcp_segment(port, 80, 0x10))));
-  }
-  std::vector<std::uint32_t> order(flows);
-  for (std::uint32_t i = 0; i < flows; ++i) order[i] = static_cast<std::uint32_t>((std::uint64_t{i} * 2654435761U) % flows);
-  std::uint64_t cycles = 0, packets_done = 0;
-  std::size_t next = 0;
-  auto pass = [&] {
-    Burst burst;
-    for (std::uint32_t i = 0; i < kBurst; ++i) {
-      rte_mbuf* packet = packets[order[next]];
-      next = next + 1 == order.size() ? 0 : next + 1;
-      burst.add(packet);
+// Samples over established connections: the ring is filled with the next flows in a shuffled order, then processed.
+class Established {
+ public:
+  Established(std::uint32_t flows, unsigned endpoints)
+      : endpoints_(endpoints), world_(endpoints, open_rules(), flows + flows / 8 + 1024), order_(shuffled(flows, 11)) {
+    // Opened by a SYN and its answer, so that they are what they are said to be.
+    for (std::uint32_t k = 0; k < flows; k += kBurst) {
+      const std::uint32_t count = std::min(kBurst, flows - k);
+      for (const bool answer : {false, true}) {
+        for (std::uint32_t i = 0; i < count; ++i) {
+          const Flow flow = open_flow(k + i, endpoints_);
+          world_.write(i, flow, answer ? Direction::egress : Direction::ingress, answer ? kSynAck : kSyn);
+          if (!answer) continue;
+          Burst burst;
+          world_.burst_at(burst, i, 1);
+          process_from_task(burst, world_.worker, *world_.view->endpoints[flow.endpoint]);
+          world_.flush();
+        }
+        if (answer) continue;
+        Burst burst;
+        world_.burst_at(burst, 0, count);
+        process_from_trunk(burst, world_.worker);
+        world_.flush();
+      }
     }
-    process_from_trunk(burst, worker);
-    // Put the tags back for the next round; not part of what is measured by cycles below.
-    return burst;
-  };
-  auto restore = [&](const Burst& burst) {
-    for (std::uint32_t i = 0; i < burst.size; ++i) {
-      const VlanId vlan = burst.endpoint[i]->vlan;
-      detail::push_tag(burst.mbuf[i], vlan);
-    }
-    for (const PortSlot slot : worker.outbox.dirty()) worker.outbox.queue(slot).count = 0;
-    worker.outbox.clear_dirty();
-    worker.outbox.clear_discarded();
-  };
-  for (std::uint32_t i = 0; i < flows; i += kBurst) restore(pass());
-  for (auto _ : bench) {
-    const std::uint64_t before = rte_rdtsc();
-    const Burst burst = pass();
-    const std::uint64_t spent = rte_rdtsc() - before;
-    cycles += spent;
-    packets_done += kBurst;
-    restore(burst);
+    world_.forwarded = 0;
   }
-  bench.counters["cycles/packet"] = static_cast<double>(cycles) / static_cast<double>(packets_done);
-  bench.counters["connections"] = static_cast<double>(worker.connections.size());
+
+  double ingress(Upto upto, int mix = 0) {
+    fill(Direction::ingress, mix);
+    return cycles_a_packet([&] {
+      for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
+        Burst burst;
+        world_.burst_at(burst, first);
+        run_ingress(burst, world_.worker, upto);
+        if (upto == Upto::all) world_.flush();
+        benchmark::DoNotOptimize(burst);
+      }
+      return std::size_t{Ring::kPackets};
+    });
+  }
+
+  // A burst from a task's port is of one endpoint.
+  double egress() {
+    fill(Direction::egress, 0);
+    return cycles_a_packet([&] {
+      for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
+        Burst burst;
+        world_.burst_at(burst, first);
+        process_from_task(burst, world_.worker, *world_.view->endpoints[endpoint_of_[first / kBurst]]);
+        world_.flush();
+        benchmark::DoNotOptimize(burst);
+      }
+      return std::size_t{Ring::kPackets};
+    });
+  }
+
+  BenchWorld& world() { return world_; }
+
+ private:
+  Flow next_flow() {
+    const Flow flow = open_flow(order_[next_], endpoints_);
+    next_ = next_ + 1 == order_.size() ? 0 : next_ + 1;
+    return flow;
+  }
+  void fill(Direction direction, int mix) {
+    static constexpr std::uint32_t imix[12] = {46, 46, 46, 46, 46, 46, 46, 576, 576, 576, 576, 1500};
+    for (std::uint32_t i = 0; i < Ring::kPackets; ++i) {
+      if (direction == Direction::egress) {
+        // Flow k is of endpoint k modulo endpoints: a random one of this burst's endpoint.
+        if (i % kBurst == 0) endpoint_of_[i / kBurst] = static_cast<std::uint16_t>(next_endpoint_++ % endpoints_);
+        const std::uint32_t each = static_cast<std::uint32_t>(order_.size()) / endpoints_;
+        const std::uint32_t k = (next_flow_number() % each) * endpoints_ + endpoint_of_[i / kBurst];
+        world_.write(i, open_flow(k, endpoints_), direction, kAck);
+      } else {
+        world_.write(i, next_flow(), direction, kAck, mix != 0 ? imix[(i * 7919U) % 12] : 46);
+      }
+    }
+  }
+  std::uint32_t next_flow_number() {
+    const std::uint32_t number = order_[next_];
+    next_ = next_ + 1 == order_.size() ? 0 : next_ + 1;
+    return number;
+  }
+
+  unsigned endpoints_;
+  BenchWorld world_;
+  std::vector<std::uint32_t> order_;
+  std::size_t next_ = 0;
+  unsigned next_endpoint_ = 0;
+  std::uint16_t endpoint_of_[Ring::kPackets / kBurst]{};
+};
+
+template <class Sample>
+std::vector<double> samples_of(std::size_t count, Sample&& one) {
+  for (int i = 0; i < 5; ++i) one();
+  std::vector<double> samples;
+  for (std::size_t i = 0; i < count; ++i) samples.push_back(one());
+  return samples;
 }
-BENCHMARK(established_ingress)->Arg(1000)->Arg(10000)->Arg(100000);
+
+// One pass of Google Benchmark is all our samples.
+void demux(benchmark::State& state) {
+  Established run(4096, static_cast<unsigned>(state.range(0)));
+  std::vector<double> parsed, demuxed, alone;
+  for (auto _ : state) {
+    samples_of(400, [&] {
+      parsed.push_back(run.ingress(Upto::parse));
+      demuxed.push_back(run.ingress(Upto::demux));
+      alone.push_back(demuxed.back() - parsed.back());
+      return 0.0;
+    });
+  }
+  report(state.counters, alone);
+  state.counters["with_parse"] = median(demuxed);
+}
+BENCHMARK(demux)->Arg(120)->Arg(4096)->Iterations(1)->Unit(benchmark::kMillisecond);
+
+void parse_alone(benchmark::State& state) {
+  Established run(4096, kEndpoints);
+  for (auto _ : state) report(state.counters, samples_of(400, [&] { return run.ingress(Upto::parse); }));
+}
+BENCHMARK(parse_alone)->Name("parse")->Iterations(1)->Unit(benchmark::kMillisecond);
+
+void established(benchmark::State& state) {
+  Established run(static_cast<std::uint32_t>(state.range(0)), kEndpoints);
+  std::vector<double> both, in, out;
+  for (auto _ : state) {
+    samples_of(400, [&] {
+      in.push_back(run.ingress(Upto::all));
+      out.push_back(run.egress());
+      both.push_back((in.back() + out.back()) / 2);
+      return 0.0;
+    });
+  }
+  if (run.world().forwarded % Ring::kPackets != 0 || run.world().forwarded < 800 * Ring::kPackets) state.SkipWithError("not every packet was forwarded");
+  report(state.counters, both);
+  state.counters["ingress"] = median(in);
+  state.counters["egress"] = median(out);
+  state.counters["connections"] = static_cast<double>(run.world().worker.connections.size());
+  state.counters["page_kb"] = static_cast<double>(run.world().worker.connections.page_bytes()) / 1024;
+}
+BENCHMARK(established)->Arg(10'000)->Arg(100'000)->Arg(1'000'000)->Iterations(1)->Unit(benchmark::kMillisecond);
+
+void imix(benchmark::State& state) {
+  Established run(100'000, kEndpoints);
+  for (auto _ : state) report(state.counters, samples_of(300, [&] { return run.ingress(Upto::all, 1); }));
+}
+BENCHMARK(imix)->Iterations(1)->Unit(benchmark::kMillisecond);
+
+// What each stage adds, in the order of the pipeline: medians of one run, the stages in turn.
+void adders(benchmark::State& state) {
+  Established run(static_cast<std::uint32_t>(state.range(0)), kEndpoints);
+  std::vector<double> upto[6];
+  for (auto _ : state) {
+    samples_of(300, [&] {
+      for (const Upto stage : {Upto::parse, Upto::demux, Upto::track, Upto::admit, Upto::account, Upto::all}) {
+        upto[static_cast<int>(stage)].push_back(run.ingress(stage));
+      }
+      return 0.0;
+    });
+  }
+  const auto of = [&](Upto stage) { return median(upto[static_cast<int>(stage)]); };
+  state.counters["parse"] = of(Upto::parse);
+  state.counters["demux"] = of(Upto::demux) - of(Upto::parse);
+  state.counters["track"] = of(Upto::track) - of(Upto::demux);
+  state.counters["admit"] = of(Upto::admit) - of(Upto::track);
+  state.counters["account"] = of(Upto::account) - of(Upto::admit);
+  state.counters["forward"] = of(Upto::all) - of(Upto::account);
+  std::vector<double> accounting;
+  for (std::size_t i = 0; i < upto[0].size(); ++i) {
+    accounting.push_back(upto[static_cast<int>(Upto::account)][i] - upto[static_cast<int>(Upto::admit)][i]);
+  }
+  report(state.counters, accounting);  // cycles: the flow-log accounting's
+}
+BENCHMARK(adders)->Arg(10'000)->Arg(1'000'000)->Iterations(1)->Unit(benchmark::kMillisecond);
+
+// First packets: every packet opens a connection that one of the rules lets in, with entries from the free list as in service.
+struct FirstPackets {
+  FirstPackets(unsigned rules, std::uint32_t capacity) : rules_(many_rules(rules, 5)), world(kEndpoints, rules_, capacity), random(3) {
+    const GroupId group = world.numbers.number("sg-0000000c");
+    for (std::uint32_t i = 0; i < 10000; ++i) world.members->set(IpAddress::from_v4(0x65000000U + i * 7), {&group, 1});
+    world.worker.now = 1;
+  }
+
+  // A flow that one of the rules lets in.
+  Flow flow() {
+    const auto& rules = rules_.groups[0].ingress;
+    const config::SecurityGroupRule& rule = rules[random() % rules.size()];
+    std::uint32_t remote;
+    if (!rule.group_ids.empty()) {
+      remote = 0x65000000U + static_cast<std::uint32_t>(random() % 10000) * 7;
+    } else if (!rule.prefix_list_ids.empty()) {
+      remote = 0x64000000U + (static_cast<std::uint32_t>(random() % 1000) << 12) + static_cast<std::uint32_t>(random() & 255);
+    } else {
+      remote = rule.ranges[0].address.v4() + static_cast<std::uint32_t>(random() & 255);
+    }
+    return {remote, static_cast<std::uint16_t>(random()), static_cast<std::uint16_t>(rule.from_port + static_cast<int>(random() % static_cast<unsigned>(rule.to_port - rule.from_port + 1))),
+            static_cast<std::uint16_t>(random() % kEndpoints), static_cast<std::uint8_t>(rule.protocol)};
+  }
+
+  Rules rules_;
+  BenchWorld world;
+  std::mt19937_64 random;
+};
+
+void first_packet(benchmark::State& state) {
+  const bool flood = state.range(1) != 0;
+  const std::uint32_t capacity = 2'000'000;
+  FirstPackets run(static_cast<unsigned>(state.range(0)), capacity);
+  BenchWorld& world = run.world;
+  std::uint64_t opened = 0, sent = 0;
+  const auto one = [&] {
+    for (std::uint32_t i = 0; i < Ring::kPackets; ++i) world.write(i, run.flow(), Direction::ingress, kSyn);
+    sent += Ring::kPackets;
+    // As long as nobody floods, unanswered connections do not have to make room for new ones. The sweep is not what is
+    // measured here (see connections_per_second).
+    while (!flood && world.worker.connections.size() + Ring::kPackets > capacity / 8) {
+      world.worker.now += seconds(40);
+      while (!world.worker.connections.sweep(4096, world.worker.now, *world.view)) {
+      }
+    }
+    const std::uint64_t before = world.worker.connections.size();
+    const double cycles = cycles_a_packet([&] {
+      for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
+        Burst burst;
+        world.burst_at(burst, first);
+        process_from_trunk(burst, world.worker);
+        world.flush();
+        benchmark::DoNotOptimize(burst);
+      }
+      return std::size_t{Ring::kPackets};
+    });
+    opened += world.worker.connections.size() - before;
+    return cycles;
+  };
+  for (auto _ : state) report(state.counters, samples_of(1000, one));
+  state.counters["opened"] = static_cast<double>(opened) / static_cast<double>(sent);
+  state.counters["recycled"] = static_cast<double>(world.worker.connections.recycled());
+}
+BENCHMARK(first_packet)->ArgNames({"rules", "flood"})->Args({1, 0})->Args({60, 0})->Args({1000, 0})->Args({1000, 1})->Iterations(1)->Unit(benchmark::kMillisecond);
+
+// TCP connections from the SYN to the last ACK, six packets, then swept; 1000 rules, accounting on.
+void connections_per_second(benchmark::State& state) {
+  const std::uint32_t capacity = 1'000'000;
+  FirstPackets run(1000, capacity);
+  BenchWorld& world = run.world;
+  struct Step {
+    Direction direction;
+    std::uint8_t flags;
+  };
+  static constexpr Step steps[6] = {{Direction::ingress, kSyn},    {Direction::egress, kSynAck}, {Direction::ingress, kAck},
+                                    {Direction::egress, kFinAck}, {Direction::ingress, kFinAck}, {Direction::egress, kAck}};
+  constexpr std::uint32_t kConnections = Ring::kPackets;  // a sample; each burst has those of one endpoint
+  std::vector<Flow> flows(kConnections);
+  std::uint64_t done = 0;
+  const auto one = [&] {
+    for (std::uint32_t i = 0; i < kConnections; ++i) {
+      do flows[i] = run.flow();
+      while (flows[i].protocol != 6);
+      flows[i].endpoint = static_cast<std::uint16_t>((i / kBurst + done / kConnections) % kEndpoints);
+    }
+    double cycles = 0;
+    for (const Step& step : steps) {
+      for (std::uint32_t i = 0; i < kConnections; ++i) world.write(i, flows[i], step.direction, step.flags);
+      cycles += cycles_a_packet([&] {
+        for (std::uint32_t first = 0; first < kConnections; first += kBurst) {
+          Burst burst;
+          world.burst_at(burst, first);
+          if (step.direction == Direction::ingress) {
+            process_from_trunk(burst, world.worker);
+          } else {
+            process_from_task(burst, world.worker, *world.view->endpoints[flows[first].endpoint]);
+          }
+          world.flush();
+          world.worker.connections.sweep(kBurst / 4, world.worker.now, *world.view);
+        }
+        return std::size_t{kConnections};
+      });
+    }
+    done += kConnections;
+    // Time passes so that a third of the table is what has closed within its timeout (120 s).
+    world.worker.now = static_cast<Tick>(done * seconds(120) / (capacity / 3));
+    return cycles;  // of one connection: six packets and its share of the sweep
+  };
+  for (auto _ : state) {
+    const std::vector<double> samples = samples_of(1500, one);
+    report(state.counters, samples);
+    state.counters["per_second"] = tsc_ghz() * 1e9 / median(samples);
+  }
+  state.counters["forwarded"] = static_cast<double>(world.forwarded) / static_cast<double>(done * 6);
+  state.counters["in_table"] = static_cast<double>(world.worker.connections.size());
+}
+BENCHMARK(connections_per_second)->Iterations(1)->Unit(benchmark::kMillisecond);
+
+// From one task to another of the same host: both halves of the pipeline, two connections.
+void hairpin(benchmark::State& state) {
+  BenchWorld world(kEndpoints, open_rules(), 200'000);
+  std::mt19937_64 random(3);
+  std::vector<Flow> flows;
+  for (unsigned i = 0; i < 10'000; ++i) {
+    const auto from = static_cast<std::uint16_t>(random() % kEndpoints);
+    flows.push_back({BenchWorld::address_of((from + 1 + static_cast<unsigned>(random() % (kEndpoints - 1))) % kEndpoints), 80,
+                     static_cast<std::uint16_t>(random()), from, 6});
+  }
+  std::ranges::sort(flows, {}, &Flow::endpoint);
+  const auto one = [&] {
+    std::uint16_t endpoints[Ring::kPackets / kBurst];
+    for (std::uint32_t i = 0; i < Ring::kPackets; ++i) {
+      static std::size_t start = 0;
+      if (i % kBurst == 0) {
+        do start = random() % (flows.size() - kBurst);
+        while (flows[start].endpoint != flows[start + kBurst - 1].endpoint);
+        endpoints[i / kBurst] = flows[start].endpoint;
+      }
+      world.write(i, flows[start + i % kBurst], Direction::egress, kAck);
+    }
+    return cycles_a_packet([&] {
+      for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
+        Burst burst;
+        world.burst_at(burst, first);
+        process_from_task(burst, world.worker, *world.view->endpoints[endpoints[first / kBurst]]);
+        world.flush();
+        benchmark::DoNotOptimize(burst);
+      }
+      return std::size_t{Ring::kPackets};
+    });
+  };
+  for (auto _ : state) report(state.counters, samples_of(400, one));
+}
+BENCHMARK(hairpin)->Iterations(1)->Unit(benchmark::kMillisecond);
 
 }  // namespace
-}  // namespace trunkline::test
+}  // namespace trunkline::bench
 
 BENCHMARK_MAIN();

@@ -125,7 +125,7 @@ inline void begin(Connection& connection, const Headers& headers, Direction dire
 }
 
 // The packet's connection lives, allows it, and is not changed by it.
-inline bool is_steady(const Connection& connection, const Endpoint& endpoint, const Headers& headers, Direction direction, Tick now) {
+[[gnu::always_inline]] inline bool is_steady(const Connection& connection, const Endpoint& endpoint, const Headers& headers, Direction direction, Tick now) {
   const bool changes = ((headers.tcp_flags & (tcp_flag::syn | tcp_flag::fin | tcp_flag::rst)) | (connection.awaits & bit(direction))) != 0;
   const bool current = !connection.untracked | (connection.policy_generation == endpoint.policy_generation);
   return !changes & current & ((connection.allowed & bit(direction)) != 0) & !ConnectionTable::expired(connection, endpoint.timeouts, now);

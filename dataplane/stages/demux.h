@@ -61,7 +61,7 @@ inline bool is_neighbour_discovery(const Headers& headers) {
 }
 inline bool is_for_edge(const Headers& headers) { return headers.layer3 == Layer3::arp || is_neighbour_discovery(headers); }
 
-inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const View& view) {
+[[gnu::always_inline]] inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const View& view) {
   if (burst.headers[i].vlan != 0) return view.at_vlan(burst.headers[i].vlan);
   const MacAddress destination = mac_at(burst.bytes(i));
   if (!destination.is_multicast()) return view.with_mac(destination);
@@ -71,7 +71,7 @@ inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const 
 }
 
 // An IPv4 packet for the ENI's MAC and first address, from a possible source.
-inline bool is_plain_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+[[gnu::always_inline]] inline bool is_plain_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
   return (mac_bits_at(burst.bytes(i)) == endpoint.mac_bits) & (burst.headers[i].layer3 == Layer3::ipv4) &
          (burst.key[i].local == endpoint.first_ipv4) & !is_martian_byte(static_cast<std::uint8_t>(burst.key[i].remote));
 }
@@ -94,7 +94,7 @@ inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const En
 }
 
 // An untagged IPv4 packet from the ENI's MAC and first address to a unicast destination.
-inline bool is_plain_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+[[gnu::always_inline]] inline bool is_plain_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
   const Headers& headers = burst.headers[i];
   const std::uint8_t* frame = burst.bytes(i);
   return ((headers.tag_bytes | headers.vlan) == 0) & (mac_bits_at(frame + 6) == endpoint.mac_bits) & ((frame[0] & 1) == 0) &

@@ -25,7 +25,7 @@ inline void clear_offloads(rte_mbuf* packet) {
 }
 
 // The twelve bytes of both MAC addresses, `by` bytes further on; overlapping is the point.
-inline void move_macs(std::uint8_t* frame, std::ptrdiff_t by) {
+[[gnu::always_inline]] inline void move_macs(std::uint8_t* frame, std::ptrdiff_t by) {
   const auto first = load_raw<std::uint64_t>(frame);
   const auto last = load_raw<std::uint32_t>(frame + 8);
   std::memcpy(frame + by, &first, sizeof first);
@@ -33,7 +33,7 @@ inline void move_macs(std::uint8_t* frame, std::ptrdiff_t by) {
 }
 
 // The last that is done with the headers' offsets: they speak of the frame as it came.
-inline void pop_tag(Burst& burst, std::uint32_t i) {
+[[gnu::always_inline]] inline void pop_tag(Burst& burst, std::uint32_t i) {
   if (burst.headers[i].tag_bytes == 0) return;
   rte_mbuf* packet = burst.mbuf[i];
   move_macs(burst.bytes(i), ether::tag_bytes);
@@ -42,7 +42,7 @@ inline void pop_tag(Burst& burst, std::uint32_t i) {
   packet->pkt_len -= ether::tag_bytes;
 }
 
-inline bool push_tag(rte_mbuf* packet, VlanId vlan) {
+[[gnu::always_inline]] inline bool push_tag(rte_mbuf* packet, VlanId vlan) {
   if (vlan.is_untagged()) return true;
   char* start = rte_pktmbuf_prepend(packet, ether::tag_bytes);
   if (start == nullptr) return false;
@@ -53,16 +53,22 @@ inline bool push_tag(rte_mbuf* packet, VlanId vlan) {
   return true;
 }
 
-inline void send_to_trunk(rte_mbuf* packet, WorkerState& worker) {
+[[gnu::always_inline]] inline void send_to_trunk(rte_mbuf* packet, WorkerState& worker) {
   clear_offloads(packet);
   worker.trunk_out.received(packet->pkt_len);
   worker.outbox.send(kTrunkSlot, packet);
 }
 
 // Towards a task: its ingress meter already knows the packet; the worker counts it as sent when the port took it.
-inline void send_to_task(rte_mbuf* packet, const Endpoint& endpoint, WorkerState& worker) {
+[[gnu::always_inline]] inline void send_to_task(rte_mbuf* packet, const Endpoint& endpoint, WorkerState& worker) {
   clear_offloads(packet);
   worker.outbox.send(endpoint.port, packet);
+}
+
+// The endpoint of this host that a packet from a task is for, if there is one.
+[[gnu::always_inline]] inline const Endpoint* local_peer(const Burst& burst, std::uint32_t i, const View& view) {
+  if (burst.headers[i].layer3 == Layer3::ipv4) [[likely]] return view.by_ipv4.find(burst.key[i].remote);
+  return view.with_address(burst.destination(i));
 }
 
 inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& worker) {
@@ -124,7 +130,7 @@ inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
       detail::send_to_task(packet, endpoint, worker);
       continue;
     }
-    const Endpoint* peer = burst.route[i] == Route::undecided ? view.with_address(burst.destination(i)) : nullptr;
+    const Endpoint* peer = burst.is_filtered(i) ? detail::local_peer(burst, i, view) : nullptr;
     if (peer != nullptr) {
       meter.sent(packet->pkt_len);
       worker.meter(*peer, Direction::ingress).received(packet->pkt_len);

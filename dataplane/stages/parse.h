@@ -53,14 +53,21 @@ Word load_raw(const std::uint8_t* at) {
   return word;
 }
 
+template <class Word>
+Word load_big_endian(const std::uint8_t* at) {
+  const Word word = load_raw<Word>(at);
+  if constexpr (sizeof(Word) == 8) return __builtin_bswap64(word);
+  return __builtin_bswap32(word);
+}
+
 // TCP flags that no connection has: nothing of SYN, RST and ACK, or SYN together with FIN or RST. A bit for each
-// combination of the low five flags.
-inline constexpr std::uint32_t kBadTcpFlags = [] {
-  std::uint32_t bad = 0;
+// combination of the low five flags; with the sixth bit of the index set nothing is bad.
+inline constexpr std::uint64_t kBadTcpFlags = [] {
+  std::uint64_t bad = 0;
   for (unsigned flags = 0; flags < 32; ++flags) {
     const bool syn = flags & tcp_flag::syn;
     if ((syn && (flags & (tcp_flag::fin | tcp_flag::rst))) || !(flags & (tcp_flag::syn | tcp_flag::rst | tcp_flag::ack))) {
-      bad |= 1U << flags;
+      bad |= std::uint64_t{1} << flags;
     }
   }
   return bad;
@@ -68,13 +75,13 @@ inline constexpr std::uint32_t kBadTcpFlags = [] {
 inline bool is_bad_tcp(std::uint8_t flags) { return (kBadTcpFlags >> (flags & 31) & 1) != 0; }
 
 // Twelve bytes of an IPv4 packet from its source address on (addresses, ports), as the ENI sees them.
-inline FlowKey key_of_ipv4(const std::uint8_t* addresses, std::uint8_t protocol, Direction direction) {
+[[gnu::always_inline]] inline FlowKey key_of_ipv4(const std::uint8_t* addresses, std::uint8_t protocol, Direction direction) {
   __m128i key = _mm_loadu_si128(reinterpret_cast<const __m128i*>(addresses));
   if (direction == Direction::egress) {
     key = _mm_shuffle_epi8(key, _mm_setr_epi8(4, 5, 6, 7, 0, 1, 2, 3, 10, 11, 8, 9, -1, -1, -1, -1));
   }
   FlowKey result;
-  _mm_store_si128(reinterpret_cast<__m128i*>(&result), _mm_insert_epi32(key, static_cast<int>(FlowKey::protocol_bits(protocol)), 3));
+  result.set_bits(_mm_insert_epi32(key, static_cast<int>(FlowKey::protocol_bits(protocol)), 3));
   return result;
 }
 
@@ -82,43 +89,53 @@ inline constexpr std::uint32_t kIpv4Bytes = 20;
 inline constexpr std::uint32_t kTcpBytes = 20;
 inline constexpr std::uint32_t kUdpBytes = 8;
 
-inline bool parse_common(Burst& burst, std::uint32_t i, Direction direction) {
+// An IPv4 packet without options, `offset` bytes into the frame. What is rare leaves by a branch that is never taken; which of
+// TCP and UDP it is must not be a branch, because in mixed traffic the processor could not guess it.
+template <std::uint32_t offset>
+[[gnu::always_inline]] inline bool parse_plain_ipv4(Burst& burst, std::uint32_t i, std::uint64_t vlan, Direction direction) {
   const rte_mbuf* packet = burst.mbuf[i];
-  const std::uint8_t* frame = burst.bytes(i);
-  const std::uint32_t data = packet->data_len;
-  // Room for every load below, be it TCP or UDP. Shorter datagrams go the other way.
-  if (data < ether::header_bytes + kIpv4Bytes + kTcpBytes || (packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0) return false;
-  const auto after_macs = load_raw<std::uint32_t>(frame + 12);
-  const bool tagged = (after_macs & 0xffff) == __builtin_bswap16(ether::vlan);
-  const std::uint32_t tag = tagged ? ether::tag_bytes : 0;
-  const std::uint32_t offset = ether::header_bytes + tag;
-  const std::uint8_t* ip = frame + offset;
-  // EtherType, version and header length: 08 00 45.
-  if ((load_raw<std::uint32_t>(ip - 2) & 0xffffff) != 0x450008 || data < offset + kIpv4Bytes + kTcpBytes) return false;
-  const auto middle = load_raw<std::uint64_t>(ip + 2);  // length, identification, fragment, time to live, protocol
-  const std::uint32_t total = __builtin_bswap16(static_cast<std::uint16_t>(middle));
-  const auto protocol = static_cast<std::uint8_t>(middle >> 56);
+  const std::uint8_t* ip = burst.bytes(i) + offset;
   const std::uint8_t* header = ip + kIpv4Bytes;
-  const std::uint32_t room = total - kIpv4Bytes;
-  const bool tcp = protocol == protocol::tcp;
-  const auto tcp_word = load_raw<std::uint16_t>(header + 12);
-  const std::uint32_t tcp_bytes = (tcp_word >> 4 & 15) * 4U;
-  const auto flags = static_cast<std::uint8_t>(tcp ? tcp_word >> 8 : 0);
+  // Room for every load below, be it TCP or UDP. Shorter datagrams go the other way.
+  if (packet->data_len < offset + kIpv4Bytes + kTcpBytes) return false;
+  const auto middle = load_big_endian<std::uint64_t>(ip + 2);  // length, identification, fragment, time to live, protocol
+  if ((middle >> 16 & 0x3fff) != 0) return false;
+  const std::uint64_t protocol = middle & 0xff;
+  if (protocol != protocol::tcp && protocol != protocol::udp) return false;
+  const std::uint32_t tcp = protocol == protocol::tcp ? ~0U : 0U;
+  const auto total = static_cast<std::int32_t>(middle >> 48);
+  const std::uint32_t tcp_word = load_raw<std::uint16_t>(header + 12);
   const std::uint32_t udp_bytes = load16(header + 4);
-  // Which of the two it is must not be a branch: the processor could not guess it in mixed traffic.
-  const std::uint32_t least = tcp ? kTcpBytes : kUdpBytes;
-  const std::uint32_t said = tcp ? tcp_bytes : udp_bytes;
-  const bool sound = (tcp | (protocol == protocol::udp)) & ((middle >> 32 & 0xff3f) == 0) & (total >= kIpv4Bytes) &
-                     (offset + total <= packet->pkt_len) & (said >= least) & (said <= room) & (!tcp | !is_bad_tcp(flags));
-  if (!sound) return false;
+  const auto said = static_cast<std::int32_t>(((tcp_word & 0xf0) >> 2 & tcp) | (udp_bytes & ~tcp));
+  const auto least = static_cast<std::int32_t>(kUdpBytes + ((kTcpBytes - kUdpBytes) & tcp));
+  const std::uint64_t flags = tcp_word >> 8 & tcp;
+  // Each is negative when something is shorter than it must be.
+  const std::int32_t lacking = (static_cast<std::int32_t>(packet->pkt_len - offset) - total) |
+                               (total - static_cast<std::int32_t>(kIpv4Bytes) - said) | (said - least);
+  if (lacking < 0 || (kBadTcpFlags >> ((flags & 31) | (~tcp & 32)) & 1) != 0) return false;
 
-  burst.key[i] = key_of_ipv4(ip + 12, protocol, direction);
-  const std::uint64_t vlan = tagged ? __builtin_bswap16(static_cast<std::uint16_t>(after_macs >> 16)) & 0xfff : 0;
-  const std::uint64_t low = vlan | std::uint64_t{tag} << 16 | std::uint64_t{static_cast<std::uint8_t>(Layer3::ipv4)} << 24 |
-                            std::uint64_t{offset} << 32 | std::uint64_t{offset + kIpv4Bytes} << 48;
-  const std::uint64_t high = total | std::uint64_t{protocol} << 16 | std::uint64_t{flags} << 24 | std::uint64_t{1} << 48;
-  _mm_store_si128(reinterpret_cast<__m128i*>(&burst.headers[i]), _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low)));
+  burst.key[i] = key_of_ipv4(ip + 12, static_cast<std::uint8_t>(protocol), direction);
+  static constexpr std::uint64_t kLow = (std::uint64_t{offset} - ether::header_bytes) << 16 | std::uint64_t{static_cast<std::uint8_t>(Layer3::ipv4)} << 24 |
+                                        std::uint64_t{offset} << 32 | std::uint64_t{offset + kIpv4Bytes} << 48;
+  const std::uint64_t high = static_cast<std::uint64_t>(total) | protocol << 16 | flags << 24 | std::uint64_t{1} << 48;
+  const __m128i headers = _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(kLow | vlan));
+  _mm_store_si128(reinterpret_cast<__m128i*>(&burst.headers[i]), headers);
   return true;
+}
+static_assert(offsetof(Headers, tag_bytes) == 2 && offsetof(Headers, layer3) == 3 && offsetof(Headers, layer3_offset) == 4 &&
+              offsetof(Headers, packet_bytes) == 8 && offsetof(Headers, protocol) == 10 && offsetof(Headers, tcp_flags) == 11 &&
+              offsetof(Headers, whole_key) == 14);
+
+// EtherType, version and header length of an IPv4 packet without options, with and without a tag before them.
+[[gnu::always_inline]] inline bool parse_common(Burst& burst, std::uint32_t i, Direction direction) {
+  const rte_mbuf* packet = burst.mbuf[i];
+  if (packet->data_len < ether::header_bytes + kIpv4Bytes || (packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0) return false;
+  const auto after_macs = load_big_endian<std::uint64_t>(burst.bytes(i) + 12);
+  if (direction == Direction::ingress && (after_macs & 0xffff0000ffffff00) == 0x8100000008004500) {
+    return parse_plain_ipv4<ether::header_bytes + ether::tag_bytes>(burst, i, after_macs >> 32 & 0xfff, direction);
+  }
+  if ((after_macs >> 32 & 0xffffff00) != 0x08004500) return false;
+  return parse_plain_ipv4<ether::header_bytes>(burst, i, 0, direction);
 }
 
 // ICMP types that ask and are answered; the identifier ties the two together.
@@ -257,7 +274,7 @@ inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
   return DropReason::none;
 }
 
-inline DropReason parse_any(Burst& burst, std::uint32_t i, Direction direction) {
+[[gnu::noinline]] inline DropReason parse_any(Burst& burst, std::uint32_t i, Direction direction) {
   const rte_mbuf* packet = burst.mbuf[i];
   Headers& headers = burst.headers[i] = {};
   Parsing in{burst.bytes(i), packet->data_len, packet->pkt_len, direction, headers, burst.key[i] = {}};
@@ -287,11 +304,11 @@ inline DropReason parse_any(Burst& burst, std::uint32_t i, Direction direction) 
 
 }  // namespace detail
 
-inline void parse(Burst& burst, Direction direction) {
+[[gnu::always_inline]] inline void parse(Burst& burst, Direction direction) {
   static constexpr std::uint32_t kAhead = 4;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     if (i + kAhead < burst.size) rte_prefetch0(rte_pktmbuf_mtod(burst.mbuf[i + kAhead], void*));
-    if (!detail::parse_common(burst, i, direction)) burst.verdict[i] = detail::parse_any(burst, i, direction);
+    if (!detail::parse_common(burst, i, direction)) [[unlikely]] burst.verdict[i] = detail::parse_any(burst, i, direction);
   }
 }
 

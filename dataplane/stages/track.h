@@ -75,8 +75,9 @@ inline void track(Burst& burst, WorkerState& worker, Direction direction) {
   ConnectionTable& table = worker.connections;
   for_each_bit(burst.filtered, [&](std::uint32_t i) {
     if (!burst.headers[i].whole_key) [[unlikely]] detail::complete_key(burst, i, table, direction);
-    burst.key[i].owner |= burst.endpoint[i]->flow_owner;
-    burst.hash[i] = table.hash(burst.key[i]);
+    const __m128i key = _mm_or_si128(burst.key[i].bits(), _mm_set_epi32(static_cast<int>(burst.endpoint[i]->flow_owner), 0, 0, 0));
+    burst.key[i].set_bits(key);
+    burst.hash[i] = table.hash(key);
     table.prefetch(burst.hash[i]);
   });
   for_each_bit(burst.filtered, [&](std::uint32_t i) { burst.connection[i] = table.candidate(burst.hash[i]); });

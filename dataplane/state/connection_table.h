@@ -92,8 +92,9 @@ class ConnectionTable {
   static std::size_t arena_bytes(std::uint32_t capacity);
   static std::uint64_t layout();
 
-  std::uint64_t hash(const FlowKey& key) const {
-    __m128i state = _mm_xor_si128(key.bits(), secret_[0]);
+  std::uint64_t hash(const FlowKey& key) const { return hash(key.bits()); }
+  std::uint64_t hash(__m128i key_bits) const {
+    __m128i state = _mm_xor_si128(key_bits, secret_[0]);
     state = _mm_aesenc_si128(_mm_aesenc_si128(state, secret_[1]), secret_[2]);
     return static_cast<std::uint64_t>(_mm_cvtsi128_si64(state));
   }
@@ -101,7 +102,7 @@ class ConnectionTable {
   void set_digest(FlowKey& key, const AddressPair& addresses) const;
 
   // Starts the load of the bucket that the next three will need.
-  void prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first_bucket(hash)], 1); }
+  void prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first_bucket(hash)]); }
   // Who may be the one, by its tag alone, with the load of it started; nullptr: ask find().
   Connection* candidate(std::uint64_t hash) const {
     const Bucket& bucket = buckets_[first_bucket(hash)];

@@ -22,7 +22,7 @@ namespace trunkline {
 class Counter {
  public:
   // The single writer's increment: a plain load and store, no locked instruction.
-  void add(std::uint64_t n) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  [[gnu::always_inline]] void add(std::uint64_t n) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
   std::uint64_t read() const { return value_.load(std::memory_order_relaxed); }
 
  private:

@@ -49,6 +49,8 @@ struct alignas(16) FlowKey {
   std::uint16_t local_port_number() const { return __builtin_bswap16(local_port); }
 
   __m128i bits() const { return _mm_load_si128(reinterpret_cast<const __m128i*>(this)); }
+  // Stored whole: a narrow store into a key that is then loaded whole would stall the load.
+  void set_bits(__m128i bits) { _mm_store_si128(reinterpret_cast<__m128i*>(this), bits); }
   FlowKey from_the_other_end() const {
     FlowKey key;
     key.remote = local, key.local = remote;

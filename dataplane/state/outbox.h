@@ -13,7 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <vector>
+#include <span>
 
 #include "config/net.h"
 #include "dataplane/packet.h"
@@ -32,16 +32,16 @@ class Outbox {
     rte_mbuf* packets[kDepth];
   };
 
-  explicit Outbox(std::size_t ports) : queues_(new Queue[ports]) { dirty_.reserve(ports); }
+  explicit Outbox(std::size_t ports) : queues_(new Queue[ports]), dirty_(new PortSlot[ports + 1]) {}
 
   Queue& queue(PortSlot port) { return queues_[port.value]; }
 
-  void send(PortSlot port, rte_mbuf* packet) {
+  // Without a branch on whether the port is listed already: in a burst for many ports nobody could guess it.
+  [[gnu::always_inline]] void send(PortSlot port, rte_mbuf* packet) {
     Queue& queue = queues_[port.value];
-    if (!queue.listed) {
-      queue.listed = true;
-      dirty_.push_back(port);  // never grows: reserved for all ports, and each is listed once
-    }
+    dirty_[dirty_count_] = port;
+    dirty_count_ += !queue.listed;
+    queue.listed = true;
     queue.bytes += packet->pkt_len;
     queue.packets[queue.count++] = packet;
   }
@@ -50,10 +50,11 @@ class Outbox {
     if (discarded_count_ < discarded_.size()) discarded_[discarded_count_++] = packet;
   }
 
-  const std::vector<PortSlot>& dirty() const { return dirty_; }
+  // Ports that were sent to since clear_dirty().
+  std::span<const PortSlot> dirty() const { return {dirty_.get(), dirty_count_}; }
   void clear_dirty() {
-    for (const PortSlot port : dirty_) queues_[port.value].listed = false;
-    dirty_.clear();
+    for (const PortSlot port : dirty()) queues_[port.value].listed = false;
+    dirty_count_ = 0;
   }
 
   std::span<rte_mbuf*> discarded() { return {discarded_.data(), discarded_count_}; }
@@ -61,7 +62,8 @@ class Outbox {
 
  private:
   std::unique_ptr<Queue[]> queues_;
-  std::vector<PortSlot> dirty_;
+  std::unique_ptr<PortSlot[]> dirty_;  // one more than there are ports: send() writes before it knows
+  std::size_t dirty_count_ = 0;
   // A burst's packets, the local packets made of it, and the tails cut off their chains.
   std::array<rte_mbuf*, 4 * kMaxBurst> discarded_;
   std::size_t discarded_count_ = 0;

@@ -29,7 +29,13 @@ void View::build_indexes() {
     } else {
       by_vlan[endpoint->vlan.value & 0xfff] = endpoint.get();
     }
-    for (const IpAddress& address : endpoint->addresses()) addresses.push_back({address, endpoint->id});
+    for (const IpAddress& address : endpoint->addresses()) {
+      addresses.push_back({address, endpoint->id});
+      if (!address.is_v4()) continue;
+      std::uint32_t network_order;
+      std::memcpy(&network_order, &address.bytes[12], sizeof network_order);
+      by_ipv4.add(network_order, *endpoint);
+    }
   }
   port_by_slot.clear();
   for (std::size_t i = 0; i < ports.size(); ++i) {
@@ -38,6 +44,7 @@ void View::build_indexes() {
   }
   by_mac.build(macs);
   by_address.build(addresses);
+  by_ipv4.build();
 }
 
 }  // namespace trunkline

@@ -12,7 +12,9 @@
 // Built by control (controller.cpp), read by workers; see published.h for how the one reaches the other.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <bitset>
 #include <cstdint>
 #include <memory>
@@ -157,12 +159,45 @@ class EndpointIndex {
   }
 
  private:
+  // All bytes of the key have a say: the last ones of an address are what tells neighbours apart.
   std::size_t position(const Key& key) const {
-    std::uint64_t word;
-    std::memcpy(&word, reinterpret_cast<const std::uint8_t*>(&key) + sizeof(Key) - sizeof word, sizeof word);
-    return static_cast<std::size_t>(word * 0x9e3779b97f4a7c15ULL >> 40) & (slots_.size() - 1);
+    std::uint64_t words[2] = {};
+    std::memcpy(words, &key, sizeof key);
+    const std::uint64_t mixed = (words[0] ^ words[1] ^ words[1] >> 32) * 0x9e3779b97f4a7c15ULL;
+    return static_cast<std::size_t>(mixed >> 32 ^ mixed >> 48) & (slots_.size() - 1);
   }
   std::vector<Slot> slots_;
+};
+
+// Every endpoint's IPv4 addresses, asked about for each packet that a task sends: nearly always in vain, so a slot in four is in
+// use at most and one look answers.
+class Ipv4Index {
+ public:
+  void add(std::uint32_t network_order, const Endpoint& endpoint) { pending_.push_back({network_order, &endpoint}); }
+  void build() {
+    slots_.assign(std::bit_ceil(std::max<std::size_t>(64, pending_.size() * 4)), Slot{});
+    shift_ = 32U - static_cast<unsigned>(std::countr_zero(slots_.size()));
+    for (const Slot& entry : pending_) {
+      std::size_t at = position(entry.address);
+      while (slots_[at].endpoint != nullptr) at = (at + 1) & (slots_.size() - 1);
+      slots_[at] = entry;
+    }
+    pending_.clear();
+  }
+  const Endpoint* find(std::uint32_t network_order) const {
+    for (std::size_t at = position(network_order);; at = (at + 1) & (slots_.size() - 1)) {
+      if (slots_[at].endpoint == nullptr || slots_[at].address == network_order) return slots_[at].endpoint;
+    }
+  }
+
+ private:
+  struct Slot {
+    std::uint32_t address = 0;
+    const Endpoint* endpoint = nullptr;
+  };
+  std::size_t position(std::uint32_t address) const { return __builtin_bswap32(address) * 0x9e3779b1U >> shift_; }
+  std::vector<Slot> slots_, pending_;
+  unsigned shift_ = 26;
 };
 
 // How the VPC's edge behaves on this host.
@@ -186,6 +221,7 @@ struct View {
   std::bitset<4096> waiting_vlans;
   EndpointIndex<std::uint64_t> waiting_macs;
   EndpointIndex<IpAddress> by_address;  // every endpoint's addresses
+  Ipv4Index by_ipv4;                    // of these the IPv4 ones
 
   const Endpoint* endpoint(EndpointId id) const {
     return id.value < endpoints.size() ? endpoints[id.value].get() : nullptr;
