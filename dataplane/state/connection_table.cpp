@@ -81,11 +81,11 @@ void ConnectionTable::bind() {
   free_entries_ = capacity_;
   by_endpoint_ = std::make_unique<EndpointCount[]>(FlowKey::kMaxEndpoints);
   unanswered_capacity_ = std::max(capacity_ / 8, 64U);
-  unanswered_ = std::make_unique<std::uint32_t[]>(unanswered_capacity_);
+  unanswered_ = std::make_unique<Unanswered[]>(unanswered_capacity_);
 }
 
 std::size_t ConnectionTable::memory_bytes() const {
-  return arena_.memory_bytes() + unanswered_capacity_ * sizeof(std::uint32_t) + FlowKey::kMaxEndpoints * sizeof(EndpointCount);
+  return arena_.memory_bytes() + unanswered_capacity_ * sizeof(Unanswered) + FlowKey::kMaxEndpoints * sizeof(EndpointCount);
 }
 
 void ConnectionTable::set_digest(FlowKey& key, const AddressPair& addresses) const {
@@ -144,6 +144,7 @@ std::uint32_t ConnectionTable::take_entry() {
   const std::uint32_t number = head_->free;
   if (number == kNone) return head_->high_water++;
   head_->free = entries_[number].link;
+  if (head_->free != kNone) __builtin_prefetch(&entries_[head_->free], 1);  // for the next one
   return number;
 }
 
@@ -228,18 +229,20 @@ void ConnectionTable::erase(Connection* connection) {
 
 void ConnectionTable::remember_unanswered(const Connection& connection) {
   if (unanswered_count_ == unanswered_capacity_) {
-    Connection& oldest = entries_[unanswered_[unanswered_first_]];
+    const Unanswered& oldest = unanswered_[unanswered_first_];
+    Connection& entry = entries_[oldest.entry];
     // Answered meanwhile, or gone: then it takes no room of this kind.
-    if (is_unanswered(oldest) && &oldest != &connection) {
-      erase(&oldest);
+    if (&entry != &connection && is_unanswered(entry) && static_cast<std::uint32_t>(hash(entry.key)) == oldest.check) {
+      erase(&entry);
       recycled_.add(1);
     }
     if (++unanswered_first_ == unanswered_capacity_) unanswered_first_ = 0;
     --unanswered_count_;
+    __builtin_prefetch(&entries_[unanswered_[unanswered_first_].entry]);
   }
   std::uint32_t at = unanswered_first_ + unanswered_count_++;
   if (at >= unanswered_capacity_) at -= unanswered_capacity_;
-  unanswered_[at] = static_cast<std::uint32_t>(&connection - entries_);
+  unanswered_[at] = {static_cast<std::uint32_t>(&connection - entries_), static_cast<std::uint32_t>(hash(connection.key))};
 }
 
 bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view) {

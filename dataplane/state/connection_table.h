@@ -124,10 +124,6 @@ class ConnectionTable {
   // A fresh entry for a key that find() did not find. `quota`: connections that its endpoint may have.
   Inserted insert(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota = 0xffffffff);
   Inserted insert(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses, Tick now, std::uint32_t quota = 0xffffffff);
-  // Starts the load of the entry that the next insert() will take.
-  void prefetch_free() const {
-    if (head_->free != kNone) __builtin_prefetch(&entries_[head_->free], 1);
-  }
   void erase(Connection* connection);
   // To be told of a connection that has just begun and that nobody has answered: it may have to make room one day.
   void remember_unanswered(const Connection& connection);
@@ -187,6 +183,10 @@ class ConnectionTable {
     std::uint32_t high_water;  // entries from here on were never used
   };
   static_assert(sizeof(Head) == 64);
+  // An entry number alone would name whoever uses the entry now; with a part of the key's hash it names one connection.
+  struct Unanswered {
+    std::uint32_t entry, check;
+  };
   struct EndpointCount {
     std::uint32_t connections = 0;
     std::uint16_t generation = 0;
@@ -225,7 +225,7 @@ class ConnectionTable {
   std::uint32_t hand_ = 0;
   std::uint32_t free_entries_;  // not in use, of all
   std::unique_ptr<EndpointCount[]> by_endpoint_;
-  std::unique_ptr<std::uint32_t[]> unanswered_;  // ring of entry numbers, oldest at unanswered_first_
+  std::unique_ptr<Unanswered[]> unanswered_;  // ring, the oldest at unanswered_first_
   std::uint32_t unanswered_capacity_, unanswered_first_ = 0, unanswered_count_ = 0;
   Counter inserted_, erased_, recycled_;  // written by the worker, read by control
 };
