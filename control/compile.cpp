@@ -8,11 +8,25 @@ const std::vector<config::SecurityGroupRule>& rules_of(const config::SecurityGro
   return direction == Direction::ingress ? group.ingress : group.egress;
 }
 
+std::vector<IpPrefix> all_ranges(const config::SecurityGroupRule& rule,
+                                 const std::map<std::string, config::PrefixList>& prefix_lists) {
+  std::vector<IpPrefix> ranges = rule.ranges;
+  for (const std::string& id : rule.prefix_list_ids) {
+    if (const auto list = prefix_lists.find(id); list != prefix_lists.end()) {
+      ranges.insert(ranges.end(), list->second.entries.begin(), list->second.entries.end());
+    }
+  }
+  return ranges;
+}
+
 RuleBits compile_direction(std::span<const config::SecurityGroup* const> groups,
                            const std::map<std::string, config::PrefixList>& prefix_lists, GroupNumbers& numbers,
                            Direction direction) {
   static_assert(config::SecurityGroupRule::kAnyProtocol == RuleSpec::kAnyProtocol);
   std::vector<RuleSpec> specs;
+  // What the specs show: a rule's ranges where they are, unless prefix lists join them. A deque's elements stay in place.
+  std::deque<std::vector<IpPrefix>> joined;
+  std::deque<std::vector<GroupId>> references;
   for (const config::SecurityGroup* group : groups) {
     if (group == nullptr) continue;
     for (const config::SecurityGroupRule& rule : rules_of(*group, direction)) {
@@ -21,12 +35,11 @@ RuleBits compile_direction(std::span<const config::SecurityGroup* const> groups,
       spec.from_port = rule.from_port;
       spec.to_port = rule.to_port;
       spec.ranges = rule.ranges;
-      for (const std::string& id : rule.prefix_list_ids) {
-        if (const auto list = prefix_lists.find(id); list != prefix_lists.end()) {
-          spec.ranges.insert(spec.ranges.end(), list->second.entries.begin(), list->second.entries.end());
-        }
-      }
-      for (const std::string& id : rule.group_ids) spec.groups.push_back(numbers.number(id));
+      if (!rule.prefix_list_ids.empty()) spec.ranges = joined.emplace_back(all_ranges(rule, prefix_lists));
+      if (rule.group_ids.empty()) continue;
+      std::vector<GroupId>& numbered = references.emplace_back();
+      for (const std::string& id : rule.group_ids) numbered.push_back(numbers.number(id));
+      spec.groups = numbered;
     }
   }
   return RuleBits::compile(specs);

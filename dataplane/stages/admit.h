@@ -32,8 +32,8 @@ inline DropReason refused_by_groups(Direction direction) {
   return direction == Direction::ingress ? DropReason::security_group_ingress : DropReason::security_group_egress;
 }
 
-inline RuleMatch match_rules(const WorkerState& worker, const Endpoint& endpoint, Direction direction,
-                             const FlowQuery& query) {
+// One question by itself; first packets are asked about together (admit).
+inline RuleMatch ask_rules(const WorkerState& worker, const Endpoint& endpoint, Direction direction, const FlowQuery& query) {
   const Members::Groups groups = worker.view->members->find(query.remote);
   return endpoint.policy->rules(direction).match(query, groups.view());
 }
@@ -61,7 +61,7 @@ inline bool answers_untracked(const WorkerState& worker, const Endpoint& endpoin
   FlowQuery first = query_of(burst, i, direction);
   first.port = burst.source_port(i, direction);
   const Direction asked = opposite(direction);
-  const RuleMatch match = match_rules(worker, endpoint, asked, first);
+  const RuleMatch match = ask_rules(worker, endpoint, asked, first);
   return match.allowed && is_untracked(endpoint, asked, first, match);
 }
 
@@ -74,8 +74,8 @@ inline void judge_again(const WorkerState& worker, const Endpoint& endpoint, Con
   const FlowQuery first{remote, key.protocol(), inbound ? key.local_port_number() : key.remote_port_number()};
   const FlowQuery reply{remote, key.protocol(), inbound ? key.remote_port_number() : key.local_port_number()};
   connection.allowed = static_cast<std::uint8_t>(
-      (match_rules(worker, endpoint, initiator, first).allowed ? bit(initiator) : 0) |
-      (match_rules(worker, endpoint, opposite(initiator), reply).allowed ? bit(opposite(initiator)) : 0)) & 3;
+      (ask_rules(worker, endpoint, initiator, first).allowed ? bit(initiator) : 0) |
+      (ask_rules(worker, endpoint, opposite(initiator), reply).allowed ? bit(opposite(initiator)) : 0)) & 3;
   connection.policy_generation = endpoint.policy_generation;
 }
 
@@ -155,12 +155,14 @@ inline ConnectionTable::Inserted insert_connection(Burst& burst, std::uint32_t i
   return worker.connections.insert(key, burst.hash[i], addresses6(burst, i, direction), worker.now, quota);
 }
 
-// The first packet of a flow, or the first after its entry died. `stale`: that dead entry, to be used again.
-inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, Connection* stale) {
+// The first packet of a flow, or the first after its entry died. `match` is what the rules say of it; `stale` is that dead
+// entry, to be used again.
+inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, const RuleLookup& lookup,
+                              Connection* stale) {
   const Endpoint& endpoint = *burst.endpoint[i];
   const Headers& headers = burst.headers[i];
-  const FlowQuery query = query_of(burst, i, direction);
-  const RuleMatch match = match_rules(worker, endpoint, direction, query);
+  const FlowQuery& query = lookup.query;
+  const RuleMatch& match = lookup.match;
   if (!match.allowed) return refused_by_groups(direction);
   if (!opens_connection(headers)) return DropReason::none;
   const bool untracked = is_untracked(endpoint, direction, query, match);
@@ -189,24 +191,52 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   return DropReason::none;
 }
 
-inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
+// A packet whose connection has to be looked at more closely, or that has none. `lookup` is the rules' answer, if it was
+// asked for when the burst came.
+inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, RuleLookup* lookup) {
   const Endpoint& endpoint = *burst.endpoint[i];
   const Headers& headers = burst.headers[i];
+  Connection* connection = nullptr;
+  // Looked up again: an earlier packet of this burst may have opened it, or have needed its room.
+  if (has_connection(headers)) connection = find_connection(burst, i, worker.connections, direction);
   burst.connection[i] = nullptr;
-  if (!has_connection(headers)) return admit_first(burst, i, worker, direction, nullptr);
-  // Looked up again: an earlier packet of this burst may have opened it, or made room in the table by its end.
-  Connection* connection = find_connection(burst, i, worker.connections, direction);
-  if (connection == nullptr) return admit_first(burst, i, worker, direction, nullptr);
-  if (connection->untracked && connection->policy_generation != endpoint.policy_generation) {
-    judge_again(worker, endpoint, *connection);
+  if (connection != nullptr) {
+    if (connection->untracked && connection->policy_generation != endpoint.policy_generation) {
+      judge_again(worker, endpoint, *connection);
+    }
+    if (!ConnectionTable::expired(*connection, endpoint.timeouts, worker.now) && !reopens(*connection, headers)) {
+      if (!(connection->allowed & bit(direction))) return DropReason::rule_revoked;
+      burst.connection[i] = connection;
+      advance(*connection, headers, direction, worker.now);
+      return DropReason::none;
+    }
   }
-  if (ConnectionTable::expired(*connection, endpoint.timeouts, worker.now) || reopens(*connection, headers)) {
-    return admit_first(burst, i, worker, direction, connection);
-  }
-  if (!(connection->allowed & bit(direction))) return DropReason::rule_revoked;
-  burst.connection[i] = connection;
-  advance(*connection, headers, direction, worker.now);
-  return DropReason::none;
+  if (lookup != nullptr) return admit_first(burst, i, worker, direction, *lookup, connection);
+  RuleLookup alone{&endpoint.policy->rules(direction), query_of(burst, i, direction), {}};
+  alone.match = ask_rules(worker, endpoint, direction, alone.query);
+  return admit_first(burst, i, worker, direction, alone, connection);
+}
+
+// Packets without a connection are put to the rules together, so that the rules' cache misses overlap; then each is dealt with
+// in the order in which they came.
+[[gnu::noinline]] inline void admit_rest(Burst& burst, std::uint64_t rest, WorkerState& worker, Direction direction) {
+  RuleLookup lookups[kMaxBurst];
+  std::uint32_t asked = 0;
+  RuleLookup* answer[kMaxBurst];
+  for_each_bit(rest, [&](std::uint32_t i) {
+    answer[i] = nullptr;
+    if (burst.connection[i] != nullptr) return;
+    lookups[asked] = {&burst.endpoint[i]->policy->rules(direction), query_of(burst, i, direction), {}};
+    answer[i] = &lookups[asked++];
+  });
+  match_rules({lookups, asked}, *worker.view->members);
+  const std::uint64_t recycled = worker.connections.recycled();
+  for_each_bit(rest, [&](std::uint32_t i) { burst.drop(i, admit_one(burst, i, worker, direction, answer[i])); });
+  if (worker.connections.recycled() == recycled) return;
+  // An entry that a packet of this burst has found may have made room for another one since.
+  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+    if (burst.connection[i] != nullptr && !(burst.connection[i]->key == burst.key[i])) burst.connection[i] = nullptr;
+  });
 }
 
 }  // namespace detail
@@ -221,14 +251,7 @@ inline void admit(Burst& burst, WorkerState& worker, Direction direction) {
       rest |= std::uint64_t{1} << i;
     }
   });
-  if (rest == 0) return;
-  const std::uint64_t recycled = worker.connections.recycled();
-  for_each_bit(rest, [&](std::uint32_t i) { burst.drop(i, detail::admit_one(burst, i, worker, direction)); });
-  if (worker.connections.recycled() == recycled) return;
-  // An entry that a packet of this burst has found may have made room for another one since.
-  for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    if (burst.connection[i] != nullptr && !(burst.connection[i]->key == burst.key[i])) burst.connection[i] = nullptr;
-  });
+  if (rest != 0) detail::admit_rest(burst, rest, worker, direction);
 }
 
 }  // namespace trunkline

@@ -6,114 +6,261 @@
 #include <bit>
 #include <cstring>
 #include <new>
-#include <type_traits>
-#include <unordered_map>
+
+#include "dataplane/state/rule_bits.h"
 
 namespace trunkline {
-namespace {
 
-constexpr std::uint8_t kIcmp = 1;
-constexpr std::uint8_t kTcp = 6;
-constexpr std::uint8_t kUdp = 17;
-constexpr std::uint8_t kIcmp6 = 58;
+// Everything is inlined into a function for each instruction set.
+struct RuleMatcher {
+  using RuleSet = RuleBits::RuleSet;
+  using Tables = RuleBits::Tables;
 
-constexpr std::size_t kWordBits = 64;
-constexpr std::size_t kArenaAlignment = 64;
-constexpr GroupId kNoGroup{};
-
-std::uint64_t word_at(const IpAddress& address, std::size_t offset) {
-  std::uint64_t word;
-  std::memcpy(&word, &address.bytes[offset], sizeof word);
-  if constexpr (std::endian::native == std::endian::little) word = std::byteswap(word);
-  return word;
-}
-
-std::uint32_t group_hash(GroupId group) { return (group.value * 0x9e3779b1U) >> 15; }
-
-}  // namespace
-
-// ---- Looking up --------------------------------------------------------------------------------------------------
-
-template <typename Key>
-std::uint32_t RuleBits::IntervalMap<Key>::find(const Key& key) const {
-  // starts[0] is the lowest key there is, so *base <= key holds throughout. Written so that the compiler can use
-  // conditional moves: whether a half holds the key is a coin toss, which no branch predictor wins.
-  const Key* base = starts;
-  for (std::uint32_t left = count; left > 1;) {
-    const std::uint32_t half = left / 2;
-    base += base[half] <= key ? half : 0;
-    left -= half;
+  static std::uint64_t word_of(const IpAddress& address, std::size_t offset) {
+    std::uint64_t word;
+    std::memcpy(&word, &address.bytes[offset], sizeof word);
+    return std::endian::native == std::endian::little ? std::byteswap(word) : word;
   }
-  return vectors[base - starts];
-}
 
-std::uint32_t RuleBits::port_vector(const FlowQuery& query, bool ipv4) const {
-  switch (query.protocol) {
-    case kTcp:
-      return tables_.tcp.find(query.port);
-    case kUdp:
-      return tables_.udp.find(query.port);
-    case kIcmp:
-      if (ipv4) return tables_.icmp4.find(query.port);
-      break;
-    case kIcmp6:
-      if (!ipv4) return tables_.icmp6.find(query.port);
-      break;
-    default:
-      break;
+  template <class Search>
+  [[gnu::always_inline]] static RuleSet port_rules(const Tables& tables, const FlowQuery& query, bool ipv4) {
+    switch (query.protocol) {
+      case kTcp:
+        return tables.tcp.find<Search>(query.port);
+      case kUdp:
+        return tables.udp.find<Search>(query.port);
+      case kIcmp:
+        if (ipv4) return tables.icmp4.find<Search>(query.port);
+        break;
+      case kIcmp6:
+        if (!ipv4) return tables.icmp6.find<Search>(query.port);
+        break;
+      default:
+        break;
+    }
+    return tables.other.find<Search>(query.protocol);
   }
-  return tables_.other.find(query.protocol);
-}
 
-std::uint32_t RuleBits::address_vector(const IpAddress& remote, bool ipv4) const {
-  return ipv4 ? tables_.ipv4.find(remote.v4()) : tables_.ipv6.find({word_at(remote, 0), word_at(remote, 8)});
-}
-
-std::uint32_t RuleBits::group_vector(GroupId group) const {
-  for (std::uint32_t slot = group_hash(group);; ++slot) {
-    const GroupSlot& candidate = tables_.groups[slot & tables_.group_mask];
-    if (candidate.group == group || candidate.group == kNoGroup) return candidate.vector;
+  template <class Search>
+  [[gnu::always_inline]] static RuleSet address_rules(const Tables& tables, const IpAddress& remote, bool ipv4) {
+    if (ipv4) return tables.ipv4.find<Search>(remote.v4());
+    return tables.ipv6.find<Search>({word_of(remote, 0), word_of(remote, 8)});
   }
-}
 
-RuleMatch RuleBits::match(const FlowQuery& query, std::span<const GroupId> remote_groups) const {
-  RuleMatch result;
-  if (tables_.rules == 0) return result;
-  const bool ipv4 = query.remote.is_v4();
-  const std::uint32_t port_id = port_vector(query, ipv4);
-  if (port_id == 0) return result;  // most of a port scan ends here
+  static RuleSet group_rules(const Tables& tables, GroupId group) {
+    for (std::uint32_t slot = group_hash(group);; ++slot) {
+      const RuleBits::GroupSlot& candidate = tables.groups[slot & tables.group_mask];
+      if (candidate.group == group || candidate.group == kNoGroup) return candidate.rules;
+    }
+  }
 
-  // The vectors whose union says which rules the remote address satisfies. Membership in more groups than fit here is
-  // answered in several turns: the union decomposes.
-  std::array<const std::uint64_t*, 32> sources;
-  std::size_t source_count = 0;
-  if (const std::uint32_t id = address_vector(query.remote, ipv4); id != 0) sources[source_count++] = vector(id);
+  static bool is_small(const Tables& tables) { return tables.rules <= kSmallSet; }
+  // The rules of two sets, as far as this can be said without reading words; 0 is certain.
+  static RuleSet may_intersect(const Tables& tables, RuleSet a, RuleSet b) {
+    return is_small(tables) ? a & b : static_cast<std::uint32_t>(a & b);
+  }
 
-  const std::uint64_t* const ports = vector(port_id);
-  const std::uint64_t* const everyone = vector(ipv4 ? tables_.everyone4 : tables_.everyone6);
-  std::size_t next_group = 0;
-  do {
-    while (next_group < remote_groups.size() && source_count < sources.size()) {
-      if (const std::uint32_t id = group_vector(remote_groups[next_group++]); id != 0) {
-        sources[source_count++] = vector(id);
+  // Which rules the remote address satisfies: the union of these sets.
+  struct Sources {
+    static constexpr std::size_t kMost = Members::kMaxGroups + 1;
+    std::array<RuleSet, kMost> sets;
+    std::size_t count = 0;
+    bool is_full() const { return count == kMost; }
+    void add(RuleSet set) {
+      if (set != 0) sets[count++] = set;
+    }
+  };
+
+  [[gnu::always_inline]] static const std::uint64_t* block(const Tables& tables, RuleSet set, std::uint32_t bit) {
+    const std::uint32_t before = static_cast<std::uint32_t>(set) & (bit - 1);
+    return tables.words + (set >> 32) + (static_cast<std::size_t>(std::popcount(before)) << tables.block_shift);
+  }
+
+  [[gnu::always_inline]] static void intersect_small(RuleSet hit, RuleSet everyone, RuleMatch& match) {
+    if (hit == 0) return;
+    match.allowed = true;
+    match.rule = std::min(match.rule, static_cast<RuleId>(std::countr_zero(hit)));
+    if ((hit & everyone) != 0) match.from_anywhere = true;
+  }
+
+  [[gnu::always_inline]] static void intersect(const Tables& tables, RuleSet ports, const Sources& sources,
+                                               RuleSet everyone, RuleMatch& match) {
+    if (is_small(tables)) {
+      RuleSet remote = 0;
+      for (std::size_t i = 0; i < sources.count; ++i) remote |= sources.sets[i];
+      return intersect_small(ports & remote, everyone, match);
+    }
+    std::uint32_t blocks = 0;
+    for (std::size_t i = 0; i < sources.count; ++i) blocks |= static_cast<std::uint32_t>(sources.sets[i]);
+    blocks &= static_cast<std::uint32_t>(ports);
+    const std::size_t block_words = std::size_t{1} << tables.block_shift;
+    bool found = false;
+    while (blocks != 0) {
+      const std::uint32_t bit = blocks & -blocks;
+      blocks ^= bit;
+      const std::uint64_t* const port_words = block(tables, ports, bit);
+      for (std::size_t word = 0; word < block_words; ++word) {
+        std::uint64_t remote = 0;
+        for (std::size_t i = 0; i < sources.count; ++i) {
+          if ((sources.sets[i] & bit) != 0) remote |= block(tables, sources.sets[i], bit)[word];
+        }
+        const std::uint64_t hit = remote & port_words[word];
+        if (hit == 0) continue;
+        if (!found) {
+          found = true;
+          const std::size_t at = (static_cast<std::size_t>(std::countr_zero(bit)) << tables.block_shift) + word;
+          match.rule = std::min(match.rule, static_cast<RuleId>(at * kWordBits + static_cast<std::size_t>(std::countr_zero(hit))));
+          match.allowed = true;
+        }
+        // What comes from anywhere is also among the address's rules, so it cannot be missed by looking only at hits.
+        if ((everyone & bit) != 0 && (hit & block(tables, everyone, bit)[word]) != 0) match.from_anywhere = true;
       }
+      // The lowest is found; what is left to learn is whether some rule is from anywhere.
+      if (found) blocks &= match.from_anywhere ? 0 : static_cast<std::uint32_t>(everyone);
     }
-    if (source_count == 0) break;
-    for (std::size_t word = 0; word < tables_.words; ++word) {
-      if (ports[word] == 0) continue;
-      std::uint64_t hit = 0;
-      for (std::size_t i = 0; i < source_count; ++i) hit |= sources[i][word];
-      hit &= ports[word];
-      if (hit == 0) continue;
-      // What comes from anywhere also lies in the address vector, so it cannot be missed by looking only at hits.
-      if ((hit & everyone[word]) != 0) result.from_anywhere = true;
-      const auto rule = static_cast<RuleId>(word * kWordBits + static_cast<std::size_t>(std::countr_zero(hit)));
-      result.rule = std::min(result.rule, rule);
-      result.allowed = true;
+  }
+
+  template <class Search>
+  [[gnu::always_inline]] static RuleMatch match(const RuleBits& rules, const FlowQuery& query,
+                                                std::span<const GroupId> remote_groups) {
+    const Tables& tables = rules.tables_;
+    RuleMatch result;
+    if (tables.rules == 0) return result;
+    const bool ipv4 = query.remote.is_v4();
+    const RuleSet ports = port_rules<Search>(tables, query, ipv4);
+    if (ports == 0) return result;
+    // Membership in more groups than fit is answered in several turns: the union decomposes.
+    Sources sources;
+    sources.add(address_rules<Search>(tables, query.remote, ipv4));
+    std::size_t next_group = 0;
+    do {
+      while (next_group < remote_groups.size() && !sources.is_full()) {
+        sources.add(group_rules(tables, remote_groups[next_group++]));
+      }
+      intersect(tables, ports, sources, tables.everyone[ipv4 ? 0 : 1], result);
+      sources.count = 0;
+    } while (next_group < remote_groups.size());
+    return result;
+  }
+
+  // In passes over a batch, so that the memory that one pass reads was asked for in the pass before.
+  static constexpr std::size_t kBatch = 64;
+  struct Open {
+    RuleLookup* lookup;
+    RuleSet ports;
+    RuleSet address;
+    bool ipv4;
+    bool membership_matters;
+  };
+
+  template <class Search>
+  [[gnu::always_inline]] static void match_batch(std::span<RuleLookup> lookups, const Members& members) {
+    for (const RuleLookup& lookup : lookups) {
+      __builtin_prefetch(&lookup.rules->tables_);
+      __builtin_prefetch(reinterpret_cast<const std::byte*>(&lookup.rules->tables_) + 64);
     }
-    source_count = 0;
-  } while (next_group < remote_groups.size());
-  return result;
+
+    // Ports first: most of a port scan ends here.
+    std::array<Open, kBatch> open;
+    std::size_t count = 0;
+    for (RuleLookup& lookup : lookups) {
+      const Tables& tables = lookup.rules->tables_;
+      lookup.match = {};
+      if (tables.rules == 0) continue;
+      const bool ipv4 = lookup.query.remote.is_v4();
+      const RuleSet ports = port_rules<Search>(tables, lookup.query, ipv4);
+      const bool membership_matters = may_intersect(tables, ports, tables.grouped) != 0;
+      open[count] = {&lookup, ports, 0, ipv4, membership_matters};
+      count += ports != 0;
+      if (membership_matters) members.prefetch(lookup.query.remote);
+    }
+
+    for (Open& each : std::span(open).first(count)) {
+      const Tables& tables = each.lookup->rules->tables_;
+      each.address = address_rules<Search>(tables, each.lookup->query.remote, each.ipv4);
+      if (is_small(tables)) continue;
+      __builtin_prefetch(tables.words + (each.ports >> 32));
+      __builtin_prefetch(tables.words + (each.address >> 32));
+    }
+
+    for (const Open& each : std::span(open).first(count)) {
+      const Tables& tables = each.lookup->rules->tables_;
+      const RuleSet everyone = tables.everyone[each.ipv4 ? 0 : 1];
+      Sources sources;
+      sources.add(each.address);
+      if (each.membership_matters) {
+        for (const GroupId group : members.find(each.lookup->query.remote).view()) sources.add(group_rules(tables, group));
+      }
+      intersect(tables, each.ports, sources, everyone, each.lookup->match);
+    }
+  }
+
+  template <class Search>
+  [[gnu::always_inline]] static void match_all(std::span<RuleLookup> lookups, const Members& members) {
+    while (lookups.size() > kBatch) {
+      match_batch<Search>(lookups.first(kBatch), members);
+      lookups = lookups.subspan(kBatch);
+    }
+    match_batch<Search>(lookups, members);
+  }
+
+  static void all_scalar(std::span<RuleLookup> lookups, const Members& members) {
+    match_all<detail::ScalarSearch>(lookups, members);
+  }
+  static RuleMatch one_scalar(const RuleBits& rules, const FlowQuery& query, std::span<const GroupId> groups) {
+    return match<detail::ScalarSearch>(rules, query, groups);
+  }
+#if defined(__x86_64__)
+  [[gnu::target("avx2,popcnt")]] static void all_avx2(std::span<RuleLookup> lookups, const Members& members) {
+    match_all<detail::Avx2Search>(lookups, members);
+  }
+  [[gnu::target("avx2,popcnt")]] static RuleMatch one_avx2(const RuleBits& rules, const FlowQuery& query,
+                                                           std::span<const GroupId> groups) {
+    return match<detail::Avx2Search>(rules, query, groups);
+  }
+  [[gnu::target(TRUNKLINE_AVX512)]] static void all_avx512(std::span<RuleLookup> lookups, const Members& members) {
+    match_all<detail::Avx512Search>(lookups, members);
+  }
+  [[gnu::target(TRUNKLINE_AVX512)]] static RuleMatch one_avx512(const RuleBits& rules, const FlowQuery& query,
+                                                                std::span<const GroupId> groups) {
+    return match<detail::Avx512Search>(rules, query, groups);
+  }
+#endif
+};
+
+bool is_available(SearchIsa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  switch (isa) {
+    case SearchIsa::scalar: return true;
+    case SearchIsa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+    case SearchIsa::avx512: return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+  }
+#endif
+  return isa == SearchIsa::scalar;
+}
+
+SearchIsa fastest_search() {
+  static const SearchIsa fastest = is_available(SearchIsa::avx512) ? SearchIsa::avx512
+                                   : is_available(SearchIsa::avx2) ? SearchIsa::avx2
+                                                                   : SearchIsa::scalar;
+  return fastest;
+}
+
+void match_rules(std::span<RuleLookup> lookups, const Members& members, SearchIsa isa) {
+#if defined(__x86_64__)
+  if (isa == SearchIsa::avx512) return RuleMatcher::all_avx512(lookups, members);
+  if (isa == SearchIsa::avx2) return RuleMatcher::all_avx2(lookups, members);
+#endif
+  RuleMatcher::all_scalar(lookups, members);
+}
+
+RuleMatch RuleBits::match(const FlowQuery& query, std::span<const GroupId> remote_groups, SearchIsa isa) const {
+#if defined(__x86_64__)
+  if (isa == SearchIsa::avx512) return RuleMatcher::one_avx512(*this, query, remote_groups);
+  if (isa == SearchIsa::avx2) return RuleMatcher::one_avx2(*this, query, remote_groups);
+#endif
+  return RuleMatcher::one_scalar(*this, query, remote_groups);
 }
 
 bool RuleBits::open_to_everyone(std::uint8_t protocol, bool ipv4) const {
@@ -123,295 +270,6 @@ bool RuleBits::open_to_everyone(std::uint8_t protocol, bool ipv4) const {
 
 void RuleBits::ArenaDelete::operator()(std::byte* memory) const {
   ::operator delete[](memory, std::align_val_t{kArenaAlignment});
-}
-
-// ---- Building ----------------------------------------------------------------------------------------------------
-
-// Sweeps over each dimension: every source (or port range) of a rule switches the rule's bit on at its first key and
-// off behind its last one; between two such keys the set of rules is constant, and that is one elementary interval.
-class RuleBitsBuilder {
- public:
-  explicit RuleBitsBuilder(std::span<const RuleSpec> rules)
-      : rules_(rules.first(std::min(rules.size(), RuleBits::kMaxRules))),
-        words_((rules_.size() + kWordBits - 1) / kWordBits),
-        current_(words_, 0),
-        covers_(rules_.size(), 0) {
-    intern();  // the empty set is vector 0
-  }
-
-  RuleBits build() {
-    tables_.rules = rules_.size();
-    tables_.words = words_;
-    const Map tcp = ports(kTcp), udp = ports(kUdp), icmp4 = ports(kIcmp), icmp6 = ports(kIcmp6);
-    const Map other = protocols(), ipv4 = addresses(true), ipv6 = addresses(false);
-    const std::vector<RuleBits::GroupSlot> groups = group_slots();
-    tables_.group_mask = static_cast<std::uint32_t>(groups.size() - 1);
-    tables_.everyone4 = everyone(true);
-    tables_.everyone6 = everyone(false);
-    for (const bool ipv6_family : {false, true}) {
-      tables_.open[0][ipv6_family] = is_open(kTcp, !ipv6_family);
-      tables_.open[1][ipv6_family] = is_open(kUdp, !ipv6_family);
-    }
-
-    // Once to count, once to copy.
-    place_all(tcp, udp, icmp4, icmp6, other, ipv4, ipv6, groups);
-    tables_.arena_bytes = used_;
-    arena_ = static_cast<std::byte*>(::operator new[](used_, std::align_val_t{kArenaAlignment}));
-    RuleBits result;
-    result.arena_.reset(arena_);
-    used_ = 0;
-    place_all(tcp, udp, icmp4, icmp6, other, ipv4, ipv6, groups);
-    result.tables_ = tables_;
-    return result;
-  }
-
- private:
-  __extension__ typedef unsigned __int128 Position;
-  struct Event {
-    Position at;
-    std::uint32_t rule;
-    bool on;
-  };
-  struct Map {
-    std::vector<Position> starts;
-    std::vector<std::uint32_t> vectors;
-  };
-
-  static Position position(const IpAddress& address) {
-    if (address.is_v4()) return address.v4();
-    return static_cast<Position>(word_at(address, 0)) << 64 | word_at(address, 8);
-  }
-
-  // -- The current set of rules, and its number among all sets seen.
-
-  // A rule may be covered twice at one key, by overlapping sources; its bit goes out with the last one.
-  void switch_on(std::uint32_t rule) {
-    if (covers_[rule]++ == 0) flip(rule);
-  }
-  void switch_off(std::uint32_t rule) {
-    if (--covers_[rule] == 0) flip(rule);
-  }
-  void flip(std::uint32_t rule) {
-    current_[rule / kWordBits] ^= std::uint64_t{1} << rule % kWordBits;
-    // The hash of a set is the xor of one well mixed number per rule, so that it follows a flip without a walk over
-    // all words (splitmix64).
-    std::uint64_t mixed = (rule + std::uint64_t{1}) * 0x9e3779b97f4a7c15ULL;
-    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9ULL;
-    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebULL;
-    current_hash_ ^= mixed ^ mixed >> 31;
-  }
-  void clear() {
-    std::ranges::fill(current_, 0);
-    std::ranges::fill(covers_, 0);
-    current_hash_ = 0;
-  }
-  std::uint32_t intern() {
-    const auto [first, last] = known_.equal_range(current_hash_);
-    for (auto known = first; known != last; ++known) {
-      if (std::equal(current_.begin(), current_.end(), &vectors_[known->second * words_])) return known->second;
-    }
-    const auto id = vector_count_++;
-    vectors_.insert(vectors_.end(), current_.begin(), current_.end());
-    known_.emplace(current_hash_, id);
-    return id;
-  }
-
-  // -- Sweeping one dimension.
-
-  static void add(std::vector<Event>& events, std::size_t rule, Position first, Position last, Position highest) {
-    events.push_back({first, static_cast<std::uint32_t>(rule), true});
-    if (last != highest) events.push_back({last + 1, static_cast<std::uint32_t>(rule), false});
-  }
-
-  Map sweep(std::vector<Event>& events) {
-    std::ranges::sort(events, {}, &Event::at);
-    clear();
-    Map map{{0}, {0}};
-    // Events at one key are one step. Within it, all "on" go first, or a rule whose sources adjoin would go out and in.
-    for (auto event = events.begin(); event != events.end();) {
-      const Position at = event->at;
-      const auto step_end = std::find_if(event, events.end(), [at](const Event& other) { return other.at != at; });
-      for (auto each = event; each != step_end; ++each) {
-        if (each->on) switch_on(each->rule);
-      }
-      for (auto each = event; each != step_end; ++each) {
-        if (!each->on) switch_off(each->rule);
-      }
-      event = step_end;
-      const std::uint32_t id = intern();
-      if (map.starts.back() == at) {
-        map.vectors.back() = id;
-      } else if (map.vectors.back() != id) {
-        map.starts.push_back(at);
-        map.vectors.push_back(id);
-      }
-    }
-    clear();
-    return map;
-  }
-
-  Map ports(std::uint8_t protocol) {
-    constexpr int kHighest = 0xffff;
-    std::vector<Event> events;
-    for (std::size_t rule = 0; rule < rules_.size(); ++rule) {
-      const RuleSpec& spec = rules_[rule];
-      const auto add_range = [&](int from, int to) {
-        from = std::max(from, 0);
-        to = std::min(to, kHighest);
-        if (from > to) return;
-        add(events, rule, static_cast<Position>(from), static_cast<Position>(to), kHighest);
-      };
-      if (spec.protocol == RuleSpec::kAnyProtocol) {
-        add_range(0, kHighest);
-      } else if (spec.protocol != protocol) {
-        continue;
-      } else if (protocol == kTcp || protocol == kUdp) {
-        add_range(spec.from_port, spec.to_port);
-      } else {
-        // ICMP: the key is type << 8 | code.
-        const int type = spec.from_port, code = spec.to_port;
-        if (type < -1 || type > 255 || code < -1 || code > 255) continue;
-        for (int each = type == -1 ? 0 : type; each <= (type == -1 ? 255 : type); ++each) {
-          add_range(each << 8 | (code == -1 ? 0 : code), each << 8 | (code == -1 ? 255 : code));
-        }
-      }
-    }
-    return sweep(events);
-  }
-
-  Map protocols() {
-    std::vector<Event> events;
-    for (std::size_t rule = 0; rule < rules_.size(); ++rule) {
-      const int protocol = rules_[rule].protocol;
-      if (protocol == RuleSpec::kAnyProtocol) {
-        add(events, rule, 0, 255, 255);
-      } else if (protocol >= 0 && protocol <= 255 && protocol != kTcp && protocol != kUdp && protocol != kIcmp &&
-                 protocol != kIcmp6) {
-        add(events, rule, static_cast<Position>(protocol), static_cast<Position>(protocol), 255);
-      }
-    }
-    return sweep(events);
-  }
-
-  Map addresses(bool ipv4) {
-    const Position highest = ipv4 ? Position{0xffffffff} : ~Position{0};
-    std::vector<Event> events;
-    for (std::size_t rule = 0; rule < rules_.size(); ++rule) {
-      for (const IpPrefix& range : rules_[rule].ranges) {
-        if (range.is_v4() != ipv4) continue;
-        // The last address is computed from the length, not by IpPrefix::last(): the last address of ::/80 reads as
-        // an IPv4 one.
-        const unsigned width = ipv4 ? 32 : 128;
-        const unsigned host_bits = width - std::min<unsigned>(range.length, width);
-        const Position mask = host_bits == 128 ? ~Position{0} : (Position{1} << host_bits) - 1;
-        const Position first = position(range.address) & ~mask;
-        add(events, rule, first, first | mask, highest);
-      }
-    }
-    return sweep(events);
-  }
-
-  std::vector<RuleBits::GroupSlot> group_slots() {
-    std::unordered_map<std::uint32_t, std::vector<std::uint32_t>> referrers;
-    for (std::size_t rule = 0; rule < rules_.size(); ++rule) {
-      for (const GroupId group : rules_[rule].groups) {
-        if (group != kNoGroup) referrers[group.value].push_back(static_cast<std::uint32_t>(rule));
-      }
-    }
-    // At most half full, and always with an unused slot where a search ends.
-    std::vector<RuleBits::GroupSlot> slots(std::bit_ceil(2 * referrers.size() + 1));
-    for (const auto& [group, rules] : referrers) {
-      for (const std::uint32_t rule : rules) switch_on(rule);
-      std::size_t slot = group_hash(GroupId{group});
-      while (slots[slot & (slots.size() - 1)].group != kNoGroup) ++slot;
-      slots[slot & (slots.size() - 1)] = {GroupId{group}, intern()};
-      for (const std::uint32_t rule : rules) switch_off(rule);
-    }
-    return slots;
-  }
-
-  bool is_from_everyone(const RuleSpec& rule, bool ipv4) const {
-    return std::ranges::any_of(
-        rule.ranges, [ipv4](const IpPrefix& range) { return range.is_everything() && range.is_v4() == ipv4; });
-  }
-
-  std::uint32_t everyone(bool ipv4) {
-    clear();
-    for (std::size_t rule = 0; rule < rules_.size(); ++rule) {
-      if (is_from_everyone(rules_[rule], ipv4)) switch_on(static_cast<std::uint32_t>(rule));
-    }
-    const std::uint32_t id = intern();
-    clear();
-    return id;
-  }
-
-  bool is_open(std::uint8_t protocol, bool ipv4) const {
-    return std::ranges::any_of(rules_, [&](const RuleSpec& rule) {
-      const bool all_ports = rule.protocol == RuleSpec::kAnyProtocol ||
-                             (rule.protocol == protocol && rule.from_port <= 0 && rule.to_port >= 0xffff);
-      return all_ports && is_from_everyone(rule, ipv4);
-    });
-  }
-
-  // -- Laying everything out in one allocation. Without an arena yet, only the space is counted.
-
-  template <typename Value, typename Source>
-  const Value* place(const Source& source, std::size_t alignment = alignof(Value)) {
-    used_ = (used_ + alignment - 1) / alignment * alignment;
-    std::byte* const place = arena_ == nullptr ? nullptr : arena_ + used_;
-    used_ += source.size() * sizeof(Value);
-    if (place == nullptr) return nullptr;
-    const Value* first = nullptr;
-    for (std::size_t i = 0; i < source.size(); ++i) {
-      Value* const value = ::new (place + i * sizeof(Value)) Value(narrow<Value>(source[i]));
-      if (i == 0) first = value;
-    }
-    return first;
-  }
-  template <typename Value, typename From>
-  static Value narrow(const From& value) {
-    if constexpr (std::is_same_v<Value, RuleBits::Key128>) {
-      return {static_cast<std::uint64_t>(value >> 64), static_cast<std::uint64_t>(value)};
-    } else {
-      return static_cast<Value>(value);
-    }
-  }
-  template <typename Key>
-  void place_map(RuleBits::IntervalMap<Key>& target, const Map& map) {
-    target.starts = place<Key>(map.starts);
-    target.vectors = place<std::uint32_t>(map.vectors);
-    target.count = static_cast<std::uint32_t>(map.starts.size());
-  }
-  void place_all(const Map& tcp, const Map& udp, const Map& icmp4, const Map& icmp6, const Map& other,
-                 const Map& ipv4, const Map& ipv6, const std::vector<RuleBits::GroupSlot>& groups) {
-    tables_.vectors = place<std::uint64_t>(vectors_, kArenaAlignment);
-    place_map(tables_.tcp, tcp);
-    place_map(tables_.udp, udp);
-    place_map(tables_.icmp4, icmp4);
-    place_map(tables_.icmp6, icmp6);
-    place_map(tables_.other, other);
-    place_map(tables_.ipv4, ipv4);
-    place_map(tables_.ipv6, ipv6);
-    tables_.groups = place<RuleBits::GroupSlot>(groups);
-  }
-
-  std::span<const RuleSpec> rules_;
-  std::size_t words_;
-  std::vector<std::uint64_t> current_;  // the set of rules being swept
-  std::vector<std::uint32_t> covers_;   // per rule, how many of its sources cover the current key
-  std::uint64_t current_hash_ = 0;
-  std::vector<std::uint64_t> vectors_;  // all sets seen, words_ each
-  std::uint32_t vector_count_ = 0;
-  std::unordered_multimap<std::uint64_t, std::uint32_t> known_;  // hash -> number of the set
-
-  RuleBits::Tables tables_;
-  std::byte* arena_ = nullptr;
-  std::size_t used_ = 0;
-};
-
-RuleBits RuleBits::compile(std::span<const RuleSpec> rules) {
-  if (rules.empty()) return {};
-  return RuleBitsBuilder(rules).build();
 }
 
 }  // namespace trunkline

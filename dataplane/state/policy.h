@@ -3,10 +3,11 @@
 // Compiled security groups: what a worker asks about the first packet of a flow.
 //
 // Security groups only allow; an ENI's groups are a union without order. So "is this flow allowed" asks whether some
-// rule matches, and a rule is (protocol and ports) x (sources). RuleBits answers with bit vectors, one bit per rule:
-// one vector says which rules the ports satisfy, one says which rules the remote address satisfies, and the rules that
-// match are their intersection. Ports, addresses and groups are looked up in sorted elementary intervals; the vectors
-// are deduplicated, and everything one lookup touches lies in one allocation.
+// rule matches, and a rule is (protocol and ports) x (sources). RuleBits answers with sets of rules, one bit a rule:
+// one set says which rules the ports satisfy, one says which rules the remote address satisfies, and the rules that
+// match are their intersection. Ports, addresses and groups are looked up in sorted elementary intervals (rule_search.h).
+// Up to 64 rules a set is one word. Beyond, it is a summary of which words are not empty, and those words alone, so that
+// most of an intersection is decided by two summaries and what is left reads a word or two of each set.
 //
 // Rules of matching:
 //  * Protocol -1 is any protocol, ports ignored. ICMP (1) rules match IPv4 only, ICMPv6 (58) rules IPv6 only; their
@@ -26,9 +27,10 @@
 #include <memory>
 #include <span>
 #include <utility>
-#include <vector>
 
 #include "config/net.h"
+#include "dataplane/state/members.h"
+#include "dataplane/state/rule_search.h"
 
 namespace trunkline {
 
@@ -50,16 +52,36 @@ struct RuleMatch {
   friend bool operator==(const RuleMatch&, const RuleMatch&) = default;
 };
 
-// One rule as RuleBits::compile() takes it: prefix lists already expanded, names of groups already numbers.
+// One rule as RuleBits::compile() takes it: prefix lists already expanded, names of groups already numbers. What the
+// spans show need only live until compile() returns.
 struct RuleSpec {
   static constexpr int kAnyProtocol = -1;
 
   int protocol = kAnyProtocol;
   int from_port = -1;
   int to_port = -1;
-  std::vector<IpPrefix> ranges;
-  std::vector<GroupId> groups;
+  std::span<const IpPrefix> ranges;
+  std::span<const GroupId> groups;
 };
+
+// Which instructions a search uses; all give the same answers.
+enum class SearchIsa : std::uint8_t { scalar, avx2, avx512 };
+bool is_available(SearchIsa isa);
+// The best that this processor has; chosen once, at the start of the program.
+SearchIsa fastest_search();
+
+class RuleBits;
+
+// A question to one ENI's rules, and its answer.
+struct RuleLookup {
+  const RuleBits* rules = nullptr;
+  FlowQuery query;
+  RuleMatch match;
+};
+
+// Answers any number of questions to any number of ENIs, as RuleBits::match() would each with the groups that `members`
+// has for its remote address; the more at a time (64 are a good number), the better memory's latency is hidden.
+void match_rules(std::span<RuleLookup> lookups, const Members& members, SearchIsa isa = fastest_search());
 
 // One direction of the union of an ENI's groups.
 class RuleBits {
@@ -69,17 +91,18 @@ class RuleBits {
 
   RuleBits() = default;
   RuleBits(RuleBits&& other) noexcept
-      : arena_(std::move(other.arena_)), tables_(std::exchange(other.tables_, Tables{})) {}
+      : tables_(std::exchange(other.tables_, Tables{})), arena_(std::move(other.arena_)) {}
   RuleBits& operator=(RuleBits&& other) noexcept {
-    arena_ = std::move(other.arena_);
     tables_ = std::exchange(other.tables_, Tables{});
+    arena_ = std::move(other.arena_);
     return *this;
   }
 
   static RuleBits compile(std::span<const RuleSpec> rules);
 
   // `remote_groups`: the groups that the remote address is a member of (Members::find), in any order.
-  RuleMatch match(const FlowQuery& query, std::span<const GroupId> remote_groups) const;
+  RuleMatch match(const FlowQuery& query, std::span<const GroupId> remote_groups,
+                  SearchIsa isa = fastest_search()) const;
 
   // Whether a single rule from 0.0.0.0/0 (or ::/0) covers all ports of the protocol: with such a rule, flows that the
   // other direction allows from anywhere are untracked. Only TCP (6) and UDP (17) can be; false for all others.
@@ -90,52 +113,43 @@ class RuleBits {
 
  private:
   friend class RuleBitsBuilder;
+  friend struct RuleMatcher;
 
-  // An IPv6 address as two host order words, so that it compares as a number.
-  struct Key128 {
-    std::uint64_t high = 0;
-    std::uint64_t low = 0;
-    friend auto operator<=>(const Key128&, const Key128&) = default;
-  };
-  // Elementary intervals: interval i is [starts[i], starts[i + 1]), starts[0] is the lowest key, the last one is open.
+  // A set of rules in eight bytes. Up to 64 rules: the bits themselves. More: in the low half the summary, one bit for
+  // each block of words that has a rule in it; in the high half where those blocks begin in the arena's words. The empty
+  // set is 0 in both, and equal sets are equal numbers.
+  using RuleSet = std::uint64_t;
   template <typename Key>
-  struct IntervalMap {
-    const Key* starts = nullptr;
-    const std::uint32_t* vectors = nullptr;
-    std::uint32_t count = 0;
-    std::uint32_t find(const Key& key) const;
-  };
+  using Intervals = detail::IntervalMap<Key, RuleSet>;
   struct GroupSlot {
     GroupId group;
-    std::uint32_t vector = 0;  // an unused slot names the empty vector, so reading one is harmless
+    RuleSet rules = 0;  // of an unused slot too: the empty set
   };
-  // Views into the arena. Vector 0 is the empty one.
-  struct Tables {
-    std::size_t rules = 0;
-    std::size_t words = 0;  // per vector
-    std::size_t arena_bytes = 0;
-    const std::uint64_t* vectors = nullptr;
-    IntervalMap<std::uint16_t> tcp, udp, icmp4, icmp6;
-    IntervalMap<std::uint16_t> other;  // by protocol number; for those above it has only the rules for any protocol
-    IntervalMap<std::uint32_t> ipv4;
-    IntervalMap<Key128> ipv6;
+  // Views into the arena. What a TCP packet needs comes first.
+  struct alignas(64) Tables {
+    Intervals<std::uint16_t> tcp;
+    Intervals<std::uint32_t> ipv4;
+    const std::uint64_t* words = nullptr;
+    std::uint32_t rules = 0;
+    std::uint8_t block_shift = 0;  // a block is 1 << block_shift words, so that 32 blocks are enough
+    bool open[2][2] = {};          // [UDP][IPv6]
+    // The second line of three.
     const GroupSlot* groups = nullptr;
     std::uint32_t group_mask = 0;
-    std::uint32_t everyone4 = 0;  // vectors of the rules with source 0.0.0.0/0, ::/0
-    std::uint32_t everyone6 = 0;
-    bool open[2][2] = {};  // [UDP][IPv6]
+    RuleSet grouped = 0;      // the rules that name a group: whether membership matters at all
+    RuleSet everyone[2] = {};  // the rules with source 0.0.0.0/0, ::/0
+    Intervals<std::uint16_t> udp;
+    Intervals<detail::Key128> ipv6;
+    Intervals<std::uint16_t> icmp4, icmp6;
+    Intervals<std::uint16_t> other;  // by protocol number; for those above it has only the rules for any protocol
+    std::size_t arena_bytes = 0;
   };
   struct ArenaDelete {
     void operator()(std::byte* memory) const;
   };
 
-  std::uint32_t port_vector(const FlowQuery& query, bool ipv4) const;
-  std::uint32_t address_vector(const IpAddress& remote, bool ipv4) const;
-  std::uint32_t group_vector(GroupId group) const;
-  const std::uint64_t* vector(std::uint32_t id) const { return tables_.vectors + id * tables_.words; }
-
-  std::unique_ptr<std::byte[], ArenaDelete> arena_;
   Tables tables_;
+  std::unique_ptr<std::byte[], ArenaDelete> arena_;
 };
 
 // What one ENI's groups say. Immutable once made; the controller makes a new one, with another generation, per change.

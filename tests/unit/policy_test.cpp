@@ -264,9 +264,10 @@ TEST_F(PolicyTest, RulesFillWordsToTheEdge) {
 }
 
 TEST_F(PolicyTest, MoreRulesThanNumbersAreLeftOut) {
-  std::vector<RuleSpec> specs(RuleBits::kMaxRules + 1, RuleSpec{kTcp, 1, 1, {net("10.0.0.1/32")}, {}});
-  specs[RuleBits::kMaxRules - 1] = RuleSpec{kTcp, 2, 2, {net("10.0.0.2/32")}, {}};
-  specs[RuleBits::kMaxRules] = RuleSpec{kTcp, 3, 3, {net("10.0.0.3/32")}, {}};
+  const IpPrefix one[]{net("10.0.0.1/32")}, two[]{net("10.0.0.2/32")}, three[]{net("10.0.0.3/32")};
+  std::vector<RuleSpec> specs(RuleBits::kMaxRules + 1, RuleSpec{kTcp, 1, 1, one, {}});
+  specs[RuleBits::kMaxRules - 1] = RuleSpec{kTcp, 2, 2, two, {}};
+  specs[RuleBits::kMaxRules] = RuleSpec{kTcp, 3, 3, three, {}};
   const RuleBits rules = RuleBits::compile(specs);
   EXPECT_EQ(rules.rule_count(), RuleBits::kMaxRules);
   EXPECT_EQ(rules.match({ip("10.0.0.1"), kTcp, 1}, {}).rule, 0);
@@ -275,7 +276,8 @@ TEST_F(PolicyTest, MoreRulesThanNumbersAreLeftOut) {
 }
 
 TEST_F(PolicyTest, MovedFromAllowsNothing) {
-  const RuleSpec everything{-1, -1, -1, {net("0.0.0.0/0")}, {}};
+  const IpPrefix everywhere[]{net("0.0.0.0/0")};
+  const RuleSpec everything{-1, -1, -1, everywhere, {}};
   RuleBits from = RuleBits::compile({&everything, 1});
   EXPECT_GT(from.memory_bytes(), sizeof from);
   RuleBits to = std::move(from);

@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Sweeps over each dimension: every source (or port range) of a rule switches the rule's bit on at its first key and
+// off behind its last one; between two such keys the set of rules is constant, and that is one elementary interval. A
+// rule that covers a whole dimension is in the set from the start and is no event.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "dataplane/state/policy.h"
+#include "dataplane/state/rule_bits.h"
+
+namespace trunkline {
+namespace {
+
+using detail::Key128;
+
+// At `key` the rule's bit goes on or, if `off`, out.
+template <typename Key>
+struct Event {
+  Key key;
+  std::uint16_t rule;
+  bool off;
+
+  static constexpr std::size_t kDigits = sizeof(Key);
+  std::size_t digit(std::size_t i) const {
+    if constexpr (std::is_same_v<Key, Key128>) {
+      return (i < 8 ? key.low >> 8 * i : key.high >> 8 * (i - 8)) & 0xff;
+    } else {
+      return key >> 8 * i & 0xff;
+    }
+  }
+};
+
+// By key, byte by byte from the lowest, over those bytes that differ at all. The order within a key does not matter.
+template <typename Element>
+void sort_by_key(std::vector<Element>& elements) {
+  if (elements.size() < 64) {
+    std::ranges::sort(elements, {}, &Element::key);
+    return;
+  }
+  std::array<std::array<std::uint32_t, 256>, Element::kDigits> counts{};
+  for (const Element& element : elements) {
+    for (std::size_t i = 0; i < Element::kDigits; ++i) ++counts[i][element.digit(i)];
+  }
+  std::vector<Element> other(elements.size());
+  for (std::size_t i = 0; i < Element::kDigits; ++i) {
+    if (counts[i][elements.front().digit(i)] == elements.size()) continue;
+    std::uint32_t before = 0;
+    for (std::uint32_t& count : counts[i]) before += std::exchange(count, before);
+    for (const Element& element : elements) other[counts[i][element.digit(i)]++] = element;
+    elements.swap(other);
+  }
+}
+
+template <typename Key>
+Key before(Key key) { return static_cast<Key>(key - 1); }
+template <>
+Key128 before(Key128 key) { return {key.high - (key.low == 0 ? 1 : 0), key.low - 1}; }
+template <typename Key>
+Key after(Key key) { return static_cast<Key>(key + 1); }
+template <>
+Key128 after(Key128 key) { return {key.high + (key.low == ~std::uint64_t{0} ? 1 : 0), key.low + 1}; }
+
+Key128 key128(const IpAddress& address) {
+  Key128 key;
+  std::memcpy(&key.high, &address.bytes[0], 8);
+  std::memcpy(&key.low, &address.bytes[8], 8);
+  if constexpr (std::endian::native == std::endian::little) key = {std::byteswap(key.high), std::byteswap(key.low)};
+  return key;
+}
+
+// One well mixed number a rule (splitmix64), so that the hash of a set is the xor of its rules' and follows a change
+// without a walk over the set.
+std::uint64_t hash_of_rule(std::size_t rule) {
+  std::uint64_t mixed = (rule + std::uint64_t{1}) * 0x9e3779b97f4a7c15ULL;
+  mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9ULL;
+  mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebULL;
+  return mixed ^ mixed >> 31;
+}
+
+}  // namespace
+
+class RuleBitsBuilder {
+ public:
+  explicit RuleBitsBuilder(std::span<const RuleSpec> rules)
+      : rules_(rules.first(std::min(rules.size(), RuleBits::kMaxRules))),
+        is_small_(rules_.size() <= kSmallSet),
+        current_((rules_.size() + kWordBits - 1) / kWordBits),
+        covers_(rules_.size(), 0),
+        everyone_(rules_.size(), 0) {
+    while ((current_.size() - 1) >> block_shift_ >= kMaxBlocks) ++block_shift_;
+    current_.resize((current_.size() + block_words() - 1) / block_words() * block_words(), 0);
+    if (!is_small_) known_.resize(std::bit_ceil(4 * rules_.size()));
+  }
+
+  RuleBits build() {
+    for (std::size_t rule = 0; rule < rules_.size(); ++rule) read(rule);
+
+    const Map<std::uint16_t> tcp = sweep(tcp_, any_protocol_, covers_all_tcp_);
+    const Map<std::uint16_t> udp = sweep(udp_, any_protocol_, covers_all_udp_);
+    const Map<std::uint16_t> icmp4 = sweep(icmp4_, any_protocol_, covers_all_icmp4_);
+    const Map<std::uint16_t> icmp6 = sweep(icmp6_, any_protocol_, covers_all_icmp6_);
+    const Map<std::uint16_t> other = sweep(other_, any_protocol_, {});
+    const Map<std::uint32_t> ipv4 = sweep(ipv4_, everyone4_, {});
+    const Map<Key128> ipv6 = sweep(ipv6_, everyone6_, {});
+    const std::vector<RuleBits::GroupSlot> groups = group_slots();
+
+    tables_.rules = static_cast<std::uint32_t>(rules_.size());
+    tables_.block_shift = block_shift_;
+    tables_.everyone[0] = set_of(everyone4_);
+    tables_.everyone[1] = set_of(everyone6_);
+    tables_.group_mask = static_cast<std::uint32_t>(groups.size() - 1);
+
+    const auto lay_out = [&] {
+      used_ = 0;
+      place_nodes(tables_.tcp, tcp);
+      place_nodes(tables_.ipv4, ipv4);
+      place_nodes(tables_.udp, udp);
+      place_nodes(tables_.ipv6, ipv6);
+      place_nodes(tables_.icmp4, icmp4);
+      place_nodes(tables_.icmp6, icmp6);
+      place_nodes(tables_.other, other);
+      tables_.groups = place(groups);
+      tables_.tcp.values = place(tcp.sets);
+      tables_.ipv4.values = place(ipv4.sets);
+      tables_.udp.values = place(udp.sets);
+      tables_.ipv6.values = place(ipv6.sets);
+      tables_.icmp4.values = place(icmp4.sets);
+      tables_.icmp6.values = place(icmp6.sets);
+      tables_.other.values = place(other.sets);
+      tables_.words = place(words_);
+    };
+    lay_out();  // without an arena yet: only counts
+    tables_.arena_bytes = used_;
+    RuleBits result;
+    arena_ = static_cast<std::byte*>(::operator new[](used_, std::align_val_t{kArenaAlignment}));
+    result.arena_.reset(arena_);
+    lay_out();
+    result.tables_ = tables_;
+    return result;
+  }
+
+ private:
+  using RuleSet = RuleBits::RuleSet;
+  using Rules = std::vector<std::uint16_t>;
+  template <typename Key>
+  using Events = std::vector<Event<Key>>;
+  template <typename Key>
+  struct Map {
+    std::vector<Key> last;  // of each interval
+    std::vector<RuleSet> sets;
+  };
+  struct GroupReference {
+    std::uint32_t key;
+    std::uint16_t rule;
+    static constexpr std::size_t kDigits = 4;
+    std::size_t digit(std::size_t i) const { return key >> 8 * i & 0xff; }
+  };
+
+  std::size_t block_words() const { return std::size_t{1} << block_shift_; }
+
+  // -- Reading the rules.
+
+  template <typename Key>
+  static void add(Events<Key>& events, std::size_t rule, Key first, Key last) {
+    events.push_back({first, static_cast<std::uint16_t>(rule), false});
+    if (last != detail::kHighestKey<Key>) events.push_back({after(last), static_cast<std::uint16_t>(rule), true});
+  }
+
+  void read(std::size_t rule) {
+    read_ports(rule);
+    for (const IpPrefix& range : rules_[rule].ranges) read_range(rule, range);
+    for (const GroupId group : rules_[rule].groups) {
+      if (group != kNoGroup) references_.push_back({group.value, static_cast<std::uint16_t>(rule)});
+    }
+    if (everyone_[rule] & kFromEveryone4) everyone4_.push_back(static_cast<std::uint16_t>(rule));
+    if (everyone_[rule] & kFromEveryone6) everyone6_.push_back(static_cast<std::uint16_t>(rule));
+    read_openness(rule);
+  }
+
+  void read_ports(std::size_t rule) {
+    const RuleSpec& spec = rules_[rule];
+    const auto id = static_cast<std::uint16_t>(rule);
+    switch (spec.protocol) {
+      case RuleSpec::kAnyProtocol:
+        any_protocol_.push_back(id);
+        break;
+      case kTcp:
+      case kUdp: {
+        const int from = std::max(spec.from_port, 0), to = std::min(spec.to_port, 0xffff);
+        if (from > to) break;
+        if (from == 0 && to == 0xffff) {
+          (spec.protocol == kTcp ? covers_all_tcp_ : covers_all_udp_).push_back(id);
+        } else {
+          add(spec.protocol == kTcp ? tcp_ : udp_, rule, static_cast<std::uint16_t>(from), static_cast<std::uint16_t>(to));
+        }
+        break;
+      }
+      case kIcmp:
+        read_icmp(rule, icmp4_, covers_all_icmp4_);
+        break;
+      case kIcmp6:
+        read_icmp(rule, icmp6_, covers_all_icmp6_);
+        break;
+      default:
+        if (spec.protocol < 0 || spec.protocol > 255) break;
+        add(other_, rule, static_cast<std::uint16_t>(spec.protocol), static_cast<std::uint16_t>(spec.protocol));
+    }
+  }
+
+  // The key is type << 8 | code.
+  void read_icmp(std::size_t rule, Events<std::uint16_t>& events, Rules& covers_all) {
+    const int type = rules_[rule].from_port, code = rules_[rule].to_port;
+    if (type < -1 || type > 255 || code < -1 || code > 255) return;
+    if (type == -1 && code == -1) return covers_all.push_back(static_cast<std::uint16_t>(rule));
+    for (int each = type == -1 ? 0 : type; each <= (type == -1 ? 255 : type); ++each) {
+      add(events, rule, static_cast<std::uint16_t>(each << 8 | (code == -1 ? 0 : code)),
+          static_cast<std::uint16_t>(each << 8 | (code == -1 ? 255 : code)));
+    }
+  }
+
+  // The last address is computed from the length, not by IpPrefix::last(): the last address of ::/80 reads as an IPv4
+  // one.
+  void read_range(std::size_t rule, const IpPrefix& range) {
+    if (range.is_v4()) {
+      if (range.is_everything()) {
+        everyone_[rule] |= kFromEveryone4;
+        return;
+      }
+      const std::uint32_t hosts = ~std::uint32_t{0} >> (std::min<unsigned>(range.length, 32) - 1) >> 1;
+      const std::uint32_t first = range.address.v4() & ~hosts;
+      add(ipv4_, rule, first, first | hosts);
+    } else {
+      if (range.is_everything()) {
+        everyone_[rule] |= kFromEveryone6;
+        return;
+      }
+      const unsigned length = std::min<unsigned>(range.length, 128);
+      constexpr std::uint64_t kAll = ~std::uint64_t{0};
+      const Key128 hosts{length >= 64 ? 0 : kAll >> length, length >= 128 ? 0 : length <= 64 ? kAll : kAll >> (length - 64)};
+      const Key128 address = key128(range.address);
+      const Key128 first{address.high & ~hosts.high, address.low & ~hosts.low};
+      add(ipv6_, rule, first, Key128{first.high | hosts.high, first.low | hosts.low});
+    }
+  }
+
+  void read_openness(std::size_t rule) {
+    const RuleSpec& spec = rules_[rule];
+    const bool any = spec.protocol == RuleSpec::kAnyProtocol, all_ports = spec.from_port <= 0 && spec.to_port >= 0xffff;
+    for (const std::uint8_t protocol : {kTcp, kUdp}) {
+      if (!any && !(spec.protocol == protocol && all_ports)) continue;
+      bool(&open)[2] = tables_.open[protocol == kUdp ? 1 : 0];
+      if (everyone_[rule] & kFromEveryone4) open[0] = true;
+      if (everyone_[rule] & kFromEveryone6) open[1] = true;
+    }
+  }
+
+  // -- The current set of rules, and its number among all sets seen.
+
+  // A rule may be covered twice at one key, by overlapping sources; its bit goes out with the last one.
+  void switch_on(std::size_t rule) {
+    if (covers_[rule]++ == 0) flip(rule);
+  }
+  void switch_off(std::size_t rule) {
+    if (--covers_[rule] == 0) flip(rule);
+  }
+  void flip(std::size_t rule) {
+    current_[rule / kWordBits] ^= std::uint64_t{1} << rule % kWordBits;
+    if (is_small_) return;
+    current_hash_ ^= hash_of_rule(rule);
+    const std::size_t block = rule / kWordBits >> block_shift_;
+    const auto words = std::span(current_).subspan(block << block_shift_, block_words());
+    const bool is_empty = std::ranges::all_of(words, [](std::uint64_t word) { return word == 0; });
+    const std::uint32_t bit = std::uint32_t{1} << block;
+    summary_ = is_empty ? summary_ & ~bit : summary_ | bit;
+  }
+  void clear() {
+    std::ranges::fill(current_, 0);
+    std::ranges::fill(covers_, 0);
+    current_hash_ = 0;
+    summary_ = 0;
+  }
+
+  RuleSet intern() {
+    if (is_small_) return current_[0];
+    if (summary_ == 0) return 0;
+    if (2 * known_count_ >= known_.size()) grow();
+    std::size_t slot = current_hash_;
+    for (;; ++slot) {
+      const Known& known = known_[slot & (known_.size() - 1)];
+      if (known.set == 0) break;
+      if (known.hash == current_hash_ && is_current(known.set)) return known.set;
+    }
+    const RuleSet set = static_cast<RuleSet>(words_.size()) << 32 | summary_;
+    for_each_block([&](const std::uint64_t* block) { words_.insert(words_.end(), block, block + block_words()); });
+    known_[slot & (known_.size() - 1)] = {current_hash_, set};
+    ++known_count_;
+    return set;
+  }
+  bool is_current(RuleSet set) const {
+    if (static_cast<std::uint32_t>(set) != summary_) return false;
+    const std::uint64_t* words = words_.data() + (set >> 32);
+    bool equal = true;
+    for_each_block([&](const std::uint64_t* block) {
+      equal = equal && std::equal(block, block + block_words(), words);
+      words += block_words();
+    });
+    return equal;
+  }
+  template <typename Visit>
+  void for_each_block(Visit&& visit) const {
+    for (std::uint32_t rest = summary_; rest != 0; rest &= rest - 1) {
+      visit(current_.data() + (static_cast<std::size_t>(std::countr_zero(rest)) << block_shift_));
+    }
+  }
+  void grow() {
+    std::vector<Known> larger(2 * known_.size());
+    for (const Known& known : known_) {
+      if (known.set == 0) continue;
+      std::size_t slot = known.hash;
+      while (larger[slot & (larger.size() - 1)].set != 0) ++slot;
+      larger[slot & (larger.size() - 1)] = known;
+    }
+    known_ = std::move(larger);
+  }
+
+  RuleSet set_of(const Rules& rules) {
+    clear();
+    for (const std::uint16_t rule : rules) switch_on(rule);
+    return intern();
+  }
+
+  // -- Sweeping one dimension.
+
+  template <typename Key>
+  Map<Key> sweep(Events<Key>& events, const Rules& always, const Rules& also_always) {
+    sort_by_key(events);
+    clear();
+    for (const std::uint16_t rule : always) switch_on(rule);
+    for (const std::uint16_t rule : also_always) switch_on(rule);
+    Map<Key> map;
+    map.last.reserve(events.size() + 1);
+    map.sets.reserve(events.size() + 1);
+    RuleSet set = intern();
+    for (auto event = events.begin(); event != events.end();) {
+      const Key at = event->key;  // all events at one key are one step
+      for (; event != events.end() && event->key == at; ++event) {
+        if (event->off) {
+          switch_off(event->rule);
+        } else {
+          switch_on(event->rule);
+        }
+      }
+      const RuleSet next = intern();
+      if (next == set) continue;
+      if (at != Key{}) {
+        map.last.push_back(before(at));
+        map.sets.push_back(set);
+      }
+      set = next;
+    }
+    map.last.push_back(detail::kHighestKey<Key>);
+    map.sets.push_back(set);
+    return map;
+  }
+
+  std::vector<RuleBits::GroupSlot> group_slots() {
+    sort_by_key(references_);
+    std::size_t distinct = 0;
+    for (std::size_t i = 0; i < references_.size(); ++i) distinct += i == 0 || references_[i].key != references_[i - 1].key;
+    // At most half full, and always with an unused slot where a search ends.
+    std::vector<RuleBits::GroupSlot> slots(std::bit_ceil(2 * distinct + 1));
+    clear();
+    for (auto first = references_.begin(); first != references_.end();) {
+      const GroupId group{first->key};
+      auto last = first;
+      for (; last != references_.end() && last->key == group.value; ++last) switch_on(last->rule);
+      std::size_t slot = group_hash(group);
+      while (slots[slot & (slots.size() - 1)].group != kNoGroup) ++slot;
+      slots[slot & (slots.size() - 1)] = {group, intern()};
+      for (; first != last; ++first) switch_off(first->rule);
+    }
+    for (const GroupReference& reference : references_) switch_on(reference.rule);
+    tables_.grouped = intern();
+    return slots;
+  }
+
+  // -- Laying everything out in one allocation. Without an arena yet, only the space is counted.
+
+  std::byte* take(std::size_t bytes, std::size_t alignment) {
+    used_ = (used_ + alignment - 1) / alignment * alignment;
+    std::byte* const place = arena_ == nullptr ? nullptr : arena_ + used_;
+    used_ += bytes;
+    return place;
+  }
+  template <typename Value>
+  const Value* place(const std::vector<Value>& values) {
+    std::byte* const to = take(values.size() * sizeof(Value), alignof(Value));
+    if (to == nullptr) return nullptr;
+    return std::uninitialized_copy(values.begin(), values.end(), reinterpret_cast<Value*>(to)) - values.size();
+  }
+  template <typename Key>
+  void place_nodes(RuleBits::Intervals<Key>& target, const Map<Key>& map) {
+    using Node = detail::SearchNode<Key>;
+    // The levels above the last are as wide as they can be, which costs at most as much again as the last one.
+    target.depth = 0;
+    target.above_values = 0;
+    std::size_t leaves = 1;  // intervals that `depth` levels can tell apart
+    for (; leaves < map.last.size(); leaves *= Node::kFanout) {
+      target.above_values += static_cast<std::uint32_t>(leaves);
+      ++target.depth;
+    }
+    const std::size_t last_level = leaves / Node::kFanout;  // how wide it could be
+    const std::size_t nodes = target.depth == 0 ? 0
+                                                : target.above_values - last_level +
+                                                      (map.last.size() + Node::kFanout - 1) / Node::kFanout;
+    std::byte* const to = take(nodes * sizeof(Node), alignof(Node));
+    if (to == nullptr) return;
+    Node* const all = reinterpret_cast<Node*>(to);
+    target.nodes = all;
+    Node* node = all;
+    std::size_t under = leaves;  // intervals under a node of the level
+    for (std::size_t width = 1; node != all + nodes; width *= Node::kFanout) {
+      const std::size_t under_child = under / Node::kFanout;
+      for (std::size_t i = 0; i < width && node != all + nodes; ++i, ++node) {
+        ::new (node) Node;
+        for (std::size_t child = 0; child < Node::kFanout; ++child) {
+          const std::size_t behind = i * under + (child + 1) * under_child;
+          node->set(child, behind <= map.last.size() ? map.last[behind - 1] : detail::kHighestKey<Key>);
+        }
+      }
+      under = under_child;
+    }
+  }
+
+  struct Known {
+    std::uint64_t hash = 0;
+    RuleSet set = 0;  // none is 0: the empty set is not looked up
+  };
+  static constexpr std::uint8_t kFromEveryone4 = 1, kFromEveryone6 = 2;
+
+  std::span<const RuleSpec> rules_;
+  const bool is_small_;
+  std::uint8_t block_shift_ = 0;
+
+  // What the rules say.
+  Rules any_protocol_, covers_all_tcp_, covers_all_udp_, covers_all_icmp4_, covers_all_icmp6_;
+  Rules everyone4_, everyone6_;
+  Events<std::uint16_t> tcp_, udp_, icmp4_, icmp6_, other_;
+  Events<std::uint32_t> ipv4_;
+  Events<Key128> ipv6_;
+  std::vector<GroupReference> references_;
+
+  std::vector<std::uint64_t> current_;  // the set of rules being swept
+  std::vector<std::uint32_t> covers_;   // per rule, how many of its sources cover the current key
+  std::vector<std::uint8_t> everyone_;  // per rule
+  std::uint64_t current_hash_ = 0;
+  std::uint32_t summary_ = 0;           // blocks of `current_` that are not empty
+  std::vector<std::uint64_t> words_;    // of all sets seen
+  std::vector<Known> known_;
+  std::size_t known_count_ = 0;
+
+  RuleBits::Tables tables_;
+  std::byte* arena_ = nullptr;
+  std::size_t used_ = 0;
+};
+
+RuleBits RuleBits::compile(std::span<const RuleSpec> rules) {
+  if (rules.empty()) return {};
+  return RuleBitsBuilder(rules).build();
+}
+
+}  // namespace trunkline
