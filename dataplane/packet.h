@@ -81,7 +81,7 @@ struct Burst {
   std::uint64_t filtered = 0;
   std::uint64_t edge = 0;
 
-  rte_mbuf* mbuf[kMaxBurst];
+  rte_mbuf* mbuf[kMaxBurst];               // nullptr: it left for another worker
   DropReason verdict[kMaxBurst];
   Route route[kMaxBurst];
   const Endpoint* endpoint[kMaxBurst];     // set by demux for every packet; nullptr: nobody's

@@ -7,7 +7,9 @@
 //     task  --> parse --> demux --> edge --> track --> admit --> account --> forward --> trunk
 //                                                                               \--> local task: the ingress half
 //
-// A packet between two tasks of this host passes both in full: the sender's egress, then the receiver's ingress.
+// A packet between two tasks of this host passes both in full: the sender's egress, then the receiver's ingress. Where an
+// endpoint belongs to another worker the packet goes on there: from demux or forward, by a handoff lane, into the last
+// two functions.
 //
 // Called by the owning worker (worker.cpp) with what it received, and by tests and `explain` with what they made up.
 #pragma once
@@ -18,17 +20,27 @@
 #include "dataplane/stages/demux.h"
 #include "dataplane/stages/edge.h"
 #include "dataplane/stages/forward.h"
+#include "dataplane/stages/handoff.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
 
-inline void process_ingress(Burst& burst, WorkerState& worker) {
+inline void process_ingress(Burst& burst, WorkerState& worker, bool asked = false) {
   track(burst, worker, Direction::ingress);
-  admit(burst, worker, Direction::ingress);
+  admit(burst, worker, Direction::ingress, asked);
   account(burst, worker.now, Direction::ingress);
   forward_to_task(burst, worker);
+}
+
+inline void process_egress(Burst& burst, WorkerState& worker, bool asked = false) {
+  Burst local;
+  track(burst, worker, Direction::egress);
+  admit(burst, worker, Direction::egress, asked);
+  account(burst, worker.now, Direction::egress);
+  forward_from_task(burst, worker, local);
+  if (local.size != 0) process_ingress(local, worker);
 }
 
 inline void process_from_trunk(Burst& burst, WorkerState& worker) {
@@ -39,15 +51,27 @@ inline void process_from_trunk(Burst& burst, WorkerState& worker) {
 }
 
 inline void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
-  Burst local;
   parse(burst, Direction::egress);
   demux_from_task(burst, worker, endpoint);
   edge_from_task(burst, worker);
-  track(burst, worker, Direction::egress);
-  admit(burst, worker, Direction::egress);
-  account(burst, worker.now, Direction::egress);
-  forward_from_task(burst, worker, local);
-  if (local.size != 0) process_ingress(local, worker);
+  process_egress(burst, worker);
+}
+
+// Packets that another worker took from the trunk.
+inline void process_handed_from_trunk(Burst& burst, WorkerState& worker) {
+  parse(burst, Direction::ingress);
+  demux_from_trunk(burst, worker, true);
+  edge_from_trunk(burst);
+  process_ingress(burst, worker);
+}
+
+// Packets of one direction that passed demux at another worker, or at this one before they went to ask.
+inline void process_known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker) {
+  const HandedPacket& first = handed.front();
+  parse(burst, first.direction);
+  find_known(burst, handed, worker);
+  const bool asked = first.kind == HandoffKind::asked;
+  first.direction == Direction::ingress ? process_ingress(burst, worker, asked) : process_egress(burst, worker, asked);
 }
 
 }  // namespace trunkline

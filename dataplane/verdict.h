@@ -43,6 +43,8 @@
   X(rule_revoked, "the rules that allowed this untracked flow no longer do")                                          \
   X(conntrack_full, "no room for another connection (limits.connections)")                                            \
   X(conntrack_quota, "the ENI has all the connections that one may have (limits.connections_per_endpoint)")           \
+  /* between workers */                                                                                                \
+  X(handoff_full, "the worker that owns the ENI does not keep up with what others hand to it; see worker list")       \
   /* the way out */                                                                                                    \
   X(mtu_exceeded, "larger than the MTU of the port it must leave by")                                                 \
   X(no_headroom, "no room in the buffer for a VLAN tag")                                                              \

@@ -4,7 +4,8 @@
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <signal.h>
-#include <time.h>
+
+#include <algorithm>
 
 #include "dataplane/pipeline.h"
 
@@ -12,21 +13,15 @@ namespace trunkline {
 namespace {
 
 constexpr std::uint16_t kReceiveBurst = 32;
-// Entries looked at per turn: a table of a quarter million comes round in a second of an idle loop's turns.
-constexpr std::uint32_t kSweepPerTurn = 16;
+// The sweep comes round in five seconds when there is time for nothing else, a chunk a turn until the tick's share is done.
+constexpr std::uint32_t kSweepSeconds = 5;
+constexpr std::uint32_t kSweepPerTurn = 64;
 
 }  // namespace
 
-std::uint32_t Worker::receive(const PortView& port) {
-  Burst burst;
-  const std::uint16_t count = rte_eth_rx_burst(port.ethdev, 0, burst.mbuf, kReceiveBurst);
-  if (count == 0) return 0;
-  burst.received(count);
-  if (port.is_trunk) {
-    process_from_trunk(burst, state);
-  } else {
-    process_from_task(burst, state, *state.view->endpoint(port.endpoint));
-  }
+// --- receiving -------------------------------------------------------------------------------------------------------
+
+void Worker::after_burst() {
   if (auto discarded = state.outbox.discarded(); !discarded.empty()) {
     rte_pktmbuf_free_bulk(discarded.data(), static_cast<unsigned>(discarded.size()));
     state.outbox.clear_discarded();
@@ -34,22 +29,133 @@ std::uint32_t Worker::receive(const PortView& port) {
   for (const PortSlot slot : state.outbox.dirty()) {
     if (state.outbox.queue(slot).count > Outbox::kHighWater) flush_port(slot);
   }
+}
+
+std::uint32_t Worker::receive(const PortView& port, std::uint16_t queue) {
+  Burst burst;
+  const std::uint16_t count = rte_eth_rx_burst(port.ethdev, queue, burst.mbuf, kReceiveBurst);
+  if (count == 0) return 0;
+  burst.received(count);
+  if (port.is_trunk) {
+    process_from_trunk(burst, state);
+  } else {
+    process_from_task(burst, state, *state.view->endpoint(port.endpoint));
+  }
+  after_burst();
   return count;
 }
 
+// All of one kind and, where it matters, of one direction.
+void Worker::process_handed(std::span<const HandedPacket> handed) {
+  switch (handed.front().kind) {
+    case HandoffKind::deliver:
+      for (const HandedPacket& each : handed) deliver(each, state);
+      break;
+    case HandoffKind::transmit:
+      for (const HandedPacket& each : handed) state.outbox.send(kTrunkSlot, each.packet);
+      break;
+    case HandoffKind::ask: break;  // answered one by one in take_lane()
+    default: {
+      Burst burst;
+      for (const HandedPacket& each : handed) burst.add(each.packet);
+      handed.front().kind == HandoffKind::trunk ? process_handed_from_trunk(burst, state) : process_known(burst, handed, state);
+    }
+  }
+  after_burst();
+}
+
+namespace {
+
+// Calls process(run) for runs of neighbours that can be processed together.
+template <class Process>
+void in_runs(std::span<const HandedPacket> packets, Process&& process) {
+  while (!packets.empty()) {
+    const HandedPacket& first = packets.front();
+    const auto differs = [&](const HandedPacket& each) { return each.kind != first.kind || each.direction != first.direction; };
+    const auto end = std::find_if(packets.begin(), packets.begin() + std::min<std::ptrdiff_t>(std::ssize(packets), kReceiveBurst), differs);
+    const auto count = static_cast<std::size_t>(end - packets.begin());
+    process(packets.first(count));
+    packets = packets.subspan(count);
+  }
+}
+
+}  // namespace
+
+// What one other worker has handed over, in its order. Connections first: they were sent before the packets that are theirs.
+std::uint32_t Worker::take_lane(WorkerNumber from) {
+  SpscRing<HandedPacket>& lane = state.handoff.from(from).packets;
+  const std::uint32_t ready = std::min<std::uint32_t>(lane.ready(), 2 * kReceiveBurst);
+  take_records(state, from);
+  HandedPacket packets[2 * kReceiveBurst];
+  std::uint32_t count = 0, taken = 0;
+  for (; taken < ready; ++taken) {
+    const HandedPacket& next = lane.front(taken);
+    if (next.kind != HandoffKind::ask) {
+      packets[count++] = next;
+    } else if (!answer_question(next, state, from)) {
+      break;
+    }
+  }
+  lane.drop(taken);
+  in_runs({packets, count}, [&](std::span<const HandedPacket> run) { process_handed(run); });
+  return taken;
+}
+
+std::uint32_t Worker::receive_handed() {
+  std::uint32_t count = 0;
+  if (!state.handoff.parked().empty()) {
+    // Older than anything that comes now. What still has to wait is parked again.
+    unparked_.swap(state.handoff.parked());
+    state.handoff.parked().clear();
+    in_runs(unparked_, [&](std::span<const HandedPacket> run) { process_handed(run); });
+    unparked_.clear();
+  }
+  for (std::uint32_t from = 0; from < state.handoff.workers(); ++from) {
+    if (from != state.number) count += take_lane(static_cast<WorkerNumber>(from));
+  }
+  handed_in_.add(count);
+  return count;
+}
+
+// Whether there is something to do that no port announces. Asked while offline: the View itself must not be touched.
+bool Worker::is_given(const View* seen) {
+  Handoff& handoff = state.handoff;
+  for (std::uint32_t from = 0; from < handoff.workers(); ++from) {
+    if (from == state.number) continue;
+    HandoffLane& lane = handoff.from(static_cast<WorkerNumber>(from));
+    if (lane.packets.ready() != 0 || lane.records.ready() != 0) return true;
+  }
+  return stop_.load(std::memory_order_relaxed) || published_.read() != seen;
+}
+
+// --- sending ---------------------------------------------------------------------------------------------------------
+
 Meter& Worker::outgoing_meter(const PortView& port) {
   return port.is_trunk ? state.trunk_out : state.meters[port.endpoint.value].ingress;
+}
+
+void Worker::hand_to_trunk_sender(Outbox::Queue& queue, WorkerNumber sender) {
+  for (std::uint32_t i = 0; i < queue.count; ++i) {
+    if (state.handoff.send(sender, {queue.packets[i], {}, 0, HandoffKind::transmit, Direction::egress})) continue;
+    state.trunk_out.dropped(DropReason::handoff_full);
+    rte_pktmbuf_free(queue.packets[i]);
+  }
+  queue.count = 0;
+  queue.bytes = 0;
 }
 
 void Worker::flush_port(PortSlot slot) {
   Outbox::Queue& queue = state.outbox.queue(slot);
   if (queue.count == 0) return;
   const PortView& port = *state.view->port(slot);
+  const std::uint16_t queues = port.is_trunk ? state.view->trunk_queues : std::uint16_t{1};
+  if (port.is_trunk && state.number >= queues) return hand_to_trunk_sender(queue, static_cast<WorkerNumber>(state.number % queues));
+  const std::uint16_t ours = port.is_trunk ? state.number : std::uint16_t{0};
   Meter& meter = outgoing_meter(port);
   std::uint32_t sent = 0;
   while (sent < queue.count) {
     const std::uint16_t accepted =
-        rte_eth_tx_burst(port.ethdev, 0, queue.packets + sent, static_cast<std::uint16_t>(queue.count - sent));
+        rte_eth_tx_burst(port.ethdev, ours, queue.packets + sent, static_cast<std::uint16_t>(queue.count - sent));
     if (accepted == 0) break;
     sent += accepted;
   }
@@ -69,30 +175,53 @@ void Worker::flush_port(PortSlot slot) {
 void Worker::flush() {
   for (const PortSlot slot : state.outbox.dirty()) flush_port(slot);
   state.outbox.clear_dirty();
+  for (std::uint32_t to = 0; to < state.handoff.workers(); ++to) {
+    if (to == state.number) continue;
+    HandoffLane& lane = state.handoff.to(static_cast<WorkerNumber>(to));
+    const bool records = lane.records.flush();  // before the packets that they belong to
+    if ((lane.packets.flush() || records) && to < workers_.size()) workers_[to]->wake();
+  }
+}
+
+// --- the turn --------------------------------------------------------------------------------------------------------
+
+void Worker::sweep() {
+  if (state.view->moving) {
+    if (sweep_moving(state, kSweepPerTurn, left_behind_)) {
+      if (!left_behind_) clean_rounds_.add(1);
+      left_behind_ = false;
+    }
+    return;
+  }
+  if (state.now != swept_at_) {
+    swept_at_ = state.now;
+    sweep_left_ = state.connections.high_water() / (kSweepSeconds * kTicksPerSecond) + kSweepPerTurn;
+  }
+  if (sweep_left_ == 0) return;
+  const std::uint32_t count = std::min(sweep_left_, kSweepPerTurn);
+  sweep_left_ -= count;
+  state.connections.sweep(count, state.now, *state.view);
 }
 
 bool Worker::turn() {
   state.view = published_.read();
   state.now = time_.load(std::memory_order_relaxed);
   std::uint32_t packets = 0;
-  for (const PortView& port : state.view->ports) packets += receive(port);
-  if (packets != 0) flush();
-  state.connections.sweep(kSweepPerTurn, state.now, *state.view);
-  published_.quiescent(number_);
+  for (const PortView& port : state.view->ports) {
+    if (port.is_trunk) {
+      if (state.number < state.view->trunk_queues) packets += receive(port, state.number);
+    } else if (port.polled_by == state.number) {
+      packets += receive(port, 0);
+    }
+  }
+  packets_.add(packets);
+  if (state.handoff.workers() > 1 || !state.handoff.parked().empty()) packets += receive_handed();
+  if (packets != 0 || !state.outbox.dirty().empty()) flush();
+  sweep();
+  if (state.view->moving) flush();
+  published_.quiescent(state.number);
   turns_.add(1);
   return packets != 0;
-}
-
-void Worker::idle_turn() {
-  if (idle_.sleep_us == 0 || ++quiet_turns_ < idle_.spin_turns) {
-    rte_pause();
-    return;
-  }
-  // Asleep it holds nothing, so nobody needs to wait for it.
-  published_.offline(number_);
-  const timespec duration{0, static_cast<long>(idle_.sleep_us) * 1000};
-  nanosleep(&duration, nullptr);
-  published_.online(number_);
 }
 
 void Worker::run() {
@@ -101,19 +230,30 @@ void Worker::run() {
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
 
-  published_.join(number_);
+  published_.join(state.number);
   start_cycles_.store(rte_get_tsc_cycles(), std::memory_order_relaxed);
   while (!stop_.load(std::memory_order_relaxed)) {
     const std::uint64_t before = rte_rdtsc();
     if (turn()) {
       busy_cycles_.add(rte_rdtsc() - before);
       busy_turns_.add(1);
-      quiet_turns_ = 0;
-    } else {
-      idle_turn();
+      idle_.busy();
+      continue;
     }
+    // While connections are on their way there is work without packets.
+    if (state.view->moving) continue;
+    const IdleRung rung = idle_.next(rte_rdtsc(), *state.view, state.number);
+    if (rung <= IdleRung::spinning) {
+      idle_.wait([] { return false; });
+      continue;
+    }
+    // Asleep it holds nothing, so nobody needs to wait for it.
+    const View* seen = state.view;
+    published_.offline(state.number);
+    idle_.wait([&] { return is_given(seen); });
+    published_.online(state.number);
   }
-  published_.leave(number_);
+  published_.leave(state.number);
 }
 
 }  // namespace trunkline

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The poll loop of one lcore: receive from each port, process, flush, and between turns the housekeeping (quiescent
-// state, expiry sweep, idle sleep). It never locks, allocates, logs or waits for the control thread.
+// The poll loop of one lcore: receive from each port that it owns, take what other workers hand over, process, flush; between
+// turns the housekeeping (quiescent state, expiry sweep, idle ladder). It never locks, allocates, logs or waits for the
+// control thread.
 //
 // Ownership: a Worker owns its WorkerState; the control thread reads the counters in it and nothing else. The fields that
 // two threads touch say so.
@@ -9,54 +10,77 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
+#include <vector>
 
+#include "dataplane/idle_ladder.h"
 #include "dataplane/state/published.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
 
-struct IdleSettings {
-  std::uint32_t spin_turns = 20000;  // turns without a packet before the worker sleeps
-  std::uint32_t sleep_us = 50;       // 0: never
-};
-
 class Worker {
  public:
-  Worker(std::uint32_t number, Published<View>& published, IdleSettings idle, std::size_t max_endpoints,
-         std::uint32_t max_connections, std::uint64_t seed)
-      : state(max_endpoints, max_connections, seed), number_(number), published_(published), idle_(idle) {}
+  Worker(WorkerNumber number, Published<View>& published, IdleSettings idle, std::size_t max_endpoints, std::uint32_t max_connections,
+         std::uint64_t seed, HandoffMesh* mesh = nullptr, const std::string& connection_file = {})
+      : state(max_endpoints, max_connections, seed, number, mesh, connection_file), published_(published), idle_(idle) {
+    unparked_.reserve(Handoff::kMaxParked);
+  }
 
+  // Before run(): who else there is, by number, so that they can be woken when something is handed to them.
+  void meet(std::vector<Worker*> workers) { workers_ = std::move(workers); }
   // The loop; returns after stop(). On the worker's lcore.
   void run();
   // One turn, for tests that drive the loop themselves. True: there was something to do.
   bool turn();
 
   // --- control thread ---
-  void stop() { stop_.store(true, std::memory_order_relaxed); }
+  void stop() {
+    stop_.store(true, std::memory_order_relaxed);
+    wake();
+  }
   // The time of all workers: written by the control thread's timer, read once per turn.
   void set_time(Tick now) { time_.store(now, std::memory_order_relaxed); }
+  // After a new View was published. Any thread.
+  void wake() { idle_.wake(); }
+  WorkerNumber number() const { return state.number; }
   std::uint64_t turns() const { return turns_.read(); }
   std::uint64_t busy_turns() const { return busy_turns_.read(); }
-  std::uint64_t busy_cycles() const { return busy_cycles_.read(); }
+  std::uint64_t busy_cycles() const { return busy_cycles_.read(); }  // TSC, of turns that had packets
+  std::uint64_t packets() const { return packets_.read(); }          // received from ports
+  std::uint64_t handed_in() const { return handed_in_.read(); }      // received from other workers
   std::uint64_t start_cycles() const { return start_cycles_.load(std::memory_order_relaxed); }
-  std::uint32_t number() const { return number_; }
+  // Rounds of the sweep that left nothing behind which belongs to another worker.
+  std::uint64_t clean_rounds() const { return clean_rounds_.read(); }
+  IdleRung idle_rung() const { return idle_.rung(); }
 
   WorkerState state;
 
  private:
-  std::uint32_t receive(const PortView& port);
+  std::uint32_t receive(const PortView& port, std::uint16_t queue);
+  std::uint32_t receive_handed();
+  std::uint32_t take_lane(WorkerNumber from);
+  void process_handed(std::span<const HandedPacket> handed);
+  void after_burst();
+  bool is_given(const View* seen);
   void flush_port(PortSlot slot);
+  void hand_to_trunk_sender(Outbox::Queue& queue, WorkerNumber sender);
   void flush();
+  void sweep();
   Meter& outgoing_meter(const PortView& port);
-  void idle_turn();
 
-  std::uint32_t number_;
   Published<View>& published_;
-  IdleSettings idle_;
-  std::uint32_t quiet_turns_ = 0;
-  std::atomic<bool> stop_{false};              // written by control, read here
-  std::atomic<Tick> time_{0};                  // written by control, read here
-  Counter turns_, busy_turns_, busy_cycles_;   // written here, read by control
+  IdleLadder idle_;
+  std::vector<Worker*> workers_;
+  std::vector<HandedPacket> unparked_;
+  Tick swept_at_ = 0;           // the tick whose share of the sweep is under way
+  std::uint32_t sweep_left_ = 0;  // entries that this tick is still to look at
+  bool left_behind_ = false;
+  std::atomic<bool> stop_{false};  // written by control, read here
+  std::atomic<Tick> time_{0};      // written by control, read here
+  // Written here, read by control; on lines of their own.
+  alignas(64) Counter turns_;
+  Counter busy_turns_, busy_cycles_, packets_, handed_in_, clean_rounds_;
   std::atomic<std::uint64_t> start_cycles_{0};
 };
 

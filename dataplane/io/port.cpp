@@ -11,7 +11,9 @@
 #include <rte_ethdev.h>
 #include <rte_mempool.h>
 
+#include <algorithm>
 #include <cstring>
+#include <string_view>
 
 namespace trunkline {
 namespace {
@@ -86,7 +88,11 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   // net_tap and net_af_packet state a largest frame of 1522 or 1518 and carry whatever their interface carries.
   const bool interface_decides = info.max_rx_pktlen < settings_.mtu + kFrameOverhead;
   if (interface_decides) conf.rxmode.mtu = 0;
-  if (const int result = rte_eth_dev_configure(ethdev_, 1, 1, &conf); result < 0) {
+  queues_ = std::max<std::uint16_t>(1, std::min({settings_.queues, info.max_rx_queues, info.max_tx_queues}));
+  // net_tap's descriptor can be waited for as it is. Others announce by interrupts that have to be armed, and sleep instead.
+  const bool can_wake = std::string_view(info.driver_name) == "net_tap";
+  conf.intr_conf.rxq = can_wake ? 1 : 0;
+  if (const int result = rte_eth_dev_configure(ethdev_, queues_, queues_, &conf); result < 0) {
     return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-result));
   }
   std::uint16_t rx = settings_.rx_descriptors;
@@ -97,14 +103,16 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   const unsigned socket = rte_eth_dev_socket_id(ethdev_) < 0 ? 0 : static_cast<unsigned>(rte_eth_dev_socket_id(ethdev_));
   rte_eth_rxconf rx_conf = info.default_rxconf;
   rx_conf.offloads = conf.rxmode.offloads;
-  if (const int result = rte_eth_rx_queue_setup(ethdev_, 0, rx, socket, &rx_conf, &pool); result < 0) {
-    return std::unexpected(std::string("receive queue refused: ") + rte_strerror(-result) +
+  for (std::uint16_t queue = 0; queue < queues_; ++queue) {
+    const int result = rte_eth_rx_queue_setup(ethdev_, queue, rx, socket, &rx_conf, &pool);
+    if (result < 0) return std::unexpected(std::string("receive queue refused: ") + rte_strerror(-result) +
                            " (a port that cannot chain buffers needs buffers.data_room_bytes of the MTU and 146 more)");
   }
   rte_eth_txconf tx_conf = info.default_txconf;
   tx_conf.offloads = conf.txmode.offloads;
-  if (const int result = rte_eth_tx_queue_setup(ethdev_, 0, tx, socket, &tx_conf); result < 0) {
-    return std::unexpected(std::string("transmit queue refused: ") + rte_strerror(-result));
+  for (std::uint16_t queue = 0; queue < queues_; ++queue) {
+    const int result = rte_eth_tx_queue_setup(ethdev_, queue, tx, socket, &tx_conf);
+    if (result < 0) return std::unexpected(std::string("transmit queue refused: ") + rte_strerror(-result));
   }
   note("mtu " + std::to_string(settings_.mtu),
        interface_decides ? believe_interface_mtu(ethdev_, settings_.mtu) : rte_eth_dev_set_mtu(ethdev_, settings_.mtu));
@@ -112,6 +120,7 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
     return std::unexpected(std::string("cannot be started: ") + rte_strerror(-result));
   }
   started_ = true;
+  if (can_wake) wake_descriptor_ = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, 0);
   if (settings_.promiscuous) note("promiscuous mode", rte_eth_promiscuous_enable(ethdev_));
   capabilities_.push_back({"chained buffers (jumbo frames)", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) != 0,
                            "the driver cannot; buffers.data_room_bytes must hold a whole frame"});

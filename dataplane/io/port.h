@@ -33,6 +33,7 @@ struct PortSettings {
   std::uint16_t rx_descriptors = 512;
   std::uint16_t tx_descriptors = 512;
   bool promiscuous = false;
+  std::uint16_t queues = 1;  // each way, at most; a port with fewer says so in queues()
 };
 
 // One thing a port was asked for at start, whether it can, and if not, why.
@@ -52,6 +53,9 @@ class Port {
   std::uint16_t ethdev() const { return ethdev_; }
   MacAddress mac() const;
   bool link_up() const;
+  std::uint16_t queues() const { return queues_; }
+  // Readable when a packet has come, for a worker that blocks; -1: the driver has none that can be waited for so.
+  int wake_descriptor() const { return wake_descriptor_; }
   const std::string& devargs() const { return settings_.devargs; }
   const std::vector<Capability>& capabilities() const { return capabilities_; }
 
@@ -62,6 +66,8 @@ class Port {
 
   PortSettings settings_;
   std::uint16_t ethdev_ = 0xffff;
+  std::uint16_t queues_ = 1;
+  int wake_descriptor_ = -1;
   bool probed_ = false;
   bool started_ = false;
   std::vector<Capability> capabilities_;

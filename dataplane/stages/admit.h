@@ -15,7 +15,10 @@
 //    one that AWS would not track passes without.
 //  * ICMP errors open nothing and belong to nothing: the rules decide each one.
 //
-// Refuses: security_group_ingress, security_group_egress, rule_revoked, conntrack_full, conntrack_quota.
+// A packet without a connection, whose endpoint moved here a moment ago, first goes to ask the worker that had it before
+// (state/handoff.h).
+//
+// Refuses: security_group_ingress, security_group_egress, rule_revoked, conntrack_full, conntrack_quota, handoff_full.
 #pragma once
 
 #include "dataplane/packet.h"
@@ -217,19 +220,38 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
   return admit_first(burst, i, worker, direction, alone, connection);
 }
 
+// Whether the packet left to ask the previous owner for its connection.
+inline bool asks_previous_owner(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
+  const Endpoint& endpoint = *burst.endpoint[i];
+  if (endpoint.previous_worker == kNoWorker || endpoint.previous_worker == worker.number || !has_connection(burst.headers[i])) return false;
+  if (find_connection(burst, i, worker.connections, direction) != nullptr) return false;
+  if (worker.handoff.send(endpoint.previous_worker, {burst.mbuf[i], endpoint.id, endpoint.generation, HandoffKind::ask, direction})) {
+    burst.filtered &= ~(std::uint64_t{1} << i);
+    burst.mbuf[i] = nullptr;
+  } else {
+    burst.drop(i, DropReason::handoff_full);
+  }
+  return true;
+}
+
 // Packets without a connection are put to the rules together, so that the rules' cache misses overlap; then each is dealt with
 // in the order in which they came.
-[[gnu::noinline]] inline void admit_rest(Burst& burst, std::uint64_t rest, WorkerState& worker, Direction direction) {
+[[gnu::noinline]] inline void admit_rest(Burst& burst, std::uint64_t rest, WorkerState& worker, Direction direction, bool asked_before) {
+  if (worker.view->moving && !asked_before) {
+    for_each_bit(rest, [&](std::uint32_t i) {
+      if (burst.connection[i] == nullptr && asks_previous_owner(burst, i, worker, direction)) rest &= ~(std::uint64_t{1} << i);
+    });
+  }
   RuleLookup lookups[kMaxBurst];
-  std::uint32_t asked = 0;
+  std::uint32_t count = 0;
   RuleLookup* answer[kMaxBurst];
   for_each_bit(rest, [&](std::uint32_t i) {
     answer[i] = nullptr;
     if (burst.connection[i] != nullptr) return;
-    lookups[asked] = {&burst.endpoint[i]->policy->rules(direction), query_of(burst, i, direction), {}};
-    answer[i] = &lookups[asked++];
+    lookups[count] = {&burst.endpoint[i]->policy->rules(direction), query_of(burst, i, direction), {}};
+    answer[i] = &lookups[count++];
   });
-  match_rules({lookups, asked}, *worker.view->members);
+  match_rules({lookups, count}, *worker.view->members);
   const std::uint64_t recycled = worker.connections.recycled();
   for_each_bit(rest, [&](std::uint32_t i) { burst.drop(i, admit_one(burst, i, worker, direction, answer[i])); });
   if (worker.connections.recycled() == recycled) return;
@@ -241,7 +263,8 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
 
 }  // namespace detail
 
-inline void admit(Burst& burst, WorkerState& worker, Direction direction) {
+// `asked`: the endpoints' previous owners have been asked about these packets.
+inline void admit(Burst& burst, WorkerState& worker, Direction direction, bool asked = false) {
   std::uint64_t rest = 0;
   for_each_bit(burst.filtered, [&](std::uint32_t i) {
     Connection* connection = burst.connection[i];
@@ -251,7 +274,7 @@ inline void admit(Burst& burst, WorkerState& worker, Direction direction) {
       rest |= std::uint64_t{1} << i;
     }
   });
-  if (rest != 0) detail::admit_rest(burst, rest, worker, direction);
+  if (rest != 0) detail::admit_rest(burst, rest, worker, direction, asked);
 }
 
 }  // namespace trunkline

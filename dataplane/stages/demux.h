@@ -7,9 +7,10 @@
 // What nearly every packet is, an IPv4 packet of the ENI's first address, is settled with two comparisons against one line
 // of the endpoint; the rest is looked at in full. Passing packets are sorted into the burst's `filtered` and `edge`.
 //
-// Also where meters begin: every packet is counted as received here, once.
+// Also where meters begin: every packet is counted as received here, once. And where a packet leaves for the worker that owns
+// its endpoint (state/handoff.h), if that is another: then its place in the burst stays empty.
 //
-// Refuses: unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast.
+// Refuses: handoff_full, unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast.
 #pragma once
 
 #include <cstring>
@@ -142,12 +143,30 @@ struct ReceivedRun {
 
 }  // namespace detail
 
-inline void demux_from_trunk(Burst& burst, WorkerState& worker) {
+namespace detail {
+
+// For another worker, or for later: the packet is not ours to look at any further.
+[[gnu::noinline]] inline void hand_to_owner(Burst& burst, std::uint32_t i, const Endpoint& endpoint, WorkerState& worker) {
+  const HandedPacket handed{burst.mbuf[i], endpoint.id, endpoint.generation, HandoffKind::trunk, Direction::ingress};
+  burst.endpoint[i] = nullptr;
+  if (worker.handoff.send(endpoint.worker, handed)) {
+    burst.mbuf[i] = nullptr;
+  } else {
+    burst.drop(i, DropReason::handoff_full);
+    worker.trunk_in.dropped(DropReason::handoff_full);
+  }
+}
+
+}  // namespace detail
+
+// `received_by_another`: another worker took it from the trunk, and counted it there.
+inline void demux_from_trunk(Burst& burst, WorkerState& worker, bool received_by_another = false) {
   const View& view = *worker.view;
   detail::ReceivedRun run;
-  std::uint64_t ours = 0, our_bytes = 0;
+  std::uint64_t received = 0, received_bytes = 0, ours = 0, our_bytes = 0;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     const std::uint32_t bytes = burst.mbuf[i]->pkt_len;
+    ++received, received_bytes += bytes;
     // A frame that could not be parsed past its tag is still its endpoint's to account for, if it has one.
     const Endpoint* endpoint = nullptr;
     if (burst.alive(i) || burst.headers[i].vlan != 0) endpoint = detail::find_endpoint(burst, i, view);
@@ -157,8 +176,11 @@ inline void demux_from_trunk(Burst& burst, WorkerState& worker) {
         const bool waiting = view.is_waiting(burst.headers[i].vlan, detail::mac_at(burst.bytes(i)));
         burst.drop(i, waiting ? DropReason::no_policy : DropReason::unknown_eni);
       }
-      worker.trunk_in.received(bytes);
       worker.trunk_in.dropped(burst.verdict[i]);
+      continue;
+    }
+    if (endpoint->served_by != worker.number) [[unlikely]] {
+      detail::hand_to_owner(burst, i, *endpoint, worker);
       continue;
     }
     ++ours, our_bytes += bytes;
@@ -171,7 +193,7 @@ inline void demux_from_trunk(Burst& burst, WorkerState& worker) {
     }
   }
   run.finish();
-  worker.trunk_in.rx_packets.add(ours), worker.trunk_in.rx_bytes.add(our_bytes);
+  if (!received_by_another) worker.trunk_in.rx_packets.add(received), worker.trunk_in.rx_bytes.add(received_bytes);
   worker.trunk_in.tx_packets.add(ours), worker.trunk_in.tx_bytes.add(our_bytes);
 }
 

@@ -4,13 +4,14 @@
 // go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host) and
 // are queued for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //
-// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom.
+// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, handoff_full (the peer is another worker's).
 #pragma once
 
 #include <cstring>
 
 #include "dataplane/packet.h"
 #include "dataplane/stages/edge.h"
+#include "dataplane/stages/handoff.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/state/worker_state.h"
 
@@ -82,6 +83,7 @@ inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& wor
 inline void forward_to_task(Burst& burst, WorkerState& worker) {
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     const Endpoint* endpoint = burst.endpoint[i];
+    if (burst.mbuf[i] == nullptr) [[unlikely]] continue;
     if (endpoint == nullptr) {
       worker.outbox.discard(burst.mbuf[i]);  // counted by demux, in the trunk's meter
       continue;
@@ -94,7 +96,8 @@ inline void forward_to_task(Burst& burst, WorkerState& worker) {
       if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::egress)) {
         std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
         worker.meter(*sender, Direction::ingress).received(burst.mbuf[i]->pkt_len);
-        detail::send_to_task(burst.mbuf[i], *sender, worker);
+        detail::clear_offloads(burst.mbuf[i]);
+        deliver({burst.mbuf[i], sender->id, sender->generation, HandoffKind::deliver, Direction::ingress}, worker);
       } else if (sender == nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) &&
           detail::push_tag(burst.mbuf[i], endpoint->vlan)) {
         detail::send_to_trunk(burst.mbuf[i], worker);
@@ -117,6 +120,7 @@ inline void forward_to_task(Burst& burst, WorkerState& worker) {
 inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
   const View& view = *worker.view;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
+    if (burst.mbuf[i] == nullptr) [[unlikely]] continue;
     const Endpoint& endpoint = *burst.endpoint[i];
     Meter& meter = worker.meter(endpoint, Direction::egress);
     if (!burst.alive(i)) {
@@ -139,7 +143,12 @@ inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
       // the one that the sender addressed.
       if (!peer->in_subnet(burst.source(i))) std::memcpy(frame + 6, frame, 6);
       std::memcpy(frame, peer->mac.bytes.data(), 6);
-      local.adopt(burst, i, *peer);
+      if (peer->served_by == worker.number) {
+        local.adopt(burst, i, *peer);
+      } else if (!worker.handoff.send(peer->worker, {packet, peer->id, peer->generation, HandoffKind::known, Direction::ingress})) {
+        worker.meter(*peer, Direction::ingress).dropped(DropReason::handoff_full);
+        worker.outbox.discard(packet);
+      }
       continue;
     }
     if (burst.headers[i].packet_bytes > view.trunk_mtu) {

@@ -227,6 +227,20 @@ void ConnectionTable::erase(Connection* connection) {
   }
 }
 
+bool ConnectionTable::adopt(const Connection& connection, const AddressPair& addresses) {
+  FlowKey key = connection.key;
+  if (key.is_ipv6()) set_digest(key, addresses);
+  const std::uint64_t key_hash = hash(key);
+  if ((key.is_ipv6() ? find(key, key_hash, addresses) : find(key, key_hash)) != nullptr) return false;
+  Connection* here = insert_entries(key, key_hash, connection.last_seen, kNone, key.is_ipv6() ? &addresses : nullptr).connection;
+  if (here == nullptr) return false;
+  const std::uint32_t link = here->link;
+  *here = connection;
+  here->key = key;
+  here->link = link;
+  return true;
+}
+
 void ConnectionTable::remember_unanswered(const Connection& connection) {
   if (unanswered_count_ == unanswered_capacity_) {
     const Unanswered& oldest = unanswered_[unanswered_first_];

@@ -125,6 +125,8 @@ class ConnectionTable {
   Inserted insert(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota = 0xffffffff);
   Inserted insert(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses, Tick now, std::uint32_t quota = 0xffffffff);
   void erase(Connection* connection);
+  // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. False: no room, or it is here.
+  bool adopt(const Connection& connection, const AddressPair& addresses);
   // To be told of a connection that has just begun and that nobody has answered: it may have to make room one day.
   void remember_unanswered(const Connection& connection);
   const AddressPair& addresses_of(const Connection& ipv6) const {
@@ -134,7 +136,7 @@ class ConnectionTable {
   // Looks at the next `count` entries and frees those that are dead. `view` knows timeouts and generations. Answers whether
   // the hand came round.
   bool sweep(std::uint32_t count, Tick now, const View& view);
-  // The same walk with a word on what lives: visit(connection) may erase it.
+  // The same walk with a word on what lives: visit(connection, endpoint) may erase it.
   template <class Visit>
   bool sweep(std::uint32_t count, Tick now, const View& view, Visit&& visit);
 

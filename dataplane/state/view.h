@@ -94,8 +94,11 @@ struct alignas(64) Endpoint {
   std::uint16_t mtu = 9001;  // of the task's port
   VlanId vlan;
   MacAddress mac;
-  WorkerNumber worker = 0;               // its owner; kNoWorker: on its way from one to another, its packets wait
-  WorkerNumber previous_worker = kNoWorker;  // who may still have connections of it
+  // Who owns it, who serves it (its owner, or kNoWorker while it is on its way to it), who owned it before and may still have
+  // connections of it. See handoff.h.
+  WorkerNumber worker = 0;
+  WorkerNumber served_by = 0;
+  WorkerNumber previous_worker = kNoWorker;
   bool source_dest_check = true;
   std::uint8_t address_count = 0;
   std::uint32_t max_connections = 0xffffffff;  // limits.connections_per_endpoint
@@ -127,7 +130,9 @@ struct PortView {
   PortSlot slot;
   std::uint16_t ethdev = 0;  // DPDK's number of it
   bool is_trunk = false;
-  EndpointId endpoint;  // whose port it is; invalid for the trunk
+  EndpointId endpoint;         // whose port it is; invalid for the trunk
+  WorkerNumber polled_by = 0;  // a task's port: its endpoint's served_by
+  int wake_descriptor = -1;    // readable when there is something to receive; -1: it cannot tell
 };
 
 // Immutable map from a key of up to 16 bytes to an EndpointId: flat, linear probing, at most half full.
@@ -211,6 +216,9 @@ struct View {
   std::vector<std::shared_ptr<const Endpoint>> endpoints;  // by EndpointId; holes are null
   std::vector<PortView> ports;                             // the trunk first
   std::uint16_t trunk_mtu = 9001;
+  // Queues that the trunk has, each way: worker k has queue k, and one that has none sends through worker k modulo these.
+  std::uint16_t trunk_queues = 1;
+  bool moving = false;  // an endpoint's previous owner is still to hand over
   EdgeSettings edge;
   std::shared_ptr<const Members> members;
 

@@ -1,30 +1,40 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What one worker knows: the View of this turn, the time of this turn, its connections, its counters and its outbox.
-// The stages work on this and on a Burst, on nothing else; a unit test makes one without any DPDK set-up.
+// What one worker knows: the View of this turn, the time of this turn, its connections, its counters, its outbox and its ends
+// of the handoff lanes. The stages work on this and on a Burst, on nothing else; a unit test makes one without any DPDK
+// set-up.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "dataplane/state/clock.h"
 #include "dataplane/state/connection_table.h"
 #include "dataplane/state/counters.h"
+#include "dataplane/state/handoff.h"
 #include "dataplane/state/outbox.h"
 #include "dataplane/state/view.h"
 
 namespace trunkline {
 
-// Both sides of an endpoint's port.
+// Both sides of an endpoint's port. An endpoint that moved has been counted by several workers: its readings are sums.
 struct EndpointMeters {
-  Meter ingress, egress;  // written by the owner, read by control
+  Meter ingress, egress;  // written by the worker whose they are, read by control
   Meter& side(Direction direction) { return direction == Direction::ingress ? ingress : egress; }
+  const Meter& side(Direction direction) const { return direction == Direction::ingress ? ingress : egress; }
 };
 
 struct WorkerState {
-  WorkerState(std::size_t max_endpoints, std::uint32_t max_connections, std::uint64_t seed)
-      : connections(max_connections, seed), meters(new EndpointMeters[max_endpoints]), outbox(max_endpoints + 1) {}
+  WorkerState(std::size_t max_endpoints, std::uint32_t max_connections, std::uint64_t seed, WorkerNumber number = 0,
+              HandoffMesh* mesh = nullptr, const std::string& connection_file = {})
+      : number(number),
+        connections(max_connections, seed, connection_file),
+        meters(new EndpointMeters[max_endpoints]),
+        outbox(max_endpoints + 1),
+        handoff(mesh, number) {}
 
+  const WorkerNumber number;
   // Set by the worker at the start of a turn.
   const View* view = nullptr;
   Tick now = 0;
@@ -33,6 +43,7 @@ struct WorkerState {
   std::unique_ptr<EndpointMeters[]> meters;  // by EndpointId
   Meter trunk_in, trunk_out;
   Outbox outbox;
+  Handoff handoff;
 
   // ICMP errors that the router may still send this tick; a flood of oversized packets must not become one of errors.
   static constexpr std::uint32_t kErrorsPerTick = 100;

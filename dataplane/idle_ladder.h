@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What a worker does when there is nothing to do, rung by rung: it spins for a moment, then sleeps for a little longer each
+// time, then blocks until one of its ports or another thread has something for it. A packet puts it back to the first rung.
+//
+// To block, every port that the worker polls must have a descriptor that becomes readable (Port::wake_descriptor); where one
+// has none, the last rung is a longer sleep. Whoever gives a worker something by other means than a port calls wake():
+// the control thread with a new View, another worker with a packet. It costs a system call only when the worker blocks.
+//
+// wait() belongs to the worker. wake() and the readers may be called by any thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "dataplane/state/view.h"
+
+namespace trunkline {
+
+struct IdleSettings {
+  std::uint32_t spin_us = 50;         // without a packet for so long: sleep
+  std::uint32_t sleep_us = 50;        // the longest of the short sleeps; 0: spin for ever
+  std::uint32_t block_after_ms = 10;  // without a packet for so long: block, or sleep long; 0: never
+  std::uint32_t long_sleep_us = 500;  // where a port cannot wake the worker
+};
+
+enum class IdleRung : std::uint8_t { busy, spinning, sleeping, sleeping_long, blocked };
+constexpr const char* to_string(IdleRung rung) {
+  constexpr const char* names[] = {"busy", "spinning", "sleeping", "sleeping_long", "blocked"};
+  return names[static_cast<std::size_t>(rung)];
+}
+
+class IdleLadder {
+ public:
+  explicit IdleLadder(IdleSettings settings);
+  ~IdleLadder();
+  IdleLadder(const IdleLadder&) = delete;
+  IdleLadder& operator=(const IdleLadder&) = delete;
+
+  void busy() {
+    if (rung_.load(std::memory_order_relaxed) == IdleRung::busy) return;
+    rung_.store(IdleRung::busy, std::memory_order_relaxed);
+  }
+  // After a turn without a packet: which rung it is time for. `now` is the TSC.
+  IdleRung next(std::uint64_t now, const View& view, WorkerNumber worker);
+  // Spends the time of the rung. `work_came`: asked once more between "I will block" and blocking, for what was given
+  // without a port; then nobody's wake() can be missed.
+  template <class WorkCame>
+  void wait(WorkCame&& work_came);
+  void wake();
+
+  IdleRung rung() const { return rung_.load(std::memory_order_relaxed); }
+
+ private:
+  void watch(const View& view, WorkerNumber worker);
+  void sleep(std::uint32_t microseconds) const;
+  void block() const;
+
+  const IdleSettings settings_;
+  const std::uint64_t cycles_a_us_;
+  std::uint64_t quiet_since_ = 0;
+  std::uint32_t nap_us_ = 1;
+  std::uint64_t watched_view_ = 0;  // generation of the View whose ports are watched
+  bool can_block_ = false;
+  int epoll_ = -1;
+  int event_ = -1;
+  // Written by the worker, but for wake(), which takes `blocked` away.
+  std::atomic<IdleRung> rung_{IdleRung::busy};
+};
+
+template <class WorkCame>
+void IdleLadder::wait(WorkCame&& work_came) {
+  switch (rung()) {
+    case IdleRung::busy:
+    case IdleRung::spinning: __builtin_ia32_pause(); return;
+    case IdleRung::sleeping: return sleep(nap_us_);
+    case IdleRung::sleeping_long: return sleep(settings_.long_sleep_us);
+    case IdleRung::blocked:
+      std::atomic_thread_fence(std::memory_order_seq_cst);  // `blocked` is seen before we look a last time
+      if (!work_came()) block();
+      return;
+  }
+}
+
+}  // namespace trunkline

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// How workers pass packets to each other. An endpoint has one owner, and a packet may come in elsewhere: on a trunk queue of
+// another worker, or from a task that another worker serves. It is then handed to the owner over a ring that one
+// worker writes and one reads: no lock, no line that two write. Packets of one sender stay in order.
+//
+// What is handed, and in what state:
+//   trunk     as it came from the trunk: the receiver parses it and finds its endpoint. Counted as received by the sender.
+//   known     its endpoint is found and it passed demux, in the given direction; counted as received there.
+//   asked     the same, and the previous owner has said what it knows: a connection that is missing now is new.
+//   ask       to the previous owner of an endpoint that moved: have you got the connection of this packet? It comes back as
+//             `asked`, and if there is a connection, that comes first, on the ring of records.
+//   deliver   for its endpoint's port as it is (an error of the router's), counted as received.
+//   transmit  for the trunk, from a worker that has no transmit queue there.
+//
+// Moving an endpoint (control/controller.cpp) takes three Views: held by the new owner (nobody serves it, its packets are
+// handed on and parked), served by the new owner (who asks the old one for what it does not know, while the old one's sweep
+// sends the rest), and settled. Nothing is lost, and packets of one connection stay in order.
+//
+// A ring holds what its sender put there once flush() was called, which a worker does once a turn. A full ring refuses: the
+// packet is dropped as handoff_full. Threads: sender and receiver are one worker each; the mesh is made before they start.
+#pragma once
+
+#include <rte_mbuf.h>
+
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "dataplane/state/connection_table.h"
+#include "dataplane/state/view.h"
+
+namespace trunkline {
+
+// A ring for one writer and one reader. The writer's fields and the reader's lie on lines of their own; each keeps a copy of
+// the other's position and looks at the original only when the copy says full or empty.
+template <class T>
+class SpscRing {
+ public:
+  explicit SpscRing(std::uint32_t capacity) : mask_(std::bit_ceil(capacity) - 1), slots_(new T[mask_ + 1]) {}
+
+  // --- the writer ---
+  bool push(const T& value) {
+    if (written_ - seen_read_ > mask_) {
+      seen_read_ = read_.load(std::memory_order_acquire);
+      if (written_ - seen_read_ > mask_) return false;
+    }
+    slots_[written_++ & mask_] = value;
+    return true;
+  }
+  // What was pushed can be read from now on. True: there was something.
+  bool flush() {
+    if (flushed_.load(std::memory_order_relaxed) == written_) return false;
+    flushed_.store(written_, std::memory_order_release);
+    return true;
+  }
+  std::uint32_t room() {
+    seen_read_ = read_.load(std::memory_order_acquire);
+    return mask_ + 1 - (written_ - seen_read_);
+  }
+
+  // --- the reader ---
+  std::uint32_t ready() {
+    seen_flushed_ = flushed_.load(std::memory_order_acquire);
+    return seen_flushed_ - read_.load(std::memory_order_relaxed);
+  }
+  // The oldest; only when ready() said so. drop() takes them out.
+  const T& front(std::uint32_t at = 0) const { return slots_[(read_.load(std::memory_order_relaxed) + at) & mask_]; }
+  void drop(std::uint32_t count) { read_.store(read_.load(std::memory_order_relaxed) + count, std::memory_order_release); }
+
+ private:
+  const std::uint32_t mask_;
+  const std::unique_ptr<T[]> slots_;
+  alignas(64) std::uint32_t written_ = 0;
+  std::uint32_t seen_read_ = 0;
+  std::atomic<std::uint32_t> flushed_{0};
+  alignas(64) std::atomic<std::uint32_t> read_{0};
+  std::uint32_t seen_flushed_ = 0;
+};
+
+enum class HandoffKind : std::uint8_t { trunk, known, asked, ask, deliver, transmit };
+
+struct HandedPacket {
+  rte_mbuf* packet = nullptr;
+  EndpointId endpoint;
+  std::uint16_t generation = 0;
+  HandoffKind kind = HandoffKind::trunk;
+  Direction direction = Direction::ingress;
+};
+static_assert(sizeof(HandedPacket) == 16);
+
+// A connection on its way to another worker's table. IPv6: with its addresses, since the key's digest is the old table's.
+struct ConnectionRecord {
+  Connection connection;
+  AddressPair addresses;
+};
+
+// From one worker to another.
+struct HandoffLane {
+  SpscRing<HandedPacket> packets{1024};
+  SpscRing<ConnectionRecord> records{256};
+};
+
+// All lanes between so many workers.
+class HandoffMesh {
+ public:
+  explicit HandoffMesh(std::uint32_t workers) : workers_(workers), lanes_(std::make_unique<HandoffLane[]>(std::size_t{workers} * workers)) {}
+  std::uint32_t workers() const { return workers_; }
+  HandoffLane& lane(WorkerNumber from, WorkerNumber to) { return lanes_[std::size_t{from} * workers_ + to]; }
+
+ private:
+  std::uint32_t workers_;
+  std::unique_ptr<HandoffLane[]> lanes_;
+};
+
+// One worker's ends of the lanes, and the packets that wait at it for an endpoint on its way here.
+class Handoff {
+ public:
+  static constexpr std::size_t kMaxParked = 4096;
+
+  Handoff(HandoffMesh* mesh, WorkerNumber self) : mesh_(mesh), self_(self) { parked_.reserve(kMaxParked); }
+
+  std::uint32_t workers() const { return mesh_ != nullptr ? mesh_->workers() : 1; }
+  // False: no room, or no such worker; the packet is still the caller's.
+  bool send(WorkerNumber to, const HandedPacket& packet) {
+    if (to == self_) return park(packet);
+    return to < workers() && mesh_->lane(self_, to).packets.push(packet);
+  }
+  HandoffLane& to(WorkerNumber worker) { return mesh_->lane(self_, worker); }
+  HandoffLane& from(WorkerNumber worker) { return mesh_->lane(worker, self_); }
+
+  bool park(const HandedPacket& packet) {
+    if (parked_.size() == kMaxParked) return false;
+    parked_.push_back(packet);  // never grows: reserved
+    return true;
+  }
+  std::vector<HandedPacket>& parked() { return parked_; }
+
+ private:
+  HandoffMesh* mesh_;
+  WorkerNumber self_;
+  std::vector<HandedPacket> parked_;
+};
+
+}  // namespace trunkline
