@@ -347,16 +347,20 @@ class SharedMap : public SharedChunks<std::shared_ptr<std::pair<const K, T>>, Sh
     return equal;
   }
 
-  // visit(key, before's value or null, after's value or null) for each key whose values differ, in order.
+  // visit(key, before's value or null, after's value or null) for each key whose values are not one and the same, in
+  // order. They may be equal still, which costs a comparison to find out.
+  template <class Visit>
+  friend void for_each_unshared(const SharedMap& before, const SharedMap& after, Visit visit) {
+    Base::differences(before, after, [&](const Element* x, const Element* y) {
+      visit((x != nullptr ? *x : *y)->first, x != nullptr ? &(*x)->second : nullptr, y != nullptr ? &(*y)->second : nullptr);
+      return true;
+    });
+  }
+  // The same for each key whose values differ.
   template <class Visit>
   friend void for_each_difference(const SharedMap& before, const SharedMap& after, Visit visit) {
-    Base::differences(before, after, [&](const Element* x, const Element* y) {
-      const T* old_value = x != nullptr ? &(*x)->second : nullptr;
-      const T* new_value = y != nullptr ? &(*y)->second : nullptr;
-      if (x == nullptr || y == nullptr || !(*old_value == *new_value)) {
-        visit((x != nullptr ? *x : *y)->first, old_value, new_value);
-      }
-      return true;
+    for_each_unshared(before, after, [&](const K& key, const T* old_value, const T* new_value) {
+      if (old_value == nullptr || new_value == nullptr || !(*old_value == *new_value)) visit(key, old_value, new_value);
     });
   }
 };

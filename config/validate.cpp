@@ -142,21 +142,21 @@ class Validator {
 
   // Whether there is no problem, with a memory. Subnets are the same as there.
   bool run_on_differences() {
-    for_each_difference(memory_->state.security_groups, state_.security_groups,
+    for_each_unshared(memory_->state.security_groups, state_.security_groups,
                         [&](const std::string& id, const SecurityGroup*, const SecurityGroup* group) {
                           group != nullptr ? check_group(id, *group) : static_cast<void>(rules_[id]);
                         });
     std::set<std::string> lists;
-    for_each_difference(memory_->state.prefix_lists, state_.prefix_lists,
+    for_each_unshared(memory_->state.prefix_lists, state_.prefix_lists,
                         [&](const std::string& id, const PrefixList*, const PrefixList* list) {
                           lists.insert(id);
                           if (list != nullptr) check_prefix_list(id, *list);
                         });
     if (!lists.empty()) count_users_again(lists);
-    for_each_difference(memory_->state.remote_members, state_.remote_members,
+    for_each_unshared(memory_->state.remote_members, state_.remote_members,
                         [&](const std::string& id, const AddressSet*, const AddressSet*) { check_id("sg", "remote_members", id); });
     check_attachment_count();
-    for_each_difference(memory_->state.attachments, state_.attachments,
+    for_each_unshared(memory_->state.attachments, state_.attachments,
                         [&](const std::string& eni, const Attachment*, const Attachment*) { touched_.insert(eni); });
     for (const std::string& eni : touched_) {
       if (const Attachment* attachment = state_.attachments.get(eni)) check_attachment(eni, *attachment);
@@ -210,17 +210,19 @@ class Validator {
   }
 
   void check_group(const std::string& id, const SecurityGroup& group) {
+    static const std::string nowhere;
     check_id("sg", "security_groups", id);
     RuleFacts& facts = rules_[id];
     facts = facts_of(group);
     facts.total = total_of(facts, state_);
     for (const bool egress : {false, true}) {
       const auto& rules = egress ? group.egress : group.ingress;
-      const std::string pointer = pointer_to(place("security_groups", id), egress ? "egress" : "ingress");
+      Problems found;
       for (std::size_t i = 0; i < rules.size(); ++i) {
-        Problems found;  // most have none, and then nobody needs to know where they are
-        check_rule(rules[i], {}, found);
-        if (!found.empty()) check_rule(rules[i], pointer_to(pointer, i), problems_);
+        check_rule(rules[i], nowhere, found);
+        if (found.empty()) continue;  // as nearly always, and then nobody needs to know where it would have been
+        found.clear();
+        check_rule(rules[i], pointer_to(pointer_to(place("security_groups", id), egress ? "egress" : "ingress"), i), problems_);
       }
     }
   }

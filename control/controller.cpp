@@ -150,7 +150,16 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   }
   // Members first: a table that is full or not, no rule is enforced with members that are older than it.
   membership_.follow(next);
-  std::set<std::string> changing = policies_.follow(next);
+  bool other_policies = false;
+  for (const Policies::Entry* entry : policies_.follow(next)) {
+    for (const std::string& eni : entry->carriers) {
+      std::shared_ptr<const Endpoint>& endpoint = active_.at(eni).endpoint;
+      auto other = std::make_shared<Endpoint>(*endpoint);
+      other->policy = entry->policy;
+      other_policies = true;
+      endpoint = std::move(other);
+    }
+  }
   for (auto& [eni, port] : opened) {
     failures_.erase(eni);
     admit(next.attachments.at(eni), std::move(port), next);
@@ -159,15 +168,16 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   // Kept to the end: what is freed with it is freed when the change is in force.
   const config::DesiredState before = std::exchange(desired_, std::move(next));
   if (touched.everyone) {
-    for (const auto& [eni, active] : active_) changing.insert(eni);
+    std::set<std::string> all;
+    for (const auto& [eni, active] : active_) all.insert(eni);
+    refresh(all);
   } else {
-    changing.insert(touched.attachments.begin(), touched.attachments.end());
+    refresh(touched.attachments);
   }
-  refresh(changing);
   if (touched.everyone || !touched.attachments.empty() || !steps.empty()) {
     publish(std::move(cleanup));
-  } else if (!changing.empty()) {
-    publish_same_places(changing);
+  } else if (other_policies) {
+    publish_same_places();
   }
   // So that the answer to a detach means that the interface is gone. What the worker holds on to longer, the timer closes.
   if (!leaving_.empty()) wait_for_readers();
@@ -187,10 +197,10 @@ Controller::Touched Controller::touched_by(const config::DesiredState& next) con
                       [&](const std::string& eni, const auto*, const auto*) { touched.attachments.insert(eni); });
   touched.concerned = touched.attachments;
   std::set<std::string> groups;  // came or went
-  for_each_difference(desired_.security_groups, next.security_groups,
-                      [&](const std::string& id, const auto* before, const auto* after) {
-                        if (before == nullptr || after == nullptr) groups.insert(id);
-                      });
+  for_each_unshared(desired_.security_groups, next.security_groups,
+                    [&](const std::string& id, const auto* before, const auto* after) {
+                      if (before == nullptr || after == nullptr) groups.insert(id);
+                    });
   if (!groups.empty()) {
     for (const auto& [eni, attachment] : next.attachments) {
       const bool names_one = std::ranges::any_of(attachment.group_ids, [&](const auto& id) { return groups.contains(id); });
@@ -337,15 +347,12 @@ void Controller::publish(std::function<void()> cleanup) {
   published_.publish(std::move(view), std::move(cleanup));
 }
 
-// The same ENIs, found by the same things and coming out at the same ports: a copy of the View in which these endpoints are
-// others. Its tables are flat, so the copy is cheaper than building them.
-void Controller::publish_same_places(const std::set<std::string>& enis) {
+// The same ENIs, found by the same things and coming out at the same ports: a copy of the View with the endpoints as they are
+// now. Its tables are flat, so the copy is cheaper than building them.
+void Controller::publish_same_places() {
   auto view = std::make_shared<View>(*published_.latest());
   view->generation = ++view_generation_;
-  for (const std::string& eni : enis) {
-    const auto entry = active_.find(eni);
-    if (entry != active_.end()) view->endpoints[entry->second.endpoint->id.value] = entry->second.endpoint;
-  }
+  for (const auto& [eni, active] : active_) view->endpoints[active.endpoint->id.value] = active.endpoint;
   published_.publish(std::move(view));
 }
 

@@ -119,7 +119,7 @@ class Controller {
                                                 std::uint16_t generation, const config::DesiredState& state);
   void refresh(const std::set<std::string>& enis);
   void publish(std::function<void()> cleanup = {});
-  void publish_same_places(const std::set<std::string>& enis);
+  void publish_same_places();
   bool wait_for_readers();
   void save();
   void save_if_behind();

@@ -5,7 +5,7 @@
 
 namespace trunkline::control {
 
-std::set<std::string> Policies::follow(const config::DesiredState& state) {
+std::vector<const Policies::Entry*> Policies::follow(const config::DesiredState& state) {
   std::set<Entries::value_type*> affected;
   const auto note = [&](const std::string& id, const auto*, const auto*) {
     if (const auto users = parts_used_.find(id); users != parts_used_.end()) {
@@ -15,15 +15,15 @@ std::set<std::string> Policies::follow(const config::DesiredState& state) {
   for_each_difference(known_.security_groups, state.security_groups, note);
   for_each_difference(known_.prefix_lists, state.prefix_lists, note);
   known_ = state;
-  std::set<std::string> enis;
+  std::vector<const Entry*> compiled;
   for (Entries::value_type* entry : affected) {
     // Without one of its groups nobody can go on carrying the set: its ENIs get others, or leave.
     const bool whole = std::ranges::all_of(entry->first, [&](const auto& id) { return state.security_groups.contains(id); });
     if (!whole) continue;
     compile(*entry);
-    enis.insert(entry->second.carriers.begin(), entry->second.carriers.end());
+    compiled.push_back(&entry->second);
   }
-  return enis;
+  return compiled;
 }
 
 std::shared_ptr<const Policy> Policies::carry(const std::string& eni_id, const std::vector<std::string>& group_ids) {

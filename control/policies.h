@@ -22,9 +22,15 @@ namespace trunkline::control {
 
 class Policies {
  public:
-  // From the state that was followed last (an empty one at first) to this one: compiles what it changes, and answers the
-  // ENIs that have another policy now.
-  std::set<std::string> follow(const config::DesiredState& state);
+  struct Entry {
+    std::shared_ptr<const Policy> policy;
+    std::set<std::string> parts;     // ids of its groups and their prefix lists
+    std::set<std::string> carriers;  // ENIs
+  };
+
+  // From the state that was followed last (an empty one at first) to this one: compiles what it changes, and answers with
+  // the sets that have another policy now, good until the next carry() or drop().
+  std::vector<const Entry*> follow(const config::DesiredState& state);
 
   // The ENI carries these groups from now on, and no others. Every one of them must be in the state followed last.
   std::shared_ptr<const Policy> carry(const std::string& eni_id, const std::vector<std::string>& group_ids);
@@ -33,11 +39,6 @@ class Policies {
   GroupNumbers& numbers() { return numbers_; }
 
  private:
-  struct Entry {
-    std::shared_ptr<const Policy> policy;
-    std::set<std::string> parts;     // ids of its groups and their prefix lists
-    std::set<std::string> carriers;  // ENIs
-  };
   using Entries = std::map<std::set<std::string>, Entry>;
 
   void compile(Entries::value_type& entry);
