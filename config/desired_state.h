@@ -2,20 +2,20 @@
 //
 // What the control plane was told, and nothing that it did about it: the dynamic state of the engine as plain values.
 // One object holds all of it, so that a change is "build the next state, validate it whole, apply it or refuse it".
-// The journal writes this object to disk; the reconciler compares it with what is there.
+// The journal writes this object to disk; the reconciler compares it with what is there. Copies share what they have in
+// common (shared_map.h), so the next state costs what differs from the present one, and so does finding that out.
 //
 // Names follow AWS where AWS names the thing (security groups, subnets, network interfaces), since these values are
 // what AWS's shapes say once parsed. Only the control thread (and tests) touch it.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "config/net.h"
+#include "config/shared_map.h"
 
 namespace trunkline::config {
 
@@ -136,16 +136,18 @@ struct Attachment {
   friend bool operator==(const Attachment&, const Attachment&) = default;
 };
 
+using AddressSet = SharedSet<IpAddress>;
+
 struct DesiredState {
   std::uint64_t revision = 0;  // of this object; grows by one with every accepted change
-  std::map<std::string, Subnet> subnets;
-  std::map<std::string, SecurityGroup> security_groups;
-  std::map<std::string, PrefixList> prefix_lists;
+  SharedMap<std::string, Subnet> subnets;
+  SharedMap<std::string, SecurityGroup> security_groups;
+  SharedMap<std::string, PrefixList> prefix_lists;
   // Members of groups that live elsewhere in the VPC; the ENIs attached here are members without being listed.
-  std::map<std::string, std::set<IpAddress>> remote_members;
-  std::map<std::string, Attachment> attachments;  // by ENI id
+  SharedMap<std::string, AddressSet> remote_members;
+  SharedMap<std::string, Attachment> attachments;  // by ENI id
   // Last version seen of tasks whose ENI is gone, so that a late event does not bring it back. Bounded.
-  std::map<std::string, std::int64_t> finished_tasks;
+  SharedMap<std::string, std::int64_t> finished_tasks;
 
   friend bool operator==(const DesiredState&, const DesiredState&) = default;
 };

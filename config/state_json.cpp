@@ -300,7 +300,7 @@ Attachment read_attachment(ObjectReader& reader, const std::string& eni) {
 
 // One of the state's maps from id to object. An id that is none is told once, and what it holds is not looked at.
 template <typename Value, typename Read>
-void read_map(ObjectReader& state, std::string_view key, std::string_view kind, std::map<std::string, Value>& into,
+void read_map(ObjectReader& state, std::string_view key, std::string_view kind, SharedMap<std::string, Value>& into,
               Read read) {
   const Json* map = state.object(key);
   if (map == nullptr) return;
@@ -312,7 +312,7 @@ void read_map(ObjectReader& state, std::string_view key, std::string_view kind, 
                                          "-\" and 1 to 32 letters and digits behind it"});
       continue;
     }
-    into.emplace(id, read(value, pointer, id));
+    into.try_emplace(id, read(value, pointer, id));
   }
 }
 
@@ -474,14 +474,14 @@ std::expected<DesiredState, Problems> state_from_json(const Json& document, std:
     read_map(reader, "remote_members", "sg", state.remote_members,
              [&](const Json&, const std::string&, const std::string& id) {
                const auto list = members.addresses(id);
-               return std::set<IpAddress>(list.begin(), list.end());
+               return AddressSet(list.begin(), list.end());
              });
   }
   if (const Json* map = reader.object("finished_tasks")) {
     ObjectReader tasks(*map, reader.pointer_to("finished_tasks"), problems);
     tasks.refuse_null();
     for (const auto& [arn, version] : map->items()) {
-      state.finished_tasks.emplace(arn, tasks.integer(arn, 0, kMaxInteger).value_or(0));
+      state.finished_tasks.try_emplace(arn, tasks.integer(arn, 0, kMaxInteger).value_or(0));
     }
   }
   reader.finish();

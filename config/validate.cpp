@@ -5,8 +5,10 @@
 #include "config/validate.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "config/json_reader.h"
@@ -14,8 +16,6 @@
 
 namespace trunkline::config {
 namespace {
-
-constexpr int kTcp = 6, kUdp = 17, kIcmp = 1, kIcmp6 = 58;
 
 std::string place(std::string_view collection, const std::string& id) {
   return pointer_to(pointer_to("", collection), id);
@@ -26,17 +26,63 @@ struct RuleCount {
   std::size_t of[2][2] = {};  // [direction][family]: ingress, egress; IPv4, IPv6
 };
 
-void count_rules(const std::vector<SecurityGroupRule>& rules, const DesiredState& state, std::size_t (&count)[2]) {
-  for (const SecurityGroupRule& rule : rules) {
-    for (const IpPrefix& range : rule.ranges) ++count[range.is_v4() ? 0 : 1];
-    for (std::size_t& family : count) family += rule.group_ids.size();
-    for (const std::string& id : rule.prefix_list_ids) {
-      const auto list = state.prefix_lists.find(id);
-      if (list == state.prefix_lists.end()) continue;
-      for (const IpPrefix& entry : list->second.entries) ++count[entry.is_v4() ? 0 : 1];
+// The same before the prefix lists are known: what the rules say themselves, and how often they name which list.
+struct RuleFacts {
+  RuleCount own;
+  std::map<std::string, std::array<std::size_t, 2>> lists;  // id -> uses in ingress, egress
+  RuleCount total;                                          // with the lists as they are
+};
+
+RuleFacts facts_of(const SecurityGroup& group) {
+  RuleFacts facts;
+  for (const std::size_t direction : {0U, 1U}) {
+    for (const SecurityGroupRule& rule : direction == 0 ? group.ingress : group.egress) {
+      for (const IpPrefix& range : rule.ranges) ++facts.own.of[direction][range.is_v4() ? 0 : 1];
+      for (std::size_t& family : facts.own.of[direction]) family += rule.group_ids.size();
+      for (const std::string& id : rule.prefix_list_ids) ++facts.lists[id][direction];
     }
   }
+  return facts;
 }
+
+RuleCount total_of(const RuleFacts& facts, const DesiredState& state) {
+  RuleCount total = facts.own;
+  for (const auto& [id, uses] : facts.lists) {
+    const PrefixList* list = state.prefix_lists.get(id);
+    if (list == nullptr) continue;
+    const auto ipv4 = static_cast<std::size_t>(std::ranges::count_if(list->entries, &IpPrefix::is_v4));
+    for (const std::size_t direction : {0U, 1U}) {
+      total.of[direction][0] += uses[direction] * ipv4;
+      total.of[direction][1] += uses[direction] * (list->entries.size() - ipv4);
+    }
+  }
+  return total;
+}
+
+bool exceeds(const RuleCount& count, const RuleCount& other) {
+  for (const std::size_t direction : {0U, 1U}) {
+    for (const std::size_t family : {0U, 1U}) {
+      if (count.of[direction][family] > other.of[direction][family]) return true;
+    }
+  }
+  return false;
+}
+
+// What an ENI has for itself alone, and which ENI has it.
+struct Claims {
+  std::map<VlanId, std::string> vlans;
+  std::map<MacAddress, std::string> macs;
+  std::map<IpAddress, std::string> addresses;
+  std::map<std::string, std::string> interfaces;
+
+  template <class Act>
+  static void for_each_kind(Claims& a, Claims& b, Act act) {
+    act(a.vlans, b.vlans);
+    act(a.macs, b.macs);
+    act(a.addresses, b.addresses);
+    act(a.interfaces, b.interfaces);
+  }
+};
 
 // "nginx" and "/run/netns/nginx" are one namespace, "/run//a.sock" and "/run/a.sock" one socket.
 std::string plain_path(const std::string& path) { return std::filesystem::path(path).lexically_normal().string(); }
@@ -47,7 +93,6 @@ std::string plain_netns(const std::string& netns) {
   }
   return path;
 }
-std::string device_name(const std::string& devargs) { return devargs.substr(0, devargs.find(',')); }
 
 // What of this host a port takes for itself, as words for a complaint.
 std::string interface_of(const PortSpec& port) {
@@ -58,32 +103,34 @@ std::string interface_of(const PortSpec& port) {
              (port.netns.empty() ? " in the engine's own network namespace"
                                  : " in network namespace " + words::in_quotes(plain_netns(port.netns)));
     case PortKind::vhost_user: return "socket " + words::dump(plain_path(port.socket));
-    case PortKind::vdev: return "device " + words::in_quotes(device_name(port.devargs));
+    case PortKind::vdev: return "device " + words::in_quotes(vdev_name(port.devargs));
   }
   return {};
 }
 
+}  // namespace
+
+struct StateValidator::Memory {
+  DesiredState state;
+  Claims claims;
+  std::map<std::string, RuleFacts> rules;  // by group
+};
+
+namespace {
+
+// Looks at a whole state, or, with a memory, at what differs from the valid state that is remembered there.
 class Validator {
  public:
-  Validator(const DesiredState& state, const EngineConfig& config) : state_(state), config_(config) {}
+  using Memory = StateValidator::Memory;
+  Validator(const DesiredState& state, const EngineConfig& config, const Memory* memory = nullptr)
+      : state_(state), config_(config), memory_(memory) {}
 
   Problems run(std::string_view subject) {
     check_all_subnets();
     for (const auto& [id, group] : state_.security_groups) check_group(id, group);
-    for (const auto& [id, list] : state_.prefix_lists) {
-      check_id("pl", "prefix_lists", id);
-      if (list.entries.size() > kMaxPrefixListEntries) {
-        complain("quota", pointer_to(place("prefix_lists", id), "entries"),
-                 id + " has " + std::to_string(list.entries.size()) + " entries; AWS allows " +
-                     std::to_string(kMaxPrefixListEntries) + " at most, so split it");
-      }
-    }
+    for (const auto& [id, list] : state_.prefix_lists) check_prefix_list(id, list);
     for (const auto& [id, members] : state_.remote_members) check_id("sg", "remote_members", id);
-    if (state_.attachments.size() > config_.limits.endpoints) {
-      complain("port_limit", "/attachments",
-               "there would be " + std::to_string(state_.attachments.size()) + " ENIs and limits.endpoints is " +
-                   std::to_string(config_.limits.endpoints) + "; detach one, or raise the limit and restart");
-    }
+    check_attachment_count();
     // The subject goes last, so that in a quarrel the complaint is about it.
     const auto last = state_.attachments.find(std::string(subject));
     for (auto each = state_.attachments.begin(); each != state_.attachments.end(); ++each) {
@@ -91,6 +138,51 @@ class Validator {
     }
     if (last != state_.attachments.end()) check_attachment(last->first, last->second);
     return std::move(problems_);
+  }
+
+  // Whether there is no problem, with a memory. Subnets are the same as there.
+  bool run_on_differences() {
+    for_each_unshared(memory_->state.security_groups, state_.security_groups,
+                        [&](const std::string& id, const SecurityGroup*, const SecurityGroup* group) {
+                          group != nullptr ? check_group(id, *group) : static_cast<void>(rules_[id]);
+                        });
+    std::set<std::string> lists;
+    for_each_unshared(memory_->state.prefix_lists, state_.prefix_lists,
+                        [&](const std::string& id, const PrefixList*, const PrefixList* list) {
+                          lists.insert(id);
+                          if (list != nullptr) check_prefix_list(id, *list);
+                        });
+    if (!lists.empty()) count_users_again(lists);
+    for_each_unshared(memory_->state.remote_members, state_.remote_members,
+                        [&](const std::string& id, const AddressSet*, const AddressSet*) { check_id("sg", "remote_members", id); });
+    check_attachment_count();
+    for_each_unshared(memory_->state.attachments, state_.attachments,
+                        [&](const std::string& eni, const Attachment*, const Attachment*) { touched_.insert(eni); });
+    for (const std::string& eni : touched_) {
+      if (const Attachment* attachment = state_.attachments.get(eni)) check_attachment(eni, *attachment);
+    }
+    check_carriers_of_grown_groups();
+    return problems_.empty();
+  }
+
+  // What run_on_differences() has found out becomes what is remembered.
+  void remember(Memory& memory) && {
+    Validator before(memory.state, config_);
+    for (const std::string& eni : touched_) {
+      if (const Attachment* attachment = memory.state.attachments.get(eni)) before.check_attachment(eni, *attachment);
+    }
+    Claims::for_each_kind(memory.claims, before.claims_, [](auto& known, const auto& released) {
+      for (const auto& [key, eni] : released) known.erase(key);
+    });
+    Claims::for_each_kind(memory.claims, claims_, [](auto& known, auto& taken) { known.merge(taken); });
+    for (auto& [id, facts] : rules_) {
+      if (state_.security_groups.contains(id)) {
+        memory.rules.insert_or_assign(id, std::move(facts));
+      } else {
+        memory.rules.erase(id);
+      }
+    }
+    memory.state = state_;
   }
 
  private:
@@ -118,14 +210,62 @@ class Validator {
   }
 
   void check_group(const std::string& id, const SecurityGroup& group) {
+    static const std::string nowhere;
     check_id("sg", "security_groups", id);
-    RuleCount& count = rule_counts_[id];
+    RuleFacts& facts = rules_[id];
+    facts = facts_of(group);
+    facts.total = total_of(facts, state_);
     for (const bool egress : {false, true}) {
       const auto& rules = egress ? group.egress : group.ingress;
-      const std::string pointer = pointer_to(place("security_groups", id), egress ? "egress" : "ingress");
-      for (std::size_t i = 0; i < rules.size(); ++i) check_rule(rules[i], pointer_to(pointer, i), problems_);
-      count_rules(rules, state_, count.of[egress ? 1 : 0]);
+      Problems found;
+      for (std::size_t i = 0; i < rules.size(); ++i) {
+        check_rule(rules[i], nowhere, found);
+        if (found.empty()) continue;  // as nearly always, and then nobody needs to know where it would have been
+        found.clear();
+        check_rule(rules[i], pointer_to(pointer_to(place("security_groups", id), egress ? "egress" : "ingress"), i), problems_);
+      }
     }
+  }
+
+  void check_prefix_list(const std::string& id, const PrefixList& list) {
+    check_id("pl", "prefix_lists", id);
+    if (list.entries.size() <= kMaxPrefixListEntries) return;
+    complain("quota", pointer_to(place("prefix_lists", id), "entries"),
+             id + " has " + std::to_string(list.entries.size()) + " entries; AWS allows " +
+                 std::to_string(kMaxPrefixListEntries) + " at most, so split it");
+  }
+
+  // The groups that did not change themselves, but name one of these lists.
+  void count_users_again(const std::set<std::string>& lists) {
+    for (const auto& [id, facts] : memory_->rules) {
+      if (rules_.contains(id)) continue;
+      const bool uses = std::ranges::any_of(facts.lists, [&](const auto& use) { return lists.contains(use.first); });
+      if (!uses) continue;
+      RuleFacts& now = rules_[id] = facts;
+      now.total = total_of(now, state_);
+    }
+  }
+
+  // An ENI that did not change itself can only have got too many rules.
+  void check_carriers_of_grown_groups() {
+    std::set<std::string> grown;
+    for (const auto& [id, facts] : rules_) {
+      const auto known = memory_->rules.find(id);
+      if (exceeds(facts.total, known == memory_->rules.end() ? RuleCount{} : known->second.total)) grown.insert(id);
+    }
+    if (grown.empty()) return;
+    for (const auto& [eni, attachment] : state_.attachments) {
+      const auto& groups = attachment.group_ids;
+      if (std::ranges::none_of(groups, [&](const std::string& id) { return grown.contains(id); })) continue;
+      check_groups(eni, attachment, pointer_to(place("attachments", eni), "groups"));
+    }
+  }
+
+  void check_attachment_count() {
+    if (state_.attachments.size() <= config_.limits.endpoints) return;
+    complain("port_limit", "/attachments",
+             "there would be " + std::to_string(state_.attachments.size()) + " ENIs and limits.endpoints is " +
+                 std::to_string(config_.limits.endpoints) + "; detach one, or raise the limit and restart");
   }
 
   void check_attachment(const std::string& eni, const Attachment& attachment) {
@@ -136,7 +276,7 @@ class Validator {
       if (attachment.vlan->is_untagged()) {
         // The trunk ENI's own traffic; several such ENIs are told apart by MAC.
       } else if (VlanId::is_valid(vlan)) {
-        claim(vlans_, *attachment.vlan, eni, "duplicate_vlan", pointer_to(pointer, "vlan"),
+        claim(&Claims::vlans, *attachment.vlan, eni, "duplicate_vlan", pointer_to(pointer, "vlan"),
               "VLAN " + std::to_string(vlan));
       } else {
         complain("invalid_params", pointer_to(pointer, "vlan"),
@@ -145,7 +285,7 @@ class Validator {
     }
     if (attachment.mac) {
       check_mac(*attachment.mac, pointer_to(pointer, "mac"), problems_);
-      claim(macs_, *attachment.mac, eni, "duplicate_mac", pointer_to(pointer, "mac"),
+      claim(&Claims::macs, *attachment.mac, eni, "duplicate_mac", pointer_to(pointer, "mac"),
             "MAC address " + attachment.mac->to_string());
     }
     if (attachment.trunk_mac && config_.trunk.mac && *attachment.trunk_mac != *config_.trunk.mac) {
@@ -168,7 +308,7 @@ class Validator {
     const Subnet* subnet = find_subnet(attachment.subnet_id, state_, config_);
     for (std::size_t i = 0; i < attachment.addresses.size(); ++i) {
       const IpAddress& address = attachment.addresses[i];
-      claim(addresses_, address, eni, "duplicate_ip", pointer_to(pointer, i), "address " + address.to_string());
+      claim(&Claims::addresses, address, eni, "duplicate_ip", pointer_to(pointer, i), "address " + address.to_string());
       if (subnet != nullptr) check_address_in(*subnet, address, pointer_to(pointer, i));
     }
   }
@@ -202,10 +342,10 @@ class Validator {
     }
     RuleCount sum;
     for (const std::string& id : attachment.group_ids) {
-      const auto count = rule_counts_.find(id);
-      if (count == rule_counts_.end()) continue;
+      const RuleFacts* facts = find_rules(id);
+      if (facts == nullptr) continue;
       for (const std::size_t direction : {0U, 1U}) {
-        for (const std::size_t family : {0U, 1U}) sum.of[direction][family] += count->second.of[direction][family];
+        for (const std::size_t family : {0U, 1U}) sum.of[direction][family] += facts->total.of[direction][family];
       }
     }
     for (const std::size_t direction : {0U, 1U}) {
@@ -228,56 +368,43 @@ class Validator {
                    "; give the port \"mtu\": " + std::to_string(config_.trunk.mtu) + " or less");
     }
     const std::string interface = interface_of(port);
-    if (port.kind == PortKind::vdev && device_name(port.devargs) == device_name(config_.trunk.device)) {
+    if (port.kind == PortKind::vdev && vdev_name(port.devargs) == vdev_name(config_.trunk.device)) {
       complain("duplicate_interface", pointer, interface + " is the trunk; give " + eni + " another one");
     }
-    claim(interfaces_, interface, eni, "duplicate_interface", pointer, interface);
+    claim(&Claims::interfaces, interface, eni, "duplicate_interface", pointer, interface);
+  }
+
+  const RuleFacts* find_rules(const std::string& group) const {
+    if (const auto found = rules_.find(group); found != rules_.end()) return &found->second;
+    if (memory_ == nullptr) return nullptr;
+    const auto known = memory_->rules.find(group);
+    return known == memory_->rules.end() ? nullptr : &known->second;
   }
 
   // Notes that `eni` has `thing` for itself, or says who has it already.
   template <typename Key>
-  void claim(std::map<Key, const std::string*>& taken, const Key& key, const std::string& eni, const char* name,
+  void claim(std::map<Key, std::string> Claims::*kind, const Key& key, const std::string& eni, const char* name,
              const std::string& pointer, const std::string& thing) {
-    const auto [owner, is_new] = taken.emplace(key, &eni);
-    if (is_new) return;
-    if (*owner->second == eni) return complain(name, pointer, thing + " is listed twice for " + eni + "; name it once");
+    const auto [mine, is_new] = (claims_.*kind).emplace(key, eni);
+    const std::string* owner = is_new ? nullptr : &mine->second;
+    if (is_new && memory_ != nullptr) {
+      const auto known = (memory_->claims.*kind).find(key);
+      if (known != (memory_->claims.*kind).end() && !touched_.contains(known->second)) owner = &known->second;
+    }
+    if (owner == nullptr) return;
+    if (*owner == eni) return complain(name, pointer, thing + " is listed twice for " + eni + "; name it once");
     complain(name, pointer,
-             thing + " is taken by " + *owner->second + "; give " + eni + " another one, or detach that one first");
+             thing + " is taken by " + *owner + "; give " + eni + " another one, or detach that one first");
   }
 
   const DesiredState& state_;
   const EngineConfig& config_;
+  const Memory* memory_;
   Problems problems_;
-  std::map<std::string, RuleCount> rule_counts_;
-  std::map<VlanId, const std::string*> vlans_;
-  std::map<MacAddress, const std::string*> macs_;
-  std::map<IpAddress, const std::string*> addresses_;
-  std::map<std::string, const std::string*> interfaces_;
+  std::map<std::string, RuleFacts> rules_;  // with a memory: of groups that count otherwise than there
+  Claims claims_;                           // with a memory: of `touched_`
+  std::set<std::string> touched_;           // attachments that differ from what is remembered
 };
-
-bool is_path_text(std::string_view text) {
-  return std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; });
-}
-
-// Two prefixes overlap only if one holds the other; in order of address, the holder comes first.
-void check_overlap(std::vector<std::pair<IpPrefix, const PlacedSubnet*>> ranges, const char* member,
-                   Problems& problems) {
-  std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  const std::pair<IpPrefix, const PlacedSubnet*>* widest = nullptr;
-  for (const auto& range : ranges) {
-    if (widest == nullptr || !widest->first.contains(range.first.address)) {
-      widest = &range;
-      continue;
-    }
-    const bool mine = !range.second->pointer.empty();
-    const auto& [complained, other] = mine ? std::pair(range, *widest) : std::pair(*widest, range);
-    if (complained.second->pointer.empty()) continue;  // both are from elsewhere, and were complained about there
-    add_problem(problems, {"invalid_params", pointer_to(complained.second->pointer, member),
-                           complained.first.to_string() + " of " + complained.second->subnet->id + " overlaps " +
-                               other.first.to_string() + " of " + other.second->subnet->id +
-                               "; an address can be in one subnet only"});
-  }
-}
 
 }  // namespace
 
@@ -285,124 +412,26 @@ Problems validate(const DesiredState& state, const EngineConfig& config, std::st
   return Validator(state, config).run(subject);
 }
 
+StateValidator::StateValidator(const EngineConfig& config) : config_(config), memory_(std::make_unique<Memory>()) {}
+StateValidator::~StateValidator() = default;
+
+Problems StateValidator::validate(const DesiredState& state, std::string_view subject) {
+  // Every attachment depends on the subnets, and they rarely change.
+  const bool same_subnets = state.subnets == memory_->state.subnets;
+  if (!same_subnets) {
+    if (Problems problems = config::validate(state, config_, subject); !problems.empty()) return problems;
+  }
+  Validator differences(state, config_, memory_.get());
+  if (!differences.run_on_differences()) return config::validate(state, config_, subject);
+  std::move(differences).remember(*memory_);
+  return {};
+}
+
 const Subnet* find_subnet(const std::string& id, const DesiredState& state, const EngineConfig& config) {
-  if (const auto found = state.subnets.find(id); found != state.subnets.end()) return &found->second;
+  if (const Subnet* found = state.subnets.get(id)) return found;
   const auto known =
       std::find_if(config.subnets.begin(), config.subnets.end(), [&](const Subnet& each) { return each.id == id; });
   return known == config.subnets.end() ? nullptr : &*known;
-}
-
-bool is_resource_id(std::string_view kind, std::string_view text) {
-  if (!text.starts_with(kind)) return false;
-  text.remove_prefix(kind.size());
-  if (text.size() < 2 || text.size() > 33 || text[0] != '-') return false;
-  return std::all_of(text.begin() + 1, text.end(),
-                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); });
-}
-
-void check_mac(const MacAddress& mac, const std::string& pointer, Problems& problems) {
-  if (!mac.is_zero() && !mac.is_multicast()) return;
-  add_problem(problems, {"invalid_params", pointer,
-                         "MAC address " + mac.to_string() + (mac.is_zero() ? " is all zeros" : " is a multicast one") +
-                             "; wanted one that a single interface can have"});
-}
-
-void check_conntrack(const ConnectionTracking& conntrack, const std::string& pointer, Problems& problems) {
-  const auto check = [&](const char* name, std::uint32_t value, std::uint32_t least, std::uint32_t most) {
-    if (value >= least && value <= most) return;
-    add_problem(problems, {"invalid_params", pointer_to(pointer, name),
-                           "\"" + std::string(name) + "\" is " + std::to_string(value) + "; wanted " +
-                               std::to_string(least) + " to " + std::to_string(most) + " seconds, as AWS has it"});
-  };
-  check("TcpEstablishedTimeout", conntrack.tcp_established_timeout, 60, 432000);
-  check("UdpTimeout", conntrack.udp_timeout, 30, 60);
-  check("UdpStreamTimeout", conntrack.udp_stream_timeout, 60, 180);
-}
-
-void check_rule(const SecurityGroupRule& rule, const std::string& pointer, Problems& problems) {
-  const auto complain = [&](const char* member, std::string message) {
-    add_problem(problems, {"invalid_params", pointer_to(pointer, member), std::move(message)});
-  };
-  const auto from = rule.from_port, to = rule.to_port;
-  if (rule.protocol < SecurityGroupRule::kAnyProtocol || rule.protocol > 255) {
-    complain("protocol", "protocol " + std::to_string(rule.protocol) + " does not exist; wanted -1 (any) or 0 to 255");
-  } else if (rule.protocol == kTcp || rule.protocol == kUdp) {
-    const std::string name = rule.protocol == kTcp ? "tcp" : "udp";
-    if (from == -1 || to == -1) {
-      complain(from == -1 ? "from_port" : "to_port",
-               "a " + name + " rule needs both from_port and to_port; 0 and 65535 stand for every port");
-    } else if (from < 0 || from > 65535 || to < 0 || to > 65535) {
-      complain(
-          from < 0 || from > 65535 ? "from_port" : "to_port",
-          "the ports are " + std::to_string(from) + " to " + std::to_string(to) + "; wanted numbers from 0 to 65535");
-    } else if (from > to) {
-      complain("from_port",
-               "from_port " + std::to_string(from) + " is above to_port " + std::to_string(to) + "; swap them");
-    }
-  } else if (rule.protocol == kIcmp || rule.protocol == kIcmp6) {
-    if (from < -1 || from > 255) {
-      complain("from_port",
-               "from_port is the ICMP type here and is " + std::to_string(from) + "; wanted -1 (any) or 0 to 255");
-    } else if (to < -1 || to > 255) {
-      complain("to_port",
-               "to_port is the ICMP code here and is " + std::to_string(to) + "; wanted -1 (any) or 0 to 255");
-    } else if (from == -1 && to != -1) {
-      complain("to_port", "the ICMP type is any (from_port -1), so the code must be any too (to_port -1); it is " +
-                              std::to_string(to));
-    }
-  }
-}
-
-void check_port(const PortSpec& port, const std::string& pointer, Problems& problems) {
-  const auto complain = [&](const char* member, std::string message) {
-    add_problem(problems, {"invalid_params", pointer_to(pointer, member), std::move(message)});
-  };
-  if (port.mtu < kMinPortMtu || port.mtu > kMaxPortMtu) {
-    complain("mtu", "\"mtu\" is " + std::to_string(port.mtu) + "; wanted a whole number from " +
-                        std::to_string(kMinPortMtu) + " to " + std::to_string(kMaxPortMtu));
-  }
-  if (port.kind == PortKind::tap || port.kind == PortKind::virtio_user) {
-    const bool legible = std::all_of(port.ifname.begin(), port.ifname.end(),
-                                     [](char c) { return c > ' ' && c <= '~' && c != '/' && c != ':'; });
-    if (port.ifname.empty() || port.ifname.size() > 15 || !legible || port.ifname == "." || port.ifname == "..") {
-      complain("ifname", "\"ifname\" is " + words::in_quotes(port.ifname) +
-                             "; wanted 1 to 15 characters without '/', ':' and blanks, as Linux has it");
-    }
-    if (!is_path_text(port.netns)) complain("netns", "\"netns\" has control characters; wanted a name or a path");
-  } else if (port.kind == PortKind::vhost_user) {
-    if (port.socket.empty() || port.socket.size() > kMaxSocketPath || !is_path_text(port.socket)) {
-      complain("socket", "\"socket\" is " + words::in_quotes(port.socket) + " (" + std::to_string(port.socket.size()) +
-                             " bytes); wanted the path of a unix socket, 1 to " + std::to_string(kMaxSocketPath) +
-                             " bytes");
-    }
-  } else if (device_name(port.devargs).empty() || !is_path_text(port.devargs)) {
-    complain("devargs", "\"devargs\" is " + words::in_quotes(port.devargs) +
-                            "; wanted a DPDK device string such as \"net_ring0\"");
-  }
-}
-
-void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems) {
-  std::vector<std::pair<IpPrefix, const PlacedSubnet*>> v4, v6;
-  for (const PlacedSubnet& placed : subnets) {
-    const Subnet& subnet = *placed.subnet;
-    if (subnet.cidr.is_v4() && subnet.cidr.length >= 16 && subnet.cidr.length <= 28) {
-      v4.emplace_back(subnet.cidr.network(), &placed);
-    } else if (!placed.pointer.empty()) {
-      add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "cidr"),
-                             "the range of " + subnet.id + " is " + subnet.cidr.to_string() +
-                                 "; wanted an IPv4 range from /16 to /28"});
-    }
-    if (!subnet.ipv6_cidr) continue;
-    if (!subnet.ipv6_cidr->is_v4() && subnet.ipv6_cidr->length == 64) {
-      v6.emplace_back(subnet.ipv6_cidr->network(), &placed);
-    } else if (!placed.pointer.empty()) {
-      add_problem(problems,
-                  {"invalid_params", pointer_to(placed.pointer, "ipv6_cidr"),
-                   "the IPv6 range of " + subnet.id + " is " + subnet.ipv6_cidr->to_string() + "; wanted an IPv6 /64"});
-    }
-  }
-  check_overlap(std::move(v4), "cidr", problems);
-  check_overlap(std::move(v6), "ipv6_cidr", problems);
 }
 
 std::optional<std::string> missing_facts(const Attachment& attachment, const DesiredState& state,

@@ -6,6 +6,7 @@
 // An attachment that still misses facts is valid (it waits); one whose facts contradict the others' is not.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,6 +32,24 @@ inline constexpr std::uint16_t kMaxPortMtu = 9216;
 // the two, else to the one that comes later by id.
 Problems validate(const DesiredState& state, const EngineConfig& config, std::string_view subject = {});
 
+// The same for one state after the other: remembers the last one that was valid, and looks only at what differs from it. The
+// answers are those of validate(), always; a refusal costs as much as there, an unchanged part costs nothing.
+class StateValidator {
+ public:
+  explicit StateValidator(const EngineConfig& config);  // kept
+  ~StateValidator();
+  StateValidator(const StateValidator&) = delete;
+  StateValidator& operator=(const StateValidator&) = delete;
+
+  Problems validate(const DesiredState& state, std::string_view subject = {});
+
+  struct Memory;
+
+ private:
+  const EngineConfig& config_;
+  std::unique_ptr<Memory> memory_;
+};
+
 // What an attachment still waits for, as a sentence ("waits for its VLAN (agent message or --vlan) and group sg-1 (sg put)");
 // nullopt: complete. Every group it names must be known: no policy, no packets.
 std::optional<std::string> missing_facts(const Attachment& attachment, const DesiredState& state, const EngineConfig& config);
@@ -40,6 +59,9 @@ const Subnet* find_subnet(const std::string& id, const DesiredState& state, cons
 
 // `kind` is "sg", "eni", "subnet" or "pl". AWS has 8 or 17 hex digits behind it; any 1 to 32 letters and digits will do.
 bool is_resource_id(std::string_view kind, std::string_view text);
+
+// The device's name in a DPDK device string: "net_ring0" of "net_ring0,size=1024".
+std::string vdev_name(const std::string& devargs);
 
 // The parts of validate() that need nothing else, for the readers of documents that hold only such a part.
 void check_port(const PortSpec& port, const std::string& pointer, Problems& problems);

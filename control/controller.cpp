@@ -3,10 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <set>
 #include <thread>
-
-#include "config/validate.h"
 
 namespace trunkline::control {
 namespace {
@@ -35,14 +32,15 @@ Controller::Controller(const config::EngineConfig& config, Published<View>& publ
       open_port_(std::move(open_port)),
       trunk_ethdev_(trunk_ethdev),
       journal_(journal),
-      members_(std::make_shared<Members>(kMemberCapacity)),
+      validator_(config),
+      membership_(std::make_shared<Members>(kMemberCapacity), policies_.numbers()),
       id_in_use_(config.limits.endpoints, false),
       generations_(config.limits.endpoints, 0) {
   for (const config::Subnet& subnet : config.subnets) desired_.subnets[subnet.id] = subnet;
   publish();
 }
 
-Controller::~Controller() = default;
+Controller::~Controller() { save_if_behind(); }
 
 std::string Controller::trouble(const std::string& eni_id) const {
   if (const auto failure = failures_.find(eni_id); failure != failures_.end()) return failure->second;
@@ -77,18 +75,28 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
     return std::unexpected(std::move(problems));
   }
   // The config file's subnets are part of every state.
-  for (const config::Subnet& subnet : config_.subnets) next.subnets[subnet.id] = subnet;
+  for (const config::Subnet& subnet : config_.subnets) {
+    const config::Subnet* known = next.subnets.get(subnet.id);
+    if (known == nullptr || *known != subnet) next.subnets.insert_or_assign(subnet.id, subnet);
+  }
   next.revision = desired_.revision;
   result.revision = desired_.revision;
-  result.durable = durable();
-  if (next == desired_) return result;
-  if (config::Problems problems = config::validate(next, config_, options.subject); !problems.empty()) {
+  if (next == desired_) {
+    if (options.wait_for_disk) save_if_behind();
+    result.durable = durable() && !behind_;
+    return result;
+  }
+  if (config::Problems problems = validator_.validate(next, options.subject); !problems.empty()) {
     return std::unexpected(std::move(problems));
   }
   result.changed = true;
-  const std::vector<Step> steps = plan(active_attachments_, next, config_);
+  const Touched touched = touched_by(next);
+  const std::vector<Step> steps = plan(active_attachments_, next, config_, touched.everyone ? nullptr : &touched.concerned);
   for (const Step& step : steps) result.steps.push_back(step.text);
-  if (options.dry_run) return result;
+  if (options.dry_run) {
+    result.durable = durable() && !behind_;
+    return result;
+  }
 
   // Ports that stand in nobody's way are opened first: if one cannot be, nothing has happened yet.
   std::map<std::string, std::shared_ptr<TaskPort>> opened;
@@ -118,16 +126,14 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   }
 
   // From here on it happens.
-  for (const Step& step : steps) {
-    if (step.kind == StepKind::withdraw) withdraw(step.eni_id);
-  }
+  std::function<void()> cleanup = withdraw(steps);
   std::erase_if(failures_, [&](const auto& failure) { return !next.attachments.contains(failure.first); });
   for (const auto& [eni, why] : failed) {
     failures_[eni] = why;
     result.warnings.push_back(eni + " is not in service: " + why);
   }
   if (!replaced.empty()) {
-    publish();
+    publish(std::exchange(cleanup, {}));
     wait_for_readers();
     for (const std::string& eni : replaced) {
       if (config::missing_facts(next.attachments.at(eni), next, config_)) continue;
@@ -140,37 +146,93 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
       }
     }
   }
+  // Members first: a table that is full or not, no rule is enforced with members that are older than it.
+  membership_.follow(next);
+  bool other_policies = false;
+  for (const Policies::Entry* entry : policies_.follow(next)) {
+    for (const std::string& eni : entry->carriers) {
+      std::shared_ptr<const Endpoint>& endpoint = active_.at(eni).endpoint;
+      auto other = std::make_shared<Endpoint>(*endpoint);
+      other->policy = entry->policy;
+      other->derive();
+      other_policies = true;
+      endpoint = std::move(other);
+    }
+  }
   for (auto& [eni, port] : opened) {
     failures_.erase(eni);
     admit(next.attachments.at(eni), std::move(port), next);
   }
   next.revision = desired_.revision + 1;
-  desired_ = std::move(next);
-  update_members(desired_);
-  refresh_endpoints(desired_);
-  publish();
+  // Kept to the end: what is freed with it is freed when the change is in force.
+  const config::DesiredState before = std::exchange(desired_, std::move(next));
+  if (touched.everyone) {
+    std::set<std::string> all;
+    for (const auto& [eni, active] : active_) all.insert(eni);
+    refresh(all);
+  } else {
+    refresh(touched.attachments);
+  }
+  if (touched.everyone || !touched.attachments.empty() || !steps.empty()) {
+    publish(std::move(cleanup));
+  } else if (other_policies) {
+    publish_same_places();
+  }
   // So that the answer to a detach means that the interface is gone. What the worker holds on to longer, the timer closes.
   if (!leaving_.empty()) wait_for_readers();
-  save();
+  behind_ = journal_ != nullptr;
+  if (options.wait_for_disk) save_if_behind();
+  published_.reclaim();
   result.revision = desired_.revision;
-  result.durable = durable();
+  result.durable = durable() && !behind_;
   if (!durable()) result.warnings.push_back("in force, but not yet on disk: " + durable_error_);
   return result;
 }
 
-void Controller::withdraw(const std::string& eni_id) {
-  const auto entry = active_.find(eni_id);
-  if (entry == active_.end()) return;
-  leaving_.push_back(entry->second.port);
-  const EndpointId id = entry->second.endpoint->id;
-  active_.erase(entry);
-  active_attachments_.erase(eni_id);
-  // The id stays taken until no worker can write to its meters.
-  publish([this, id, port = leaving_.back()] {
-    id_in_use_[id.value] = false;
-    port->remove_with_interface();
-    std::erase(leaving_, port);
-  });
+Controller::Touched Controller::touched_by(const config::DesiredState& next) const {
+  Touched touched;
+  touched.everyone = next.subnets != desired_.subnets;
+  for_each_difference(desired_.attachments, next.attachments,
+                      [&](const std::string& eni, const auto*, const auto*) { touched.attachments.insert(eni); });
+  touched.concerned = touched.attachments;
+  std::set<std::string> groups;  // came or went
+  for_each_unshared(desired_.security_groups, next.security_groups,
+                    [&](const std::string& id, const auto* before, const auto* after) {
+                      if (before == nullptr || after == nullptr) groups.insert(id);
+                    });
+  if (!groups.empty()) {
+    for (const auto& [eni, attachment] : next.attachments) {
+      const bool names_one = std::ranges::any_of(attachment.group_ids, [&](const auto& id) { return groups.contains(id); });
+      if (names_one) touched.concerned.insert(eni);
+    }
+  }
+  // What failed is tried again with whatever else happens to ENIs.
+  if (!touched.concerned.empty()) {
+    for (const auto& [eni, why] : failures_) touched.concerned.insert(eni);
+  }
+  return touched;
+}
+
+// Takes what leaves out of what is published next; the answer is to be run when no worker knows of it any more.
+std::function<void()> Controller::withdraw(const std::vector<Step>& steps) {
+  std::vector<std::pair<EndpointId, std::shared_ptr<TaskPort>>> gone;
+  for (const Step& step : steps) {
+    if (step.kind != StepKind::withdraw) continue;
+    const auto entry = active_.find(step.eni_id);
+    gone.emplace_back(entry->second.endpoint->id, entry->second.port);
+    leaving_.push_back(entry->second.port);
+    active_.erase(entry);
+    active_attachments_.erase(step.eni_id);
+    policies_.drop(step.eni_id);
+  }
+  if (gone.empty()) return {};
+  return [this, gone = std::move(gone)] {
+    for (const auto& [id, port] : gone) {
+      id_in_use_[id.value] = false;  // until now a worker could write to its meters
+      port->remove_with_interface();
+      std::erase(leaving_, port);
+    }
+  };
 }
 
 std::expected<std::shared_ptr<TaskPort>, config::Problem> Controller::open(const config::Attachment& attachment,
@@ -217,7 +279,7 @@ void Controller::admit(const config::Attachment& attachment, std::shared_ptr<Tas
   active.ingress_start = MeterReading::of(worker_.state.meters[id->value].ingress);
   active.egress_start = MeterReading::of(worker_.state.meters[id->value].egress);
   active_[attachment.eni_id] = std::move(active);
-  active_attachments_[attachment.eni_id] = attachment;
+  active_attachments_.insert_or_assign(attachment.eni_id, attachment);
 }
 
 std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachment& attachment, EndpointId id,
@@ -243,56 +305,33 @@ std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachme
   endpoint->source_dest_check = attachment.source_dest_check;
   endpoint->mtu = attachment.port->mtu;
   endpoint->timeouts = timeouts_of(attachment, config_);
-  endpoint->policy = policies_.get(attachment.group_ids, state);
+  endpoint->policy = policies_.carry(attachment.eni_id, attachment.group_ids);
   endpoint->derive();
   return endpoint;
 }
 
-// Every endpoint as the state now has it: new VLAN, groups, rules, subnet. One that did not change keeps its object.
-void Controller::refresh_endpoints(const config::DesiredState& state) {
-  for (auto& [eni, active] : active_) {
-    const config::Attachment& attachment = state.attachments.at(eni);
-    active.endpoint = make_endpoint(attachment, active.endpoint->id, active.endpoint->generation, state);
-    active_attachments_[eni] = attachment;
+// Their endpoints as the state now has them: new VLAN, groups, rules, subnet.
+void Controller::refresh(const std::set<std::string>& enis) {
+  for (const std::string& eni : enis) {
+    const auto entry = active_.find(eni);
+    if (entry == active_.end()) continue;
+    const config::Attachment& attachment = desired_.attachments.at(eni);
+    ActiveEndpoint& active = entry->second;
+    active.endpoint = make_endpoint(attachment, active.endpoint->id, active.endpoint->generation, desired_);
+    config::Attachment& known = active_attachments_.at(eni);
+    if (known != attachment) known = attachment;
   }
-  policies_.forget_unused();
-}
-
-void Controller::update_members(const config::DesiredState& state) {
-  std::map<IpAddress, std::vector<GroupId>> wanted;
-  auto add = [&](const IpAddress& address, const std::string& group) {
-    auto& groups = wanted[address];
-    const GroupId number = policies_.numbers().number(group);
-    if (std::find(groups.begin(), groups.end(), number) == groups.end()) groups.push_back(number);
-  };
-  for (const auto& [eni, attachment] : state.attachments) {
-    for (const IpAddress& address : attachment.addresses) {
-      for (const std::string& group : attachment.group_ids) add(address, group);
-    }
-  }
-  for (const auto& [group, addresses] : state.remote_members) {
-    for (const IpAddress& address : addresses) add(address, group);
-  }
-  for (const auto& [address, groups] : member_groups_) {
-    if (!wanted.contains(address)) members_->set(address, {});
-  }
-  for (auto& [address, groups] : wanted) {
-    std::sort(groups.begin(), groups.end());
-    const auto known = member_groups_.find(address);
-    if (known != member_groups_.end() && known->second == groups) continue;
-    if (!members_->set(address, groups)) groups.clear();  // full: as if it were no member, and tried at the next change
-  }
-  member_groups_ = std::move(wanted);
 }
 
 void Controller::publish(std::function<void()> cleanup) {
   auto view = std::make_shared<View>();
   view->generation = ++view_generation_;
   view->endpoints.resize(config_.limits.endpoints);
-  view->ports.push_back({kTrunkSlot, trunk_ethdev_, true, {}});
+  view->ports.push_back({.slot = kTrunkSlot, .ethdev = trunk_ethdev_, .is_trunk = true, .endpoint = {}});
   for (const auto& [eni, active] : active_) {
     view->endpoints[active.endpoint->id.value] = active.endpoint;
-    view->ports.push_back({active.endpoint->port, active.port->ethdev(), false, active.endpoint->id});
+    view->ports.push_back({.slot = active.endpoint->port, .ethdev = active.port->ethdev(), .endpoint = active.endpoint->id,
+                           .polled_by = active.endpoint->served_by, .wake_descriptor = active.port->wake_descriptor()});
   }
   std::vector<EndpointIndex<std::uint64_t>::Slot> waiting_macs;
   for (const auto& [eni, attachment] : desired_.attachments) {
@@ -304,9 +343,18 @@ void Controller::publish(std::function<void()> cleanup) {
   view->trunk_mtu = config_.trunk.mtu;
   view->edge.answer = config_.edge.mode == config::EdgeMode::answer;
   view->edge.router_mac = config_.edge.router_mac;
-  view->members = members_;
+  view->members = membership_.members();
   view->build_indexes();
   published_.publish(std::move(view), std::move(cleanup));
+}
+
+// The same ENIs, found by the same things and coming out at the same ports: a copy of the View with the endpoints as they are
+// now. Its tables are flat, so the copy is cheaper than building them.
+void Controller::publish_same_places() {
+  auto view = std::make_shared<View>(*published_.latest());
+  view->generation = ++view_generation_;
+  for (const auto& [eni, active] : active_) view->replace(active.endpoint);
+  published_.publish(std::move(view));
 }
 
 // --- time and disk ---------------------------------------------------------------------------------------------------
@@ -315,6 +363,11 @@ void Controller::save() {
   if (journal_ == nullptr) return;
   const auto saved = journal_->save(desired_);
   durable_error_ = saved ? "" : saved.error();
+  behind_ = false;  // a save that failed is no longer one that nobody has tried
+}
+
+void Controller::save_if_behind() {
+  if (behind_) save();
 }
 
 std::vector<std::string> Controller::restore() {
@@ -324,8 +377,8 @@ std::vector<std::string> Controller::restore() {
   if (!loaded.note.empty()) notes.push_back(loaded.note);
   quarantined_ = loaded.quarantined;
   if (!loaded.state) return notes;
-  for (const config::Subnet& subnet : config_.subnets) loaded.state->subnets[subnet.id] = subnet;
-  if (const config::Problems problems = config::validate(*loaded.state, config_); !problems.empty()) {
+  for (const config::Subnet& subnet : config_.subnets) loaded.state->subnets.insert_or_assign(subnet.id, subnet);
+  if (const config::Problems problems = validator_.validate(*loaded.state); !problems.empty()) {
     for (const config::Problem& problem : problems) {
       notes.push_back("the journal's state does not fit the config: " + problem.pointer + ": " + problem.message);
     }
@@ -338,12 +391,12 @@ std::vector<std::string> Controller::restore() {
     kept.attachments.clear();
     for (const auto& [eni, attachment] : loaded.state->attachments) {
       kept.attachments[eni] = attachment;
-      if (!config::validate(kept, config_).empty()) {
+      if (!validator_.validate(kept).empty()) {
         kept.attachments.erase(eni);
         notes.push_back("left out: " + eni);
       }
     }
-    if (!config::validate(kept, config_).empty()) return notes;
+    if (!validator_.validate(kept).empty()) return notes;
     loaded.state = std::move(kept);
   }
   desired_ = std::move(*loaded.state);
@@ -356,6 +409,8 @@ std::vector<std::string> Controller::restore() {
 // Opens what the state wants and what is not there, each by itself.
 void Controller::retry_failed() {
   bool came = false;
+  membership_.follow(desired_);
+  policies_.follow(desired_);
   for (const Step& step : plan(active_attachments_, desired_, config_)) {
     if (step.kind != StepKind::open_port) continue;
     const config::Attachment& attachment = desired_.attachments.at(step.eni_id);
@@ -368,17 +423,14 @@ void Controller::retry_failed() {
     admit(attachment, std::move(*port), desired_);
     came = true;
   }
-  update_members(desired_);
-  if (came) {
-    refresh_endpoints(desired_);
-    publish();
-  }
+  if (came) publish();
 }
 
 void Controller::tick() {
   const auto elapsed = std::chrono::steady_clock::now() - start_;
   worker_.set_time(static_cast<Tick>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count() / 100));
   published_.reclaim();
+  save_if_behind();
   if (++ticks_ % kRetryTicks != 0) return;
   if (!failures_.empty()) retry_failed();
   if (!durable()) save();

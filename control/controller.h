@@ -5,6 +5,9 @@
 //
 //     edit -> validate whole -> plan (reconcile) -> open ports -> compile policies -> publish the View -> journal
 //
+// Each step costs in proportion to what differs between the two states: what is unchanged is shared between them and known
+// by that (config/shared_map.h). A change of members alone is enforced by a line of the members' table, and publishes nothing.
+//
 // A change that fails before "publish" has changed nothing: what it opened is closed again and its problems are the answer.
 // What leaves is closed when no worker can know of it any more (reclaim), from the timer; the only wait is for an old port
 // that stands in the way of a new one, and it is bounded.
@@ -21,13 +24,16 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "config/desired_state.h"
 #include "config/engine_config.h"
 #include "config/problem.h"
+#include "config/validate.h"
 #include "control/journal.h"
+#include "control/membership.h"
 #include "control/policies.h"
 #include "control/reconcile.h"
 #include "control/task_port.h"
@@ -40,13 +46,15 @@ namespace trunkline::control {
 struct ChangeOptions {
   bool dry_run = false;
   std::optional<std::uint64_t> expect_revision;
+  // Whether the answer waits for the disk. If not, the change is written with the next one that waits, or by the timer.
+  bool wait_for_disk = true;
   std::string subject;  // the ENI that the change is about: a conflict is told as its fault, not the other's
 };
 
 struct ChangeResult {
   std::uint64_t revision = 0;
   bool changed = false;
-  bool durable = true;
+  bool durable = true;  // on disk, and synced
   bool dry_run = false;
   std::vector<std::string> steps;
   std::vector<std::string> warnings;
@@ -82,6 +90,7 @@ class Controller {
   // Why an attachment is not in service: what it waits for, or what failed. Empty: it is.
   std::string trouble(const std::string& eni_id) const;
   bool is_failed(const std::string& eni_id) const { return failures_.contains(eni_id); }
+  // Whether what has to be on disk is there; what is a moment late because nobody waits for it is no failure.
   bool durable() const { return durable_error_.empty(); }
   const std::string& durable_error() const { return durable_error_; }
   const std::optional<std::string>& quarantined() const { return quarantined_; }
@@ -94,17 +103,26 @@ class Controller {
     std::shared_ptr<TaskPort> port;
   };
 
-  void withdraw(const std::string& eni_id);
+  // The ENIs that a change is about, as far as that can be told without a plan.
+  struct Touched {
+    std::set<std::string> attachments;  // say something else
+    std::set<std::string> concerned;    // beside these: may be complete now, or not any more
+    bool everyone = false;              // a subnet differs
+  };
+  Touched touched_by(const config::DesiredState& next) const;
+
+  std::function<void()> withdraw(const std::vector<Step>& steps);
   std::expected<std::shared_ptr<TaskPort>, config::Problem> open(const config::Attachment& attachment,
                                                                  const config::DesiredState& state);
   void admit(const config::Attachment& attachment, std::shared_ptr<TaskPort> port, const config::DesiredState& state);
   std::shared_ptr<const Endpoint> make_endpoint(const config::Attachment& attachment, EndpointId id,
                                                 std::uint16_t generation, const config::DesiredState& state);
-  void refresh_endpoints(const config::DesiredState& state);
-  void update_members(const config::DesiredState& state);
+  void refresh(const std::set<std::string>& enis);
   void publish(std::function<void()> cleanup = {});
+  void publish_same_places();
   bool wait_for_readers();
   void save();
+  void save_if_behind();
   void retry_failed();
   std::optional<EndpointId> free_id() const;
 
@@ -116,16 +134,17 @@ class Controller {
   Journal* journal_;
 
   config::DesiredState desired_;
+  config::StateValidator validator_;
   ActiveAttachments active_attachments_;
   std::map<std::string, ActiveEndpoint> active_;
   std::map<std::string, std::string> failures_;  // eni -> why its port could not be opened
   Policies policies_;
-  std::shared_ptr<Members> members_;
-  std::map<IpAddress, std::vector<GroupId>> member_groups_;  // what members_ says
+  Membership membership_;
   std::vector<bool> id_in_use_;            // until reclaimed
   std::vector<std::uint16_t> generations_;  // per EndpointId
   std::vector<std::shared_ptr<TaskPort>> leaving_;  // withdrawn, to be closed when no worker knows them
   std::uint64_t view_generation_ = 0;
+  bool behind_ = false;  // the journal is, since nobody waits for it
   std::string durable_error_;
   std::optional<std::string> quarantined_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

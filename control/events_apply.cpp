@@ -77,16 +77,17 @@ void fill_gaps(Attachment& attachment, const AttachmentFacts& said, const Attach
 
 // A subnet that went by its gateway has got its name: everything that is in it moves along.
 void rename_gateway_subnet(const std::string& made_up, const std::string& name, DesiredState& next) {
-  const auto found = next.subnets.find(made_up);
-  if (found != next.subnets.end()) {
-    config::Subnet subnet = found->second;
+  if (const config::Subnet* found = next.subnets.get(made_up); found != nullptr) {
+    config::Subnet subnet = *found;
     subnet.id = name;
-    next.subnets.erase(found);
+    next.subnets.erase(made_up);
     next.subnets.try_emplace(name, std::move(subnet));
   }
-  for (auto& [id, attachment] : next.attachments) {
-    if (attachment.subnet_id == made_up) attachment.subnet_id = name;
+  std::vector<std::string> movers;
+  for (const auto& [id, attachment] : next.attachments) {
+    if (attachment.subnet_id == made_up) movers.push_back(id);
   }
+  for (const std::string& id : movers) next.attachments[id].subnet_id = name;
 }
 
 // Neither ARNs nor versions tell an entry's age, so this takes one at an arbitrary place that moves with the revision;
@@ -100,7 +101,7 @@ void forget_finished_tasks(const std::map<std::string, std::int64_t>& just_finis
     while (sparing && just_finished.contains(victim->first)) {
       if (++victim == tasks.end()) victim = tasks.begin();
     }
-    tasks.erase(victim);
+    tasks.erase(victim->first);
     place = (place + 1) * 0x9e3779b97f4a7c15ULL;
   }
 }
@@ -133,24 +134,23 @@ void apply(EventEffect&& effect, const AttachmentFacts& defaults, DesiredState& 
     next.security_groups.insert_or_assign(id, std::move(group));
   }
   for (const std::string& gone : effect.detach) {
-    std::erase_if(next.attachments,
-                  [&gone](const auto& entry) { return entry.first == gone || entry.second.attachment_id == gone; });
+    next.attachments.erase_if(
+        [&gone](const auto& entry) { return entry.first == gone || entry.second.attachment_id == gone; });
   }
   for (const auto& [arn, version] : effect.finished) {
-    auto& known = next.finished_tasks.try_emplace(arn, version).first->second;
+    auto& known = next.finished_tasks.try_emplace(arn, version).first;
     known = std::max(known, version);
   }
   for (const AttachmentFacts& facts : effect.attach) {
     if (!facts.eni_id) continue;
-    const auto [entry, is_new] = next.attachments.try_emplace(*facts.eni_id);
-    Attachment& attachment = entry->second;
+    const auto [attachment, is_new] = next.attachments.try_emplace(*facts.eni_id);
     const std::string subnet_before = attachment.subnet_id;
     merge(attachment, facts);
     if (facts.task) {
       const auto finished = next.finished_tasks.find(facts.task->task_arn);
       // The attachment carries the version from here on.
       if (finished != next.finished_tasks.end() && facts.task->version > finished->second) {
-        next.finished_tasks.erase(finished);
+        next.finished_tasks.erase(finished->first);
       }
     }
     fill_gaps(attachment, facts, defaults, is_new);

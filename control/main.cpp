@@ -151,7 +151,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   std::uint64_t seed = 0;
   if (getrandom(&seed, sizeof seed, 0) != sizeof seed) return fail("no random numbers for the connection table");
   Published<View> published(1);
-  Worker worker(0, published, {config.idle.spin_turns, config.idle.sleep_us}, config.limits.endpoints, config.limits.connections, seed);
+  Worker worker(0, published, IdleSettings{.sleep_us = config.idle.sleep_us}, config.limits.endpoints, config.limits.connections, seed);
 
   Journal journal(config.state_dir);
   Controller controller(config, published, worker, make_port_opener(*pool, config), (*trunk)->ethdev(), &journal);

@@ -238,9 +238,10 @@ class Methods {
           if (!given) refuse_if_used(next, id, "/SecurityGroups", problems);
         }
         if (!problems.empty()) return problems;
-        next.security_groups.clear();
+        next.security_groups.erase_if(
+            [&](const auto& known) { return std::ranges::find(groups, known.first, &config::SecurityGroup::id) == groups.end(); });
       }
-      for (const auto& group : groups) next.security_groups[group.id] = group;
+      for (auto& group : groups) next.security_groups.insert_or_assign(group.id, std::move(group));
       return Problems{};
     });
   }
@@ -271,7 +272,7 @@ class Methods {
       if (members.empty()) {
         next.remote_members.erase(id);
       } else {
-        next.remote_members[id] = {members.begin(), members.end()};
+        next.remote_members.insert_or_assign(id, config::AddressSet(members.begin(), members.end()));
       }
       return Problems{};
     });
@@ -283,7 +284,7 @@ class Methods {
     const config::PrefixList list = read_prefix_list(in.reader);
     if (!in.sound()) return in.refusal();
     return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
-      next.prefix_lists[list.id] = list;
+      next.prefix_lists.insert_or_assign(list.id, list);
       return Problems{};
     });
   }
@@ -299,7 +300,7 @@ class Methods {
     }
     if (!in.sound()) return in.refusal();
     return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
-      for (const auto& subnet : subnets) next.subnets[subnet.id] = subnet;
+      for (const auto& subnet : subnets) next.subnets.insert_or_assign(subnet.id, subnet);
       return Problems{};
     });
   }

@@ -30,26 +30,34 @@ std::string port_name(const config::PortSpec& port) {
 }
 
 std::vector<Step> plan(const ActiveAttachments& active, const config::DesiredState& desired,
-                       const config::EngineConfig& config) {
+                       const config::EngineConfig& config, const std::set<std::string>* among) {
   std::vector<Step> leaving, coming, changing;
-  for (const auto& [eni, present] : active) {
-    const auto wanted = desired.attachments.find(eni);
-    const bool stays = wanted != desired.attachments.end() &&
-                       !config::missing_facts(wanted->second, desired, config) &&
-                       same_interface(present, wanted->second);
-    if (stays) {
-      if (!same_endpoint(present, wanted->second)) changing.push_back({StepKind::update, eni, "update " + eni});
-      continue;
+  const auto look = [&](const std::string& eni, const config::Attachment* present, const config::Attachment* wanted) {
+    const bool complete = wanted != nullptr && !config::missing_facts(*wanted, desired, config);
+    if (present != nullptr && complete && same_interface(*present, *wanted)) {
+      if (!same_endpoint(*present, *wanted)) changing.push_back({StepKind::update, eni, "update " + eni});
+      return;
     }
-    leaving.push_back({StepKind::withdraw, eni, "withdraw " + eni});
-    leaving.push_back({StepKind::close_port, eni, "close " + port_name(*present.port)});
-  }
-  for (const auto& [eni, wanted] : desired.attachments) {
-    if (config::missing_facts(wanted, desired, config)) continue;
-    const auto present = active.find(eni);
-    if (present != active.end() && same_interface(present->second, wanted)) continue;
-    coming.push_back({StepKind::open_port, eni, "open " + port_name(*wanted.port)});
-    coming.push_back({StepKind::admit, eni, "admit " + eni});
+    if (present != nullptr) {
+      leaving.push_back({StepKind::withdraw, eni, "withdraw " + eni});
+      leaving.push_back({StepKind::close_port, eni, "close " + port_name(*present->port)});
+    }
+    if (complete) {
+      coming.push_back({StepKind::open_port, eni, "open " + port_name(*wanted->port)});
+      coming.push_back({StepKind::admit, eni, "admit " + eni});
+    }
+  };
+  const auto find_present = [&](const std::string& eni) {
+    const auto found = active.find(eni);
+    return found == active.end() ? nullptr : &found->second;
+  };
+  if (among != nullptr) {
+    for (const std::string& eni : *among) look(eni, find_present(eni), desired.attachments.get(eni));
+  } else {
+    for (const auto& [eni, present] : active) {
+      if (!desired.attachments.contains(eni)) look(eni, &present, nullptr);
+    }
+    for (const auto& [eni, wanted] : desired.attachments) look(eni, find_present(eni), &wanted);
   }
   std::vector<Step> steps = std::move(leaving);
   steps.insert(steps.end(), coming.begin(), coming.end());

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,9 @@ struct Step {
 // Attachments whose endpoint is in the View, as they were when it entered.
 using ActiveAttachments = std::map<std::string, config::Attachment>;
 
+// `among`: the only ENIs to look at, for a caller who knows that nothing has changed for the others; null is all of them.
 std::vector<Step> plan(const ActiveAttachments& active, const config::DesiredState& desired,
-                       const config::EngineConfig& config);
+                       const config::EngineConfig& config, const std::set<std::string>* among = nullptr);
 
 // "tap:web/eth0", "vhost-user:/run/x.sock", "vdev:net_null0": how a port is called in tables.
 std::string port_name(const config::PortSpec& port);

@@ -23,6 +23,7 @@ struct OpenedPort final : TaskPort {
 
   std::uint16_t ethdev() const override { return port->ethdev(); }
   bool link_up() const override { return port->link_up(); }
+  int wake_descriptor() const override { return port->wake_descriptor(); }
   void remove_with_interface() override {
     port.reset();
     if (netns) (void)remove_task_interface(*netns, ifname, tag);

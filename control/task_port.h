@@ -26,6 +26,7 @@ class TaskPort {
   virtual ~TaskPort() = default;
   virtual std::uint16_t ethdev() const = 0;
   virtual bool link_up() const = 0;
+  virtual int wake_descriptor() const { return -1; }  // Port::wake_descriptor
   // To be called when no worker knows the port any more, before destruction: the task's interface goes with it.
   virtual void remove_with_interface() = 0;
 };

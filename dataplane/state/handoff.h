@@ -15,7 +15,8 @@
 //
 // Moving an endpoint (control/controller.cpp) takes three Views: held by the new owner (nobody serves it, its packets are
 // handed on and parked), served by the new owner (who asks the old one for what it does not know, while the old one's sweep
-// sends the rest), and settled. Nothing is lost, and packets of one connection stay in order.
+// sends the rest), and settled. Nothing is lost. Packets stay in order but for one case: one that went to ask may be overtaken by
+// one of the same connection that came when the answer was here.
 //
 // A ring holds what its sender put there once flush() was called, which a worker does once a turn. A full ring refuses: the
 // packet is dropped as handoff_full. Threads: sender and receiver are one worker each; the mesh is made before they start.

@@ -18,6 +18,14 @@ void Endpoint::derive() {
   }
 }
 
+void View::replace(const std::shared_ptr<const Endpoint>& endpoint) {
+  std::shared_ptr<const Endpoint>& place = endpoints[endpoint->id.value];
+  if (place == endpoint) return;
+  if (!endpoint->vlan.is_untagged()) by_vlan[endpoint->vlan.value & 0xfff] = endpoint.get();
+  by_ipv4.replace(place.get(), endpoint.get());
+  place = endpoint;
+}
+
 void View::build_indexes() {
   by_vlan.fill(nullptr);
   std::vector<EndpointIndex<std::uint64_t>::Slot> macs;

@@ -189,6 +189,11 @@ class Ipv4Index {
     }
     pending_.clear();
   }
+  void replace(const Endpoint* before, const Endpoint* after) {
+    for (Slot& slot : slots_) {
+      if (slot.endpoint == before) slot.endpoint = after;
+    }
+  }
   const Endpoint* find(std::uint32_t network_order) const {
     for (std::size_t at = position(network_order);; at = (at + 1) & (slots_.size() - 1)) {
       if (slots_[at].endpoint == nullptr || slots_[at].address == network_order) return slots_[at].endpoint;
@@ -244,6 +249,9 @@ struct View {
   const Endpoint* at_vlan(std::uint16_t vlan) const { return by_vlan[vlan & 0xfff]; }
   const Endpoint* with_mac(const MacAddress& mac) const { return endpoint(by_mac.find(mac.as_integer())); }
   const Endpoint* with_address(const IpAddress& address) const { return endpoint(by_address.find(address)); }
+
+  // Puts another object in the place of an endpoint that is there: same id, VLAN, MAC and addresses.
+  void replace(const std::shared_ptr<const Endpoint>& endpoint);
 
   // Fills the lookup tables from `endpoints` and `ports`; the last step of building a View.
   void build_indexes();

@@ -26,13 +26,13 @@ struct EndpointMeters {
 };
 
 struct WorkerState {
-  WorkerState(std::size_t max_endpoints, std::uint32_t max_connections, std::uint64_t seed, WorkerNumber number = 0,
+  WorkerState(std::size_t max_endpoints, std::uint32_t max_connections, std::uint64_t seed, WorkerNumber self = 0,
               HandoffMesh* mesh = nullptr, const std::string& connection_file = {})
-      : number(number),
+      : number(self),
         connections(max_connections, seed, connection_file),
         meters(new EndpointMeters[max_endpoints]),
         outbox(max_endpoints + 1),
-        handoff(mesh, number) {}
+        handoff(mesh, self) {}
 
   const WorkerNumber number;
   // Set by the worker at the start of a turn.

@@ -56,8 +56,8 @@ class Validate : public testing::Test {
       each.port->netns = "task" + std::to_string(n);
     }
   }
-  Attachment& first() { return state_.attachments.at("eni-1"); }
-  Attachment& second() { return state_.attachments.at("eni-2"); }
+  Attachment& first() { return state_.attachments["eni-1"]; }
+  Attachment& second() { return state_.attachments["eni-2"]; }
   void expect_fine() {
     for (const Problem& problem : validate(state_, config_)) ADD_FAILURE() << problem.pointer << ' ' << problem.message;
   }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The checks of validate.h that look at one thing alone.
+#include <algorithm>
+#include <utility>
+
+#include "config/json_reader.h"
+#include "config/validate.h"
+#include "config/words.h"
+
+namespace trunkline::config {
+namespace {
+
+constexpr int kTcp = 6, kUdp = 17, kIcmp = 1, kIcmp6 = 58;
+
+bool is_path_text(std::string_view text) {
+  return std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; });
+}
+
+// Two prefixes overlap only if one holds the other; in order of address, the holder comes first.
+void check_overlap(std::vector<std::pair<IpPrefix, const PlacedSubnet*>> ranges, const char* member,
+                   Problems& problems) {
+  std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const std::pair<IpPrefix, const PlacedSubnet*>* widest = nullptr;
+  for (const auto& range : ranges) {
+    if (widest == nullptr || !widest->first.contains(range.first.address)) {
+      widest = &range;
+      continue;
+    }
+    const bool mine = !range.second->pointer.empty();
+    const auto& [complained, other] = mine ? std::pair(range, *widest) : std::pair(*widest, range);
+    if (complained.second->pointer.empty()) continue;  // both are from elsewhere, and were complained about there
+    add_problem(problems, {"invalid_params", pointer_to(complained.second->pointer, member),
+                           complained.first.to_string() + " of " + complained.second->subnet->id + " overlaps " +
+                               other.first.to_string() + " of " + other.second->subnet->id +
+                               "; an address can be in one subnet only"});
+  }
+}
+
+}  // namespace
+
+std::string vdev_name(const std::string& devargs) { return devargs.substr(0, devargs.find(',')); }
+
+bool is_resource_id(std::string_view kind, std::string_view text) {
+  if (!text.starts_with(kind)) return false;
+  text.remove_prefix(kind.size());
+  if (text.size() < 2 || text.size() > 33 || text[0] != '-') return false;
+  return std::all_of(text.begin() + 1, text.end(),
+                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); });
+}
+
+void check_mac(const MacAddress& mac, const std::string& pointer, Problems& problems) {
+  if (!mac.is_zero() && !mac.is_multicast()) return;
+  add_problem(problems, {"invalid_params", pointer,
+                         "MAC address " + mac.to_string() + (mac.is_zero() ? " is all zeros" : " is a multicast one") +
+                             "; wanted one that a single interface can have"});
+}
+
+void check_conntrack(const ConnectionTracking& conntrack, const std::string& pointer, Problems& problems) {
+  const auto check = [&](const char* name, std::uint32_t value, std::uint32_t least, std::uint32_t most) {
+    if (value >= least && value <= most) return;
+    add_problem(problems, {"invalid_params", pointer_to(pointer, name),
+                           "\"" + std::string(name) + "\" is " + std::to_string(value) + "; wanted " +
+                               std::to_string(least) + " to " + std::to_string(most) + " seconds, as AWS has it"});
+  };
+  check("TcpEstablishedTimeout", conntrack.tcp_established_timeout, 60, 432000);
+  check("UdpTimeout", conntrack.udp_timeout, 30, 60);
+  check("UdpStreamTimeout", conntrack.udp_stream_timeout, 60, 180);
+}
+
+void check_rule(const SecurityGroupRule& rule, const std::string& pointer, Problems& problems) {
+  const auto complain = [&](const char* member, std::string message) {
+    add_problem(problems, {"invalid_params", pointer_to(pointer, member), std::move(message)});
+  };
+  const auto from = rule.from_port, to = rule.to_port;
+  if (rule.protocol < SecurityGroupRule::kAnyProtocol || rule.protocol > 255) {
+    complain("protocol", "protocol " + std::to_string(rule.protocol) + " does not exist; wanted -1 (any) or 0 to 255");
+  } else if (rule.protocol == kTcp || rule.protocol == kUdp) {
+    const std::string name = rule.protocol == kTcp ? "tcp" : "udp";
+    if (from == -1 || to == -1) {
+      complain(from == -1 ? "from_port" : "to_port",
+               "a " + name + " rule needs both from_port and to_port; 0 and 65535 stand for every port");
+    } else if (from < 0 || from > 65535 || to < 0 || to > 65535) {
+      complain(
+          from < 0 || from > 65535 ? "from_port" : "to_port",
+          "the ports are " + std::to_string(from) + " to " + std::to_string(to) + "; wanted numbers from 0 to 65535");
+    } else if (from > to) {
+      complain("from_port",
+               "from_port " + std::to_string(from) + " is above to_port " + std::to_string(to) + "; swap them");
+    }
+  } else if (rule.protocol == kIcmp || rule.protocol == kIcmp6) {
+    if (from < -1 || from > 255) {
+      complain("from_port",
+               "from_port is the ICMP type here and is " + std::to_string(from) + "; wanted -1 (any) or 0 to 255");
+    } else if (to < -1 || to > 255) {
+      complain("to_port",
+               "to_port is the ICMP code here and is " + std::to_string(to) + "; wanted -1 (any) or 0 to 255");
+    } else if (from == -1 && to != -1) {
+      complain("to_port", "the ICMP type is any (from_port -1), so the code must be any too (to_port -1); it is " +
+                              std::to_string(to));
+    }
+  }
+}
+
+void check_port(const PortSpec& port, const std::string& pointer, Problems& problems) {
+  const auto complain = [&](const char* member, std::string message) {
+    add_problem(problems, {"invalid_params", pointer_to(pointer, member), std::move(message)});
+  };
+  if (port.mtu < kMinPortMtu || port.mtu > kMaxPortMtu) {
+    complain("mtu", "\"mtu\" is " + std::to_string(port.mtu) + "; wanted a whole number from " +
+                        std::to_string(kMinPortMtu) + " to " + std::to_string(kMaxPortMtu));
+  }
+  if (port.kind == PortKind::tap || port.kind == PortKind::virtio_user) {
+    const bool legible = std::all_of(port.ifname.begin(), port.ifname.end(),
+                                     [](char c) { return c > ' ' && c <= '~' && c != '/' && c != ':'; });
+    if (port.ifname.empty() || port.ifname.size() > 15 || !legible || port.ifname == "." || port.ifname == "..") {
+      complain("ifname", "\"ifname\" is " + words::in_quotes(port.ifname) +
+                             "; wanted 1 to 15 characters without '/', ':' and blanks, as Linux has it");
+    }
+    if (!is_path_text(port.netns)) complain("netns", "\"netns\" has control characters; wanted a name or a path");
+  } else if (port.kind == PortKind::vhost_user) {
+    if (port.socket.empty() || port.socket.size() > kMaxSocketPath || !is_path_text(port.socket)) {
+      complain("socket", "\"socket\" is " + words::in_quotes(port.socket) + " (" + std::to_string(port.socket.size()) +
+                             " bytes); wanted the path of a unix socket, 1 to " + std::to_string(kMaxSocketPath) +
+                             " bytes");
+    }
+  } else if (vdev_name(port.devargs).empty() || !is_path_text(port.devargs)) {
+    complain("devargs", "\"devargs\" is " + words::in_quotes(port.devargs) +
+                            "; wanted a DPDK device string such as \"net_ring0\"");
+  }
+}
+
+void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems) {
+  std::vector<std::pair<IpPrefix, const PlacedSubnet*>> v4, v6;
+  for (const PlacedSubnet& placed : subnets) {
+    const Subnet& subnet = *placed.subnet;
+    if (subnet.cidr.is_v4() && subnet.cidr.length >= 16 && subnet.cidr.length <= 28) {
+      v4.emplace_back(subnet.cidr.network(), &placed);
+    } else if (!placed.pointer.empty()) {
+      add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "cidr"),
+                             "the range of " + subnet.id + " is " + subnet.cidr.to_string() +
+                                 "; wanted an IPv4 range from /16 to /28"});
+    }
+    if (!subnet.ipv6_cidr) continue;
+    if (!subnet.ipv6_cidr->is_v4() && subnet.ipv6_cidr->length == 64) {
+      v6.emplace_back(subnet.ipv6_cidr->network(), &placed);
+    } else if (!placed.pointer.empty()) {
+      add_problem(problems,
+                  {"invalid_params", pointer_to(placed.pointer, "ipv6_cidr"),
+                   "the IPv6 range of " + subnet.id + " is " + subnet.ipv6_cidr->to_string() + "; wanted an IPv6 /64"});
+    }
+  }
+  check_overlap(std::move(v4), "cidr", problems);
+  check_overlap(std::move(v6), "ipv6_cidr", problems);
+}
+
+}  // namespace trunkline::config
