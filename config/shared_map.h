@@ -328,10 +328,12 @@ class SharedMap : public SharedChunks<std::shared_ptr<std::pair<const K, T>>, Sh
                                                 std::forward_as_tuple(std::forward<Args>(args)...));
     return {Base::insert(place, std::move(element))->second, true};
   }
-  void insert_or_assign(const K& key, T value) {
+  // The key may be a part of the value that is moved from: it is read first.
+  template <class V>
+  void insert_or_assign(const K& key, V&& value) {
     const auto place = this->lower_bound(key);
-    auto element = std::make_shared<value_type>(key, std::move(value));
-    if (place != this->end() && place->first == key) {
+    auto element = std::make_shared<value_type>(key, std::forward<V>(value));
+    if (place != this->end() && place->first == element->first) {
       this->own_element(place) = std::move(element);
     } else {
       Base::insert(place, std::move(element));

@@ -100,6 +100,79 @@ TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
   for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(key(i), table.hash(key(i)), 0).connection, nullptr);
 }
 
+TEST(ConnectionTable, AnEndpointsQuotaIsItsOwn) {
+  ConnectionTable table(1000, 1);
+  for (std::uint32_t i = 0; i < 10; ++i) EXPECT_NE(table.insert(key(i), table.hash(key(i)), 0, 10).connection, nullptr);
+  EXPECT_EQ(table.insert(key(10), table.hash(key(10)), 0, 10).refusal, ConnectionTable::Refusal::quota);
+  EXPECT_EQ(table.insert(key(10, 1), table.hash(key(10, 1)), 0, 10).refusal, ConnectionTable::Refusal::none) << "another's";
+  table.erase(table.find(key(3), table.hash(key(3))));
+  EXPECT_NE(table.insert(key(11), table.hash(key(11)), 0, 10).connection, nullptr);
+  // The id's next generation begins with none.
+  FlowKey next = key(12);
+  next.owner = FlowKey::owner_of(EndpointId{0}, 2) | FlowKey::protocol_bits(6);
+  EXPECT_NE(table.insert(next, table.hash(next), 0, 10).connection, nullptr);
+}
+
+TEST(ConnectionTable, UnansweredMakeRoomAndAnsweredStay) {
+  ConnectionTable table(8000, 1);  // so that 1000 may wait for an answer
+  const auto open = [&](std::uint32_t number, ConnectionState state) {
+    Connection* connection = table.insert(key(number), table.hash(key(number)), 0).connection;
+    ASSERT_NE(connection, nullptr);
+    connection->state = state;
+    if (ConnectionTable::is_unanswered(*connection)) table.remember_unanswered(*connection);
+  };
+  const auto has = [&](std::uint32_t number) { return table.find(key(number), table.hash(key(number))) != nullptr; };
+  for (std::uint32_t i = 0; i < 1000; ++i) open(i, ConnectionState::opening);
+  table.find(key(0), table.hash(key(0)))->state = ConnectionState::established;  // the first was answered
+  EXPECT_EQ(table.recycled(), 0U);
+  open(1000, ConnectionState::opening);  // takes the answered one's place in the ring
+  EXPECT_EQ(table.recycled(), 0U);
+  open(1001, ConnectionState::opening);
+  EXPECT_EQ(table.recycled(), 1U);
+  EXPECT_TRUE(has(0));
+  EXPECT_FALSE(has(1)) << "the oldest that nobody answered";
+  EXPECT_TRUE(has(2));
+  // An entry that was freed and is somebody else's now is not the one that the ring remembers.
+  table.erase(table.find(key(2), table.hash(key(2))));
+  open(5000, ConnectionState::opening);  // takes the freed entry; the ring's oldest place names key 2
+  EXPECT_TRUE(has(5000));
+  EXPECT_TRUE(has(3));
+  EXPECT_EQ(table.recycled(), 1U);
+  // A flood never has more than its eighth, and never an answered connection.
+  for (std::uint32_t i = 10'000; i < 60'000; ++i) open(i, ConnectionState::opening);
+  EXPECT_EQ(table.size(), 1001U);
+  EXPECT_TRUE(has(0));
+}
+
+TEST(ConnectionTable, Ipv6TakesTwoEntriesAndComparesAddresses) {
+  ConnectionTable table(10, 1);
+  AddressPair addresses{ip("2001:db8::1"), ip("2001:db8::2")}, others{ip("2001:db8::3"), ip("2001:db8::2")};
+  FlowKey six = key(1);
+  six.owner |= FlowKey::kIpv6;
+  table.set_digest(six, addresses);
+  ASSERT_NE(table.insert(six, table.hash(six), addresses, 0).connection, nullptr);
+  EXPECT_NE(table.find(six, table.hash(six), addresses), nullptr);
+  EXPECT_EQ(table.find(six, table.hash(six), others), nullptr) << "the same digest would not be enough";
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    FlowKey more = key(100 + i);
+    more.owner |= FlowKey::kIpv6;
+    table.set_digest(more, others);
+    ASSERT_NE(table.insert(more, table.hash(more), others, 0).connection, nullptr);
+  }
+  FlowKey last = key(200);
+  EXPECT_EQ(table.insert(last, table.hash(last), 0).refusal, ConnectionTable::Refusal::full);
+  table.erase(table.find(six, table.hash(six), addresses));
+  EXPECT_NE(table.insert(last, table.hash(last), 0).connection, nullptr);
+  FlowKey one_more = key(201);
+  EXPECT_NE(table.insert(one_more, table.hash(one_more), 0).connection, nullptr) << "both entries came back";
+}
+
+// The promise of 64 bytes and 8.5, and a little for what waits.
+TEST(ConnectionTable, MemoryAConnection) {
+  ConnectionTable table(1'000'000, 1);
+  EXPECT_LE(static_cast<double>(table.memory_bytes()) / 1e6, 76.0);
+}
+
 TEST(ConnectionTable, SeedChangesTheHash) {
   const ConnectionTable one(100, 1), other(100, 2);
   EXPECT_NE(one.hash(key(1)), other.hash(key(1)));

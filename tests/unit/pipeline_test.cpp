@@ -381,6 +381,38 @@ TEST_F(PipelineTest, FullTableRefusesTrackedFlowsAndPassesUntracked) {
   EXPECT_EQ(other.verdict[0], DropReason::conntrack_full);
 }
 
+TEST_F(PipelineTest, AnEndpointHasNoMoreConnectionsThanItsQuota) {
+  world.tasks[0].groups[0].ingress = {rule(6, 80, 80, {"198.51.100.0/24"})};
+  world.tasks[0].max_connections = 3;
+  world.publish();
+  world.movements();
+  for (std::uint16_t port = 1; port <= 5; ++port) world.from_trunk({tcp_in(port, 80, kSyn)});
+  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 5}, {"trunk.in.tx", 5}, {"web.ingress.rx", 5}, {"web.ingress.tx", 3}, {"web.ingress.conntrack_quota", 2}}));
+  // What it has goes on; when one has ended there is room for another.
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 1, kSynAck)}).trunk.size(), 1U);
+  world.from_trunk({tcp_in(2, 80, kRst)});
+  world.pass(seconds(11));
+  world.worker.connections.sweep(100, world.worker.now, *world.view);
+  EXPECT_EQ(world.from_trunk({tcp_in(9, 80, kSyn)}).task["web"].size(), 1U);
+}
+
+TEST_F(PipelineTest, AFloodOfSynsEndsNoAnsweredConnection) {
+  world.tasks[0].groups[0].ingress = {rule(6, 80, 80, {"198.51.100.0/24"})};
+  world.publish();
+  world.from_trunk({tcp_in(1, 80, kSyn)});
+  world.from_task(0, {tcp_out(80, 1, kSynAck)});
+  // The table of a World holds 4096, of which 512 may be unanswered.
+  for (std::uint32_t port = 2; port < 6000; ++port) {
+    ASSERT_EQ(world.from_trunk({tcp_in(static_cast<std::uint16_t>(port), 80, kSyn)}).task["web"].size(), 1U) << port;
+  }
+  EXPECT_EQ(world.worker.connections.size(), 513U);
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 1, kAck)}).trunk.size(), 1U) << "established";
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 5999, kSynAck)}).trunk.size(), 1U) << "the newest can still be answered";
+  world.tasks[0].groups[0].egress.clear();
+  world.publish();
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 2, kSynAck)}).trunk.size(), 0U) << "the oldest made room, so its answer is nobody's";
+}
+
 // --- the edge --------------------------------------------------------------------------------------------------------
 
 TEST_F(PipelineTest, ArpOfATask) {
