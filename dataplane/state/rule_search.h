@@ -23,6 +23,10 @@
 
 namespace trunkline::detail {
 
+// The dimensions that are looked up by a number of 16 bits; which one a packet's protocol says. ICMP exists in IPv4
+// alone, ICMPv6 in IPv6. The last one is the protocol number itself.
+enum PortKind : std::uint8_t { kTcpPorts, kUdpPorts, kIcmp4Types, kIcmp6Types, kProtocols, kPortKinds };
+
 // An IPv6 address as two host order words, so that it compares as a number.
 struct Key128 {
   std::uint64_t high = 0;
@@ -112,10 +116,10 @@ struct Avx2Search {
 #define TRUNKLINE_AVX512 "avx512f,avx512bw,popcnt"
 struct Avx512Search {
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint16_t>& node, std::uint16_t key) {
-    return ones(_mm512_cmplt_epu16_mask(_mm512_load_si512(&node), _mm512_set1_epi16(static_cast<short>(key))));
+    return ones(_mm512_cmpgt_epu16_mask(_mm512_set1_epi16(static_cast<short>(key)), _mm512_load_si512(&node)));
   }
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint32_t>& node, std::uint32_t key) {
-    return ones(_mm512_cmplt_epu32_mask(_mm512_load_si512(&node), _mm512_set1_epi32(static_cast<int>(key))));
+    return ones(_mm512_cmpgt_epu32_mask(_mm512_set1_epi32(static_cast<int>(key)), _mm512_load_si512(&node)));
   }
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<Key128>& node, const Key128& key) {
     const __m512i highs = _mm512_load_si512(node.high.data()), lows = _mm512_load_si512(node.low.data());
@@ -129,21 +133,33 @@ struct Avx512Search {
 };
 #endif
 
+// How deep a search goes, and how many nodes there are on all its levels, used or not: where the "nodes" below the last
+// level, which are the intervals, begin.
+struct SearchShape {
+  std::uint32_t depth = 0;
+  std::uint32_t nodes = 0;
+};
+
 // From keys to values: value i is that of the i-th interval. Views into somebody's arena.
 template <typename Key, typename Value>
 struct IntervalMap {
   using Node = SearchNode<Key>;
 
+  // As long as nobody says otherwise, all keys have the empty value.
+  static constexpr Value kEmpty{};
   const Node* nodes = nullptr;
-  const Value* values = nullptr;
-  std::uint32_t depth = 0;
-  std::uint32_t above_values = 0;  // nodes of all levels, used or not: where the "nodes" below the last level begin
+  const Value* values = &kEmpty;
 
   template <class Search>
-  [[gnu::always_inline]] const Value& find(const Key& key) const {
-    std::uint32_t at = 0;
-    for (std::uint32_t level = 0; level < depth; ++level) at = at * Node::kFanout + 1 + Search::rank(nodes[at], key);
-    return values[at - above_values];
+  [[gnu::always_inline]] const Value& find(const Key& key, SearchShape shape) const {
+    // `at` is the node's place in bytes, which saves a shift a level.
+    const auto* const bytes = reinterpret_cast<const std::byte*>(nodes);
+    std::size_t at = 0;
+    for (std::uint32_t level = shape.depth; level != 0; --level) {
+      const std::size_t less = Search::rank(*reinterpret_cast<const Node*>(bytes + at), key);
+      at = at * Node::kFanout + less * sizeof(Node) + sizeof(Node);
+    }
+    return values[at / sizeof(Node) - shape.nodes];
   }
 };
 
