@@ -103,6 +103,7 @@ void classify_endpoints(benchmark::State& bench, RuleSetShape shape, std::size_t
       for (RuleLookup& lookup : lookups) {
         const FirstPackets& world = *worlds[next * 7919 % endpoints];
         lookup.rules = &world.policy->ingress;
+        lookup.rules->prefetch();
         lookup.query = world.packets[next % FirstPackets::kPackets];
         ++next;
       }

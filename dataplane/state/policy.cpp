@@ -39,12 +39,6 @@ struct RuleMatcher {
   using RuleSet = RuleBits::RuleSet;
   using Tables = RuleBits::Tables;
 
-  static std::uint64_t word_of(const IpAddress& address, std::size_t offset) {
-    std::uint64_t word;
-    std::memcpy(&word, &address.bytes[offset], sizeof word);
-    return std::endian::native == std::endian::little ? std::byteswap(word) : word;
-  }
-
   // As IpAddress::is_v4(), without a branch.
   static bool is_ipv4(const IpAddress& address) {
     static_assert(std::endian::native == std::endian::little);
@@ -65,7 +59,7 @@ struct RuleMatcher {
   }
   template <class Search>
   [[gnu::always_inline]] static RuleSet address_rules6(const Tables& tables, const IpAddress& remote) {
-    return tables.ipv6.find<Search>({word_of(remote, 0), word_of(remote, 8)}, tables.ipv6_shape);
+    return tables.ipv6.find<Search>(key128(remote), tables.ipv6_shape);
   }
 
   static RuleSet group_rules(const Tables& tables, GroupId group) {
@@ -76,10 +70,6 @@ struct RuleMatcher {
   }
 
   static bool is_small(const Tables& tables) { return tables.rules <= kSmallSet; }
-  // The rules of two sets, as far as this can be said without reading words; 0 is certain.
-  static RuleSet may_intersect(const Tables& tables, RuleSet a, RuleSet b) {
-    return is_small(tables) ? a & b : static_cast<std::uint32_t>(a & b);
-  }
 
   // The block of a set that has the bit in its summary; if it has not, something that may be read and means nothing.
   [[gnu::always_inline]] static const std::uint64_t* block(const Tables& tables, RuleSet set, std::uint32_t bit) {
@@ -144,9 +134,17 @@ struct RuleMatcher {
     return {hit != 0, (hit & anywhere) != 0, hit != 0 ? rule : kNoRule};
   }
 
+  template <class Search>
   [[gnu::always_inline]] static RuleMatch intersect(const Tables& tables, RuleSet ports, std::span<const RuleSet> sources,
                                                     RuleSet everyone) {
-    return is_small(tables) ? intersect_small(ports, sources, everyone) : intersect_large(tables, ports, sources, everyone);
+    if (is_small(tables)) return intersect_small(ports, sources, everyone);
+    if constexpr (Search::kWidestSet != 0) {
+      if (tables.rules <= Search::kWidestSet) [[likely]] {
+        const CommonRules common = Search::common(tables.words, ports, sources, everyone);
+        return {common.exist, common.with_marked, common.exist ? common.lowest : kNoRule};
+      }
+    }
+    return intersect_large(tables, ports, sources, everyone);
   }
 
   // In as many groups as may be.
@@ -158,7 +156,7 @@ struct RuleMatcher {
     if (tables.rules == 0) return result;
     const bool ipv4 = query.remote.is_v4();
     const RuleSet ports = port_rules<Search>(tables, query, ipv4);
-    if (ports == 0) return result;
+    if (ports == 0) return result;  // most of a port scan ends here
     std::array<RuleSet, 32> sources{ipv4 ? address_rules4<Search>(tables, query.remote)
                                          : address_rules6<Search>(tables, query.remote)};
     std::size_t count = 1;
@@ -168,7 +166,7 @@ struct RuleMatcher {
       for (; count < sources.size() && !remote_groups.empty(); remote_groups = remote_groups.subspan(1)) {
         sources[count++] = group_rules(tables, remote_groups.front());
       }
-      const RuleMatch some = intersect(tables, ports, std::span(sources).first(count), everyone);
+      const RuleMatch some = intersect<Search>(tables, ports, std::span(sources).first(count), everyone);
       result.allowed |= some.allowed;
       result.from_anywhere |= some.from_anywhere;
       result.rule = std::min(result.rule, some.rule);
@@ -189,57 +187,73 @@ struct RuleMatcher {
 
   template <class Search>
   [[gnu::always_inline]] static void match_batch(std::span<RuleLookup> lookups, const Members& members) {
-    const RuleBits* previous = nullptr;
-    for (const RuleLookup& lookup : lookups) {
-      if (lookup.rules == previous) continue;
-      previous = lookup.rules;
-      for (std::size_t line = 0; line < 3; ++line) {
-        __builtin_prefetch(reinterpret_cast<const std::byte*>(&lookup.rules->tables_) + 64 * line);
-      }
-    }
     std::array<RuleSet, kBatch> ports, address;
     std::array<std::array<RuleSet, 2>, kBatch> group;
+    std::array<std::size_t, kBatch> scratch;
     const auto tables_of = [&](std::size_t i) -> const Tables& { return lookups[i].rules->tables_; };
 
-    // Most of a port scan ends here.
-    Mask open = 0, ipv4 = 0;
+    // Most of a port scan ends here. Only a rule that names a group makes membership matter.
+    std::array<OneSearch<std::uint16_t, RuleSet>, kBatch> port_searches;
+    DepthRange port_depth;
+    Mask ipv4 = 0;
     for (std::size_t i = 0; i < lookups.size(); ++i) {
       RuleLookup& lookup = lookups[i];
+      const Tables& tables = lookup.rules->tables_;
       const bool is_v4 = is_ipv4(lookup.query.remote);
-      ports[i] = port_rules<Search>(lookup.rules->tables_, lookup.query, is_v4);
+      const std::uint8_t kind = kPortKindOf[is_v4][lookup.query.protocol];
+      const std::uint16_t key = kind == kProtocols ? lookup.query.protocol : lookup.query.port;
+      port_searches[i].set(tables.ports[kind], tables.port_shape, key);
+      port_depth.add(tables.port_shape);
       static constexpr RuleMatch kNone;
       std::memcpy(&lookup.match, &kNone, sizeof kNone);  // in one store
-      open |= bit(ports[i] != 0, i);
       ipv4 |= bit(is_v4, i);
     }
-
-    // Only a rule that names a group makes membership matter.
-    Mask grouped = 0;
-    for_each(open, [&](std::size_t i) { grouped |= bit(may_intersect(tables_of(i), ports[i], tables_of(i).grouped) != 0, i); });
+    find_all<Search>(port_searches.data(), lookups.size(), port_depth, scratch.data(), ports.data());
+    Mask open = 0, grouped = 0;
+    for (std::size_t i = 0; i < lookups.size(); ++i) {
+      open |= bit(ports[i] != 0, i);
+      grouped |= bit((ports[i] & tables_of(i).grouped) != 0, i);
+    }
     for_each(grouped, [&](std::size_t i) { members.prefetch(lookups[i].query.remote); });
 
     Mask candidates = 0;
-    const auto keep_address = [&](std::size_t i, RuleSet rules) {
-      address[i] = rules;
-      candidates |= bit(may_intersect(tables_of(i), ports[i], rules) != 0, i);
+    const auto find_addresses = [&](Mask wanted, auto& searches, auto intervals, auto shape, auto key)
+        __attribute__((always_inline)) {
+      DepthRange depth;
+      std::size_t count = 0;
+      for_each(wanted, [&](std::size_t i) {
+        searches[count++].set(tables_of(i).*intervals, tables_of(i).*shape, key(lookups[i].query.remote));
+        depth.add(tables_of(i).*shape);
+      });
+      std::array<RuleSet, kBatch> found;
+      find_all<Search>(searches.data(), count, depth, scratch.data(), found.data());
+      const RuleSet* next = found.data();
+      for_each(wanted, [&](std::size_t i) {
+        address[i] = *next++;
+        candidates |= bit((ports[i] & address[i] & tables_of(i).decisive) != 0, i);
+      });
     };
-    for_each(open & ipv4, [&](std::size_t i) { keep_address(i, address_rules4<Search>(tables_of(i), lookups[i].query.remote)); });
-    for_each(open & ~ipv4, [&](std::size_t i) { keep_address(i, address_rules6<Search>(tables_of(i), lookups[i].query.remote)); });
+    std::array<OneSearch<std::uint32_t, RuleSet>, kBatch> ipv4_searches;
+    find_addresses(open & ipv4, ipv4_searches, &Tables::ipv4, &Tables::ipv4_shape, [](const IpAddress& remote) { return remote.v4(); });
+    if ((open & ~ipv4) != 0) {
+      std::array<OneSearch<Key128, RuleSet>, kBatch> ipv6_searches;
+      find_addresses(open & ~ipv4, ipv6_searches, &Tables::ipv6, &Tables::ipv6_shape, key128);
+    }
 
     Mask in_many_groups = 0;
     for_each(grouped, [&](std::size_t i) {
       const Members::Groups groups = members.find(lookups[i].query.remote);
       group[i] = {group_rules(tables_of(i), groups.ids[0]), group_rules(tables_of(i), groups.ids[1])};
-      candidates |= bit(may_intersect(tables_of(i), ports[i], group[i][0] | group[i][1]) != 0, i);
+      candidates |= bit((ports[i] & (group[i][0] | group[i][1]) & tables_of(i).decisive) != 0, i);
       in_many_groups |= bit(groups.count > 2, i);
     });
 
     const auto everyone = [&](std::size_t i) { return tables_of(i).everyone[~ipv4 >> i & 1]; };
     for_each(candidates & ~grouped, [&](std::size_t i) {
-      lookups[i].match = intersect(tables_of(i), ports[i], std::array{address[i]}, everyone(i));
+      lookups[i].match = intersect<Search>(tables_of(i), ports[i], std::array{address[i]}, everyone(i));
     });
     for_each(candidates & grouped, [&](std::size_t i) {
-      lookups[i].match = intersect(tables_of(i), ports[i], std::array{address[i], group[i][0], group[i][1]}, everyone(i));
+      lookups[i].match = intersect<Search>(tables_of(i), ports[i], std::array{address[i], group[i][0], group[i][1]}, everyone(i));
     });
     for_each(in_many_groups, [&](std::size_t i) {
       lookups[i].match = match<Search>(*lookups[i].rules, lookups[i].query, members.find(lookups[i].query.remote).view());

@@ -68,14 +68,6 @@ Key after(Key key) { return static_cast<Key>(key + 1); }
 template <>
 Key128 after(Key128 key) { return {key.high + (key.low == ~std::uint64_t{0} ? 1 : 0), key.low + 1}; }
 
-Key128 key128(const IpAddress& address) {
-  Key128 key;
-  std::memcpy(&key.high, &address.bytes[0], 8);
-  std::memcpy(&key.low, &address.bytes[8], 8);
-  if constexpr (std::endian::native == std::endian::little) key = {std::byteswap(key.high), std::byteswap(key.low)};
-  return key;
-}
-
 // One well mixed number a rule (splitmix64), so that the hash of a set is the xor of its rules' and follows a change
 // without a walk over the set.
 std::uint64_t hash_of_rule(std::size_t rule) {
@@ -143,8 +135,8 @@ class RuleBitsBuilder {
       tables_.ipv6.values = place(ipv6.sets);
       tables_.words = place(words_);
     };
-    // A lookup reads one block behind the last set rather than asking whether there is one.
-    words_.resize(words_.size() + block_words(), 0);
+    // A lookup reads behind the last set rather than asking whether there is something to read.
+    words_.resize(words_.size() + std::max(block_words(), kReadBehind), 0);
     lay_out();  // without an arena yet: only counts
     tables_.arena_bytes = used_;
     RuleBits result;
@@ -396,7 +388,8 @@ class RuleBitsBuilder {
       for (; first != last; ++first) switch_off(first->rule);
     }
     for (const GroupReference& reference : references_) switch_on(reference.rule);
-    tables_.grouped = intern();
+    tables_.decisive = is_small_ ? ~RuleSet{0} : RuleSet{0xffffffff};
+    tables_.grouped = intern() & tables_.decisive;
     return slots;
   }
 
@@ -416,7 +409,7 @@ class RuleBitsBuilder {
   }
   template <typename Key>
   static detail::SearchShape shape_for(std::size_t intervals) {
-    detail::SearchShape shape;
+    detail::SearchShape shape{};
     for (std::size_t width = 1; width < intervals; width *= detail::SearchNode<Key>::kFanout, ++shape.depth) {
       shape.nodes += static_cast<std::uint32_t>(width);
     }
