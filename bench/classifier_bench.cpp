@@ -25,7 +25,7 @@ namespace {
 constexpr std::size_t kBurst = 32;
 constexpr std::size_t kSample = 1 << 15;  // packets
 constexpr std::size_t kSamples = 41, kPairs = 41;
-constexpr RuleSetShape kOne{1}, kSixty{60}, kThousand{1000}, kFull{1000, 10'000, 1000};
+constexpr RuleSetShape kOne{1}, kSixty{60}, kThousand{1000}, kMixed{1000, true}, kFull{1000, false, 10'000, 1000};
 
 // Walks the packets, a burst at a time, sample after sample.
 class Walk {
@@ -103,6 +103,7 @@ void classify_endpoints(benchmark::State& bench, RuleSetShape shape, std::size_t
       for (RuleLookup& lookup : lookups) {
         const FirstPackets& world = *worlds[next * 7919 % endpoints];
         lookup.rules = &world.policy->ingress;
+        lookup.rules->prefetch();
         lookup.query = world.packets[next % FirstPackets::kPackets];
         ++next;
       }
@@ -214,7 +215,8 @@ void add_all() {
   const std::pair<const char*, SearchIsa> isas[] = {
       {"scalar", SearchIsa::scalar}, {"avx2", SearchIsa::avx2}, {"avx512", SearchIsa::avx512}};
   const std::pair<const char*, RuleSetShape> shapes[] = {
-      {"1_rule", kOne}, {"60_rules", kSixty}, {"1000_rules", kThousand}, {"1000_rules_group_list", kFull}};
+      {"1_rule", kOne}, {"60_rules", kSixty}, {"1000_rules", kThousand}, {"1000_rules_mixed", kMixed},
+      {"1000_rules_group_list", kFull}};
   const std::pair<const char*, AclAlgorithm> algorithms[] = {
       {"scalar", RTE_ACL_CLASSIFY_SCALAR}, {"avx2", RTE_ACL_CLASSIFY_AVX2},
       {"avx512x16", RTE_ACL_CLASSIFY_AVX512X16}, {"avx512x32", RTE_ACL_CLASSIFY_AVX512X32}};
@@ -224,7 +226,7 @@ void add_all() {
   }
   add("classify/60_rules/120_endpoints", classify_endpoints, kSixty, std::size_t{120});
   add("classify/1000_rules/120_endpoints", classify_endpoints, kThousand, std::size_t{120});
-  for (const auto& [shape_name, shape] : std::span(shapes).first(3)) {
+  for (const auto& [shape_name, shape] : std::span(shapes).first(4)) {
     for (const auto& [name, algorithm] : algorithms) {
       add(std::string("beside_acl/") + shape_name + "/" + name, classify_beside_acl, shape, algorithm, false);
     }
@@ -236,6 +238,7 @@ void add_all() {
   for (const auto& [name, shape] : shapes) add(std::string("build/") + name, build, shape);
   add("build_beside_acl/60_rules", build_beside_acl, kSixty);
   add("build_beside_acl/1000_rules", build_beside_acl, kThousand);
+  add("build_beside_acl/1000_rules_mixed", build_beside_acl, kMixed);
 }
 
 }  // namespace

@@ -22,6 +22,9 @@ namespace trunkline::bench {
 
 struct RuleSetShape {
   std::uint32_t rules = 1000;
+  // Ports that only one rule has and one or two ranges a rule, or what a grown group looks like: the well-known services
+  // again and again for one subnet after the other, wide port ranges, and a few rules for all ports or all protocols.
+  bool is_mixed = false;
   std::uint32_t members = 0;       // of a group that three rules in ten name
   std::uint32_t list_entries = 0;  // of a prefix list that four rules name
 };
@@ -71,9 +74,31 @@ class FirstPackets {
     return IpPrefix{IpAddress::from_v4(static_cast<std::uint32_t>(random_())), length}.network();
   }
 
-  // Every rule has ports of its own: one in four a range. Those below 1024 and from 50000 on are nobody's.
+  void choose_mixed_ports(config::SecurityGroupRule& rule) {
+    static constexpr int kServices[] = {22, 25, 53, 80, 123, 389, 443, 636, 2049, 3306, 3389, 5432, 6379, 8080, 8443, 9092, 9200, 27017};
+    const std::uint32_t kind = below(100);
+    rule.protocol = below(5) == 4 ? 17 : 6;
+    if (kind < 60) {
+      rule.from_port = rule.to_port = kServices[below(std::size(kServices))];
+    } else if (kind < 80) {
+      rule.from_port = rule.to_port = 1024 + static_cast<int>(below(48000));
+    } else if (kind < 95) {
+      rule.from_port = 1024 + static_cast<int>(below(40000));
+      rule.to_port = rule.from_port + static_cast<int>(below(kind < 85 ? 8000 : 100));
+    } else {
+      rule.from_port = 0;
+      rule.to_port = 65535;
+    }
+  }
+
+  // Without is_mixed one rule in four has a range of ports, and those below 1024 and from 50000 on are nobody's.
   config::SecurityGroupRule rule(std::uint32_t number, const RuleSetShape& shape) {
     config::SecurityGroupRule rule;
+    if (shape.is_mixed) {
+      choose_mixed_ports(rule);
+      rule.ranges = {range(12, 28)};
+      return rule;
+    }
     const int step = static_cast<int>(48000 / shape.rules);
     rule.protocol = number % 5 == 4 ? 17 : 6;
     rule.from_port = 1024 + static_cast<int>(number) * step;
@@ -97,7 +122,9 @@ class FirstPackets {
     const config::SecurityGroupRule& aim = group.ingress[below(group.ingress.size())];
     FlowQuery query{IpAddress::from_v4(static_cast<std::uint32_t>(random_())), static_cast<std::uint8_t>(aim.protocol),
                     static_cast<std::uint16_t>(random_())};
-    if (below(10) < 7) query.port = static_cast<std::uint16_t>(aim.from_port + static_cast<int>(below(2)));
+    if (below(10) < 7) {
+      query.port = static_cast<std::uint16_t>(aim.from_port + static_cast<int>(below(static_cast<std::uint64_t>(aim.to_port - aim.from_port + 2))));
+    }
     switch (below(5)) {
       case 0: break;  // nobody
       case 1:

@@ -23,6 +23,15 @@
 #include <algorithm>
 
 namespace trunkline {
+namespace {
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
 
 // Half of the slots stay unused, so that few lines are full and a search for an address that is in no group (most are)
 // ends in the first one: nineteen in twenty do.
@@ -31,7 +40,49 @@ Members::Members(std::size_t capacity)
       line_count_(2 * capacity / kSlots + 1),
       lines_(std::make_unique<Line[]>(line_count_)),
       chunks_(std::make_unique<std::atomic<Record*>[]>((capacity + 2) / kRecordsPerChunk + 1)),
-      shared_(0, SameGroups{this}, SameGroups{this}) {}
+      shared_(0, SameGroups{this}, SameGroups{this}) {
+  add_chunk();
+}
+
+Members::Reading Members::read(const std::atomic<std::uint64_t>& slot, const Key& key, Groups& out) const {
+  const std::uint64_t word = slot.load(std::memory_order_acquire);
+  if (word >> 32 != key.slot_bits || word == 0) return Reading::changed;
+  if ((word & kIsIpv6) != key.family) return Reading::other_address;
+  const Record& source = record(static_cast<std::uint32_t>(word) & ~kIsIpv6);
+  const std::uint32_t before = source.sequence.load(std::memory_order_acquire);
+  if ((before & 1) != 0) return Reading::changed;
+  const bool same = key.family == 0 || (source.address[0].load(std::memory_order_acquire) == key.words[0] &&
+                                        source.address[1].load(std::memory_order_acquire) == key.words[1]);
+  copy(source, out);
+  if (slot.load(std::memory_order_acquire) != word) return Reading::changed;
+  if (source.sequence.load(std::memory_order_relaxed) != before) return Reading::changed;
+  return same ? Reading::match : Reading::other_address;
+}
+
+Members::Groups Members::search(const Key& key) const {
+  const std::size_t home = home_of(key);
+  Groups groups;
+  for (;;) {
+    const std::uint64_t moves = moves_.load(std::memory_order_acquire);
+    bool changed = false;
+    // Some line always has an unused slot; the bound is for a reader that the writer keeps overtaking.
+    std::size_t line = home;
+    for (std::size_t left = line_count_; left > 0; --left, line = next(line)) {
+      const Scan found = scan(lines_[line], key);
+      for (std::uint32_t rest = found.candidates; rest != 0; rest &= rest - 1) {
+        switch (read(lines_[line].slots[static_cast<std::size_t>(std::countr_zero(rest))], key, groups)) {
+          case Reading::match: return groups;
+          case Reading::other_address: break;
+          case Reading::changed: changed = true; break;
+        }
+      }
+      if (found.unused != 0 || changed) break;
+    }
+    if (!changed && moves_.load(std::memory_order_relaxed) == moves) break;
+    relax();
+  }
+  return {{}, 0};  // not what a copy that was thrown away has left
+}
 
 std::size_t Members::memory_bytes() const {
   return line_count_ * sizeof(Line) + owned_chunks_.size() * (kRecordsPerChunk * sizeof(Record) + sizeof(Record*));
@@ -59,37 +110,32 @@ std::size_t Members::hash_of(std::span<const GroupId> groups) {
   return static_cast<std::size_t>(hash);
 }
 
-void Members::groups_of(const Record& record, Groups& out) const {
-  out.count = static_cast<std::uint8_t>(record.count.load(std::memory_order_relaxed));
-  for (std::size_t i = 0; i < out.count; ++i) {
-    out.ids[i].value = static_cast<std::uint32_t>(record.groups[i / 2].load(std::memory_order_relaxed) >> (i % 2 * 32));
-  }
-}
-
 std::size_t Members::SameGroups::operator()(std::uint32_t number) const {
   Groups groups;
-  members->groups_of(members->record(number), groups);
+  copy(members->record(number), groups);
   return hash_of(groups.view());
 }
 
 bool Members::SameGroups::operator()(std::span<const GroupId> groups, std::uint32_t number) const {
   Groups its;
-  members->groups_of(members->record(number), its);
+  copy(members->record(number), its);
   return std::ranges::equal(groups, its.view());
 }
 
-// There are never more records than slots in use and one, for the address that is being set; record 0 of the first chunk
-// is given to nobody, because a slot with 0 is unused.
-std::uint32_t Members::take_record() {
-  if (free_records_.empty()) {
-    const std::size_t first = owned_chunks_.size() * kRecordsPerChunk;
-    owned_chunks_.push_back(std::make_unique<Record[]>(kRecordsPerChunk));
-    users_.resize(first + kRecordsPerChunk, 0);
-    chunks_[owned_chunks_.size() - 1].store(owned_chunks_.back().get(), std::memory_order_release);
-    for (std::size_t i = kRecordsPerChunk; i-- > 0;) {
-      if (first + i != 0) free_records_.push_back(static_cast<std::uint32_t>(first + i));
-    }
+// There are never more records than slots in use and one, for the address that is being set. Record 0 is what an unused
+// slot names: no groups, given to nobody.
+void Members::add_chunk() {
+  const std::size_t first = owned_chunks_.size() * kRecordsPerChunk;
+  owned_chunks_.push_back(std::make_unique<Record[]>(kRecordsPerChunk));
+  users_.resize(first + kRecordsPerChunk, 0);
+  for (std::size_t i = kRecordsPerChunk; i-- > 0;) {
+    if (first + i != 0) free_records_.push_back(static_cast<std::uint32_t>(first + i));
   }
+  chunks_[owned_chunks_.size() - 1].store(owned_chunks_.back().get(), std::memory_order_release);
+}
+
+std::uint32_t Members::take_record() {
+  if (free_records_.empty()) add_chunk();
   const std::uint32_t number = free_records_.back();
   free_records_.pop_back();
   users_[number] = 1;

@@ -44,7 +44,7 @@ class Members {
   static constexpr std::size_t kMaxGroups = 26;
 
   struct Groups {
-    std::array<GroupId, kMaxGroups> ids;
+    std::array<GroupId, kMaxGroups> ids;  // the first two are there even if the count is less, as no group
     std::uint8_t count = 0;
     std::span<const GroupId> view() const { return {ids.data(), count}; }
   };
@@ -82,7 +82,7 @@ class Members {
     std::atomic<std::uint32_t> sequence{0};  // odd while the writer is inside
     std::atomic<std::uint32_t> count{0};     // of groups
     std::array<std::atomic<std::uint64_t>, 2> address{};              // IPv6 only
-    std::array<std::atomic<std::uint64_t>, kMaxGroups / 2> groups{};  // two GroupIds a word, the first one low
+    std::array<std::atomic<std::uint64_t>, kMaxGroups / 2> groups{~std::uint64_t{0}};  // two GroupIds a word, the first low
   };
   static_assert(sizeof(Line) == 64 && sizeof(Record) == 128);
 
@@ -133,6 +133,8 @@ class Members {
   // Copies what a slot's word says; false if it does not say anything any more, or is another address's.
   enum class Reading : std::uint8_t { match, other_address, changed };
   Reading read(const std::atomic<std::uint64_t>& slot, const Key& key, Groups& out) const;
+  static void copy(const Record& source, Groups& out);
+  Groups search(const Key& key) const;  // find(), whatever happens
 
   // The writer's own view, and its stores.
   bool locate(const Key& key, Place& place) const;
@@ -143,13 +145,13 @@ class Members {
   void store(const Place& place, std::uint64_t word) {
     lines_[place.line].slots[place.slot].store(word, std::memory_order_release);
   }
+  void add_chunk();
   std::uint32_t take_record();
   std::uint32_t shared_record(std::span<const GroupId> groups);
   void release_record(std::uint32_t low_half);
   void write(Record& record, const Key& key, std::span<const GroupId> groups);
   void remove(Place place);
   static std::size_t hash_of(std::span<const GroupId> groups);
-  void groups_of(const Record& record, Groups& out) const;
 
   std::size_t capacity_;
   std::size_t line_count_;
@@ -169,7 +171,7 @@ class Members {
     bool operator()(std::span<const GroupId> groups, std::uint32_t number) const;
     bool operator()(std::uint32_t number, std::span<const GroupId> groups) const { return (*this)(groups, number); }
   };
-  alignas(64) std::vector<std::unique_ptr<Record[]>> owned_chunks_;
+  alignas(64) std::vector<std::unique_ptr<Record[]>> owned_chunks_;  // chunks_, for readers, shows these
   std::vector<std::uint32_t> users_;         // of each record
   std::vector<std::uint32_t> free_records_;
   std::unordered_set<std::uint32_t, SameGroups, SameGroups> shared_;  // records of IPv4 addresses
@@ -191,53 +193,39 @@ inline Members::Scan Members::scan(const Line& line, const Key& key) {
   return result;
 }
 
-inline Members::Reading Members::read(const std::atomic<std::uint64_t>& slot, const Key& key, Groups& out) const {
-  const std::uint64_t word = slot.load(std::memory_order_acquire);
-  if (word >> 32 != key.slot_bits || word == 0) return Reading::changed;
-  if ((word & kIsIpv6) != key.family) return Reading::other_address;
-  const Record& source = record(static_cast<std::uint32_t>(word) & ~kIsIpv6);
-  const std::uint32_t before = source.sequence.load(std::memory_order_acquire);
-  if ((before & 1) != 0) return Reading::changed;
+// Even a count from the middle of a write is one that set() has checked, so this stays within bounds.
+inline void Members::copy(const Record& source, Groups& out) {
   const std::uint32_t count = source.count.load(std::memory_order_acquire);
-  const bool same = key.family == 0 || (source.address[0].load(std::memory_order_acquire) == key.words[0] &&
-                                        source.address[1].load(std::memory_order_acquire) == key.words[1]);
-  // Even a count from the middle of a write is one that set() has checked, so this stays within bounds.
-  for (std::size_t i = 0; i < (count + 1) / 2; ++i) {
+  std::size_t i = 0;
+  do {
     const std::uint64_t pair = source.groups[i].load(std::memory_order_acquire);
     out.ids[2 * i].value = static_cast<std::uint32_t>(pair);
     out.ids[2 * i + 1].value = static_cast<std::uint32_t>(pair >> 32);
-  }
+  } while (++i < (count + 1) / 2);
   out.count = static_cast<std::uint8_t>(count);
-  if (slot.load(std::memory_order_acquire) != word) return Reading::changed;
-  if (source.sequence.load(std::memory_order_relaxed) != before) return Reading::changed;
-  return same ? Reading::match : Reading::other_address;
 }
 
+// Nearly always the first line decides, whether the address is there or not; which of the two is a coin toss, so neither
+// way has branches of its own: what is not there has record 0, which is empty and stays so.
 inline Members::Groups Members::find(const IpAddress& address) const {
   const Key key = key_of(address);
-  const std::size_t home = home_of(key);
+  const Line& line = lines_[home_of(key)];
+  const std::uint64_t moves = moves_.load(std::memory_order_acquire);
+  const Scan found = scan(line, key);
+  const std::size_t at = static_cast<std::size_t>(std::countr_zero(found.candidates | 1U << (kSlots - 1)));
+  const std::uint64_t slot = line.slots[at].load(std::memory_order_acquire);
+  const std::uint64_t word = found.candidates != 0 ? slot : 0;
+  const Record& source = record(static_cast<std::uint32_t>(word) & ~kIsIpv6);
+  const std::uint32_t before = source.sequence.load(std::memory_order_acquire);
   Groups groups;
-  for (;;) {
-    const std::uint64_t moves = moves_.load(std::memory_order_acquire);
-    bool changed = false;
-    // Some line always has an unused slot; the bound is for a reader that the writer keeps overtaking.
-    std::size_t line = home;
-    for (std::size_t left = line_count_; left > 0; --left, line = next(line)) {
-      const Scan found = scan(lines_[line], key);
-      for (std::uint32_t rest = found.candidates; rest != 0; rest &= rest - 1) {
-        switch (read(lines_[line].slots[static_cast<std::size_t>(std::countr_zero(rest))], key, groups)) {
-          case Reading::match: return groups;
-          case Reading::other_address: break;
-          case Reading::changed: changed = true; break;
-        }
-      }
-      if (found.unused != 0 || changed) break;
-    }
-    if (!changed && moves_.load(std::memory_order_relaxed) == moves) break;
-    __builtin_ia32_pause();
-  }
-  groups.count = 0;  // a copy that was thrown away may have left its own
-  return groups;
+  copy(source, groups);
+  const bool is_whole = (before & 1) == 0 && line.slots[at].load(std::memory_order_acquire) == slot &&
+                        source.sequence.load(std::memory_order_relaxed) == before &&
+                        moves_.load(std::memory_order_relaxed) == moves;
+  const bool is_decided = found.candidates != 0 ? word >> 32 == key.slot_bits && (word & kIsIpv6) == 0 && key.family == 0
+                                                : found.unused != 0;
+  if (is_whole && is_decided) [[likely]] return groups;
+  return search(key);
 }
 
 }  // namespace trunkline

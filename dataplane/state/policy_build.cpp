@@ -68,14 +68,6 @@ Key after(Key key) { return static_cast<Key>(key + 1); }
 template <>
 Key128 after(Key128 key) { return {key.high + (key.low == ~std::uint64_t{0} ? 1 : 0), key.low + 1}; }
 
-Key128 key128(const IpAddress& address) {
-  Key128 key;
-  std::memcpy(&key.high, &address.bytes[0], 8);
-  std::memcpy(&key.low, &address.bytes[8], 8);
-  if constexpr (std::endian::native == std::endian::little) key = {std::byteswap(key.high), std::byteswap(key.low)};
-  return key;
-}
-
 // One well mixed number a rule (splitmix64), so that the hash of a set is the xor of its rules' and follows a change
 // without a walk over the set.
 std::uint64_t hash_of_rule(std::size_t rule) {
@@ -103,11 +95,12 @@ class RuleBitsBuilder {
   RuleBits build() {
     for (std::size_t rule = 0; rule < rules_.size(); ++rule) read(rule);
 
-    const Map<std::uint16_t> tcp = sweep(tcp_, any_protocol_, covers_all_tcp_);
-    const Map<std::uint16_t> udp = sweep(udp_, any_protocol_, covers_all_udp_);
-    const Map<std::uint16_t> icmp4 = sweep(icmp4_, any_protocol_, covers_all_icmp4_);
-    const Map<std::uint16_t> icmp6 = sweep(icmp6_, any_protocol_, covers_all_icmp6_);
-    const Map<std::uint16_t> other = sweep(other_, any_protocol_, {});
+    std::array<Map<std::uint16_t>, detail::kPortKinds> ports;
+    ports[detail::kTcpPorts] = sweep(tcp_, any_protocol_, covers_all_tcp_);
+    ports[detail::kUdpPorts] = sweep(udp_, any_protocol_, covers_all_udp_);
+    ports[detail::kIcmp4Types] = sweep(icmp4_, any_protocol_, covers_all_icmp4_);
+    ports[detail::kIcmp6Types] = sweep(icmp6_, any_protocol_, covers_all_icmp6_);
+    ports[detail::kProtocols] = sweep(other_, any_protocol_, {});
     const Map<std::uint32_t> ipv4 = sweep(ipv4_, everyone4_, {});
     const Map<Key128> ipv6 = sweep(ipv6_, everyone6_, {});
     const std::vector<RuleBits::GroupSlot> groups = group_slots();
@@ -118,25 +111,32 @@ class RuleBitsBuilder {
     tables_.everyone[1] = set_of(everyone6_);
     tables_.group_mask = static_cast<std::uint32_t>(groups.size() - 1);
 
+    std::size_t most_ports = 0;
+    for (const auto& map : ports) most_ports = std::max(most_ports, map.last.size());
+    tables_.port_shape = shape_for<std::uint16_t>(most_ports);
+    tables_.ipv4_shape = shape_for<std::uint32_t>(ipv4.last.size());
+    tables_.ipv6_shape = shape_for<Key128>(ipv6.last.size());
+
     const auto lay_out = [&] {
       used_ = 0;
-      place_nodes(tables_.tcp, tcp);
-      place_nodes(tables_.ipv4, ipv4);
-      place_nodes(tables_.udp, udp);
-      place_nodes(tables_.ipv6, ipv6);
-      place_nodes(tables_.icmp4, icmp4);
-      place_nodes(tables_.icmp6, icmp6);
-      place_nodes(tables_.other, other);
+      // Those with one interval, usually three of the five, have the same nodes.
+      const RuleBits::Intervals<std::uint16_t>* single = nullptr;
+      for (std::size_t kind = 0; kind < ports.size(); ++kind) {
+        auto& target = tables_.ports[kind];
+        const bool is_single = ports[kind].last.size() == 1;
+        target.nodes = is_single && single != nullptr ? single->nodes : place_nodes(ports[kind].last, tables_.port_shape);
+        if (is_single) single = &target;
+      }
+      tables_.ipv4.nodes = place_nodes(ipv4.last, tables_.ipv4_shape);
+      tables_.ipv6.nodes = place_nodes(ipv6.last, tables_.ipv6_shape);
       tables_.groups = place(groups);
-      tables_.tcp.values = place(tcp.sets);
+      for (std::size_t kind = 0; kind < ports.size(); ++kind) tables_.ports[kind].values = place(ports[kind].sets);
       tables_.ipv4.values = place(ipv4.sets);
-      tables_.udp.values = place(udp.sets);
       tables_.ipv6.values = place(ipv6.sets);
-      tables_.icmp4.values = place(icmp4.sets);
-      tables_.icmp6.values = place(icmp6.sets);
-      tables_.other.values = place(other.sets);
       tables_.words = place(words_);
     };
+    // A lookup reads behind the last set rather than asking whether there is something to read.
+    words_.resize(words_.size() + std::max(block_words(), kReadBehind), 0);
     lay_out();  // without an arena yet: only counts
     tables_.arena_bytes = used_;
     RuleBits result;
@@ -388,7 +388,8 @@ class RuleBitsBuilder {
       for (; first != last; ++first) switch_off(first->rule);
     }
     for (const GroupReference& reference : references_) switch_on(reference.rule);
-    tables_.grouped = intern();
+    tables_.decisive = is_small_ ? ~RuleSet{0} : RuleSet{0xffffffff};
+    tables_.grouped = intern() & tables_.decisive;
     return slots;
   }
 
@@ -407,37 +408,36 @@ class RuleBitsBuilder {
     return std::uninitialized_copy(values.begin(), values.end(), reinterpret_cast<Value*>(to)) - values.size();
   }
   template <typename Key>
-  void place_nodes(RuleBits::Intervals<Key>& target, const Map<Key>& map) {
-    using Node = detail::SearchNode<Key>;
-    // The levels above the last are as wide as they can be, which costs at most as much again as the last one.
-    target.depth = 0;
-    target.above_values = 0;
-    std::size_t leaves = 1;  // intervals that `depth` levels can tell apart
-    for (; leaves < map.last.size(); leaves *= Node::kFanout) {
-      target.above_values += static_cast<std::uint32_t>(leaves);
-      ++target.depth;
+  static detail::SearchShape shape_for(std::size_t intervals) {
+    detail::SearchShape shape{};
+    for (std::size_t width = 1; width < intervals; width *= detail::SearchNode<Key>::kFanout, ++shape.depth) {
+      shape.nodes += static_cast<std::uint32_t>(width);
     }
-    const std::size_t last_level = leaves / Node::kFanout;  // how wide it could be
-    const std::size_t nodes = target.depth == 0 ? 0
-                                                : target.above_values - last_level +
-                                                      (map.last.size() + Node::kFanout - 1) / Node::kFanout;
-    std::byte* const to = take(nodes * sizeof(Node), alignof(Node));
-    if (to == nullptr) return;
+    return shape;
+  }
+  // The levels above the last are as wide as they can be, which costs at most as much again as the last one.
+  template <typename Key>
+  const detail::SearchNode<Key>* place_nodes(const std::vector<Key>& last, detail::SearchShape shape) {
+    using Node = detail::SearchNode<Key>;
+    if (shape.depth == 0) return nullptr;
+    std::size_t last_width = 1;  // of the last level at most, and how many of its nodes are used
+    for (std::uint32_t level = 1; level < shape.depth; ++level) last_width *= Node::kFanout;
+    const std::size_t last_used = (last.size() + Node::kFanout - 1) / Node::kFanout;
+    std::byte* const to = take((shape.nodes - last_width + last_used) * sizeof(Node), alignof(Node));
+    if (to == nullptr) return nullptr;
     Node* const all = reinterpret_cast<Node*>(to);
-    target.nodes = all;
     Node* node = all;
-    std::size_t under = leaves;  // intervals under a node of the level
-    for (std::size_t width = 1; node != all + nodes; width *= Node::kFanout) {
-      const std::size_t under_child = under / Node::kFanout;
-      for (std::size_t i = 0; i < width && node != all + nodes; ++i, ++node) {
+    for (std::size_t width = 1, under_child = last_width; under_child != 0; width *= Node::kFanout, under_child /= Node::kFanout) {
+      const std::size_t used = under_child == 1 ? last_used : width;
+      for (std::size_t i = 0; i < used; ++i, ++node) {
         ::new (node) Node;
         for (std::size_t child = 0; child < Node::kFanout; ++child) {
-          const std::size_t behind = i * under + (child + 1) * under_child;
-          node->set(child, behind <= map.last.size() ? map.last[behind - 1] : detail::kHighestKey<Key>);
+          const std::size_t behind = (i * Node::kFanout + child + 1) * under_child;  // intervals up to the child's last
+          node->set(child, behind <= last.size() ? last[behind - 1] : detail::kHighestKey<Key>);
         }
       }
-      under = under_child;
     }
+    return all;
   }
 
   struct Known {

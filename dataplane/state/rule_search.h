@@ -14,19 +14,25 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 
 namespace trunkline::detail {
 
+// The dimensions that are looked up by a number of 16 bits; which one a packet's protocol says. ICMP exists in IPv4
+// alone, ICMPv6 in IPv6. The last one is the protocol number itself.
+enum PortKind : std::uint8_t { kTcpPorts, kUdpPorts, kIcmp4Types, kIcmp6Types, kProtocols, kPortKinds };
+
 // An IPv6 address as two host order words, so that it compares as a number.
 struct Key128 {
-  std::uint64_t high = 0;
-  std::uint64_t low = 0;
+  std::uint64_t high;
+  std::uint64_t low;
   friend auto operator<=>(const Key128&, const Key128&) = default;
 };
 
@@ -53,8 +59,17 @@ inline constexpr Key kHighestKey = std::numeric_limits<Key>::max();
 template <>
 inline constexpr Key128 kHighestKey<Key128>{~std::uint64_t{0}, ~std::uint64_t{0}};
 
-// How many of a node's keys are less than the key.
+// What two sets of rules have in common, as RuleBits keeps sets of more than 64 rules.
+struct CommonRules {
+  bool exist;
+  bool with_marked;      // some of them are in a third set
+  std::uint16_t lowest;  // if any exist
+};
+
+// rank(): how many of a node's keys are less than the key. kWidestSet: up to how many rules common() works; 0 if there is
+// none, and then RuleBits goes word by word.
 struct ScalarSearch {
+  static constexpr std::size_t kWidestSet = 0;
   template <typename Key>
   static std::uint32_t rank(const SearchNode<Key>& node, Key key) {
     std::uint32_t less = 0;
@@ -71,6 +86,7 @@ struct ScalarSearch {
 #if defined(__x86_64__)
 // There is no unsigned comparison; max(last, key) == last says "not less".
 struct Avx2Search {
+  static constexpr std::size_t kWidestSet = 0;
   [[gnu::target("avx2,popcnt")]] static std::uint32_t rank(const SearchNode<std::uint16_t>& node, std::uint16_t key) {
     const auto* const lines = reinterpret_cast<const __m256i*>(node.last.data());
     const __m256i wanted = _mm256_set1_epi16(static_cast<short>(key));
@@ -111,11 +127,12 @@ struct Avx2Search {
 
 #define TRUNKLINE_AVX512 "avx512f,avx512bw,popcnt"
 struct Avx512Search {
+  static constexpr std::size_t kWidestSet = 1024;
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint16_t>& node, std::uint16_t key) {
-    return ones(_mm512_cmplt_epu16_mask(_mm512_load_si512(&node), _mm512_set1_epi16(static_cast<short>(key))));
+    return ones(_mm512_cmpgt_epu16_mask(_mm512_set1_epi16(static_cast<short>(key)), _mm512_load_si512(&node)));
   }
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint32_t>& node, std::uint32_t key) {
-    return ones(_mm512_cmplt_epu32_mask(_mm512_load_si512(&node), _mm512_set1_epi32(static_cast<int>(key))));
+    return ones(_mm512_cmpgt_epu32_mask(_mm512_set1_epi32(static_cast<int>(key)), _mm512_load_si512(&node)));
   }
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<Key128>& node, const Key128& key) {
     const __m512i highs = _mm512_load_si512(node.high.data()), lows = _mm512_load_si512(node.low.data());
@@ -124,27 +141,127 @@ struct Avx512Search {
     return ones(_mm512_cmplt_epu64_mask(highs, high) | _mm512_mask_cmpeq_epi64_mask(low_less, highs, high));
   }
 
+  // All words of all sets at once: those that a set has are spread to their places by its summary. What is read behind
+  // a set's words, up to two lines, goes nowhere.
+  [[gnu::target(TRUNKLINE_AVX512)]] static CommonRules common(const std::uint64_t* words, std::uint64_t ports,
+                                                              std::span<const std::uint64_t> sources, std::uint64_t marked) {
+    struct Wide {
+      __m512i low, high;
+    };
+    const auto spread = [words](std::uint64_t set) __attribute__((target(TRUNKLINE_AVX512), always_inline)) {
+      const std::uint64_t* const from = words + (set >> 32);
+      const auto low = static_cast<__mmask8>(set), high = static_cast<__mmask8>(set >> 8);
+      return Wide{_mm512_maskz_expand_epi64(low, _mm512_loadu_si512(from)),
+                  _mm512_maskz_expand_epi64(high, _mm512_loadu_si512(from + ones(low)))};
+    };
+    Wide remote = spread(sources[0]);
+    for (const std::uint64_t source : sources.subspan(1)) {
+      const Wide more = spread(source);
+      remote = {_mm512_or_si512(remote.low, more.low), _mm512_or_si512(remote.high, more.high)};
+    }
+    const Wide own = spread(ports);
+    const Wide hit{_mm512_and_si512(remote.low, own.low), _mm512_and_si512(remote.high, own.high)};
+    const std::uint32_t hit_words = _mm512_test_epi64_mask(hit.low, hit.low) | _mm512_test_epi64_mask(hit.high, hit.high) << 8;
+    alignas(64) std::array<std::uint64_t, 16> all;
+    _mm512_store_si512(&all[0], hit.low);
+    _mm512_store_si512(&all[8], hit.high);
+    const std::uint32_t first = static_cast<std::uint32_t>(std::countr_zero(hit_words | 1U << 15));
+    bool with_marked = false;
+    if (marked != 0) {
+      const Wide third = spread(marked);
+      with_marked = (_mm512_test_epi64_mask(hit.low, third.low) | _mm512_test_epi64_mask(hit.high, third.high)) != 0;
+    }
+    return {hit_words != 0, with_marked, static_cast<std::uint16_t>(first * 64 + static_cast<std::uint32_t>(std::countr_zero(all[first])))};
+  }
+
  private:
   static std::uint32_t ones(std::uint32_t mask) { return static_cast<std::uint32_t>(std::popcount(mask)); }
 };
 #endif
+
+// How deep a search goes, and how many nodes there are on all its levels, used or not: where the "nodes" below the last
+// level, which are the intervals, begin.
+struct SearchShape {
+  std::uint32_t depth;
+  std::uint32_t nodes;
+};
 
 // From keys to values: value i is that of the i-th interval. Views into somebody's arena.
 template <typename Key, typename Value>
 struct IntervalMap {
   using Node = SearchNode<Key>;
 
+  // As long as nobody says otherwise, all keys have the empty value.
+  static constexpr Value kEmpty{};
   const Node* nodes = nullptr;
-  const Value* values = nullptr;
-  std::uint32_t depth = 0;
-  std::uint32_t above_values = 0;  // nodes of all levels, used or not: where the "nodes" below the last level begin
+  const Value* values = &kEmpty;
 
   template <class Search>
-  [[gnu::always_inline]] const Value& find(const Key& key) const {
-    std::uint32_t at = 0;
-    for (std::uint32_t level = 0; level < depth; ++level) at = at * Node::kFanout + 1 + Search::rank(nodes[at], key);
-    return values[at - above_values];
+  [[gnu::always_inline]] const Value& find(const Key& key, SearchShape shape) const {
+    std::size_t at = 0;
+    for (std::uint32_t level = shape.depth; level != 0; --level) at = step<Search>(nodes, at, key);
+    return values[at / sizeof(Node) - shape.nodes];
+  }
+
+  // One level down. `at` is the node's place in bytes, which saves a shift.
+  template <class Search>
+  [[gnu::always_inline]] static std::size_t step(const Node* nodes, std::size_t at, const Key& key) {
+    const auto* const node = reinterpret_cast<const Node*>(reinterpret_cast<const std::byte*>(nodes) + at);
+    return at * Node::kFanout + std::size_t{Search::rank(*node, key)} * sizeof(Node) + sizeof(Node);
   }
 };
+
+// Many searches at once, level by level. One search is a chain of dependent loads; a processor overlaps those that stand
+// near each other in the program, so the first steps of all searches stand together, then the second ones.
+template <typename Key, typename Value>
+struct OneSearch {
+  const SearchNode<Key>* nodes;
+  const Value* values;
+  SearchShape shape;
+  Key key;
+
+  // Field by field: as a whole it would be put together elsewhere and copied.
+  [[gnu::always_inline]] void set(const IntervalMap<Key, Value>& map, SearchShape its_shape, const Key& its_key) {
+    nodes = map.nodes;
+    values = map.values;
+    shape.depth = its_shape.depth;
+    shape.nodes = its_shape.nodes;
+    key = its_key;
+  }
+};
+
+// How deep the searches of a batch go. A local variable of the loop that fills the batch, or it would live in memory.
+struct DepthRange {
+  std::uint32_t least = ~std::uint32_t{0};
+  std::uint32_t most = 0;
+  void add(SearchShape shape) {
+    least = std::min(least, shape.depth);
+    most = std::max(most, shape.depth);
+  }
+};
+
+// result[i]: the value of the i-th key.
+template <class Search, typename Key, typename Value>
+[[gnu::always_inline]] inline void find_all(const OneSearch<Key, Value>* searches, std::size_t count, DepthRange depth,
+                                            std::size_t* at, Value* result) {
+  using Map = IntervalMap<Key, Value>;
+  if (count == 0) return;
+  for (std::size_t i = 0; i < count; ++i) {
+    at[i] = depth.least == 0 ? 0 : Map::template step<Search>(searches[i].nodes, 0, searches[i].key);
+  }
+  for (std::uint32_t level = 1; level < depth.least; ++level) {
+    for (std::size_t i = 0; i < count; ++i) at[i] = Map::template step<Search>(searches[i].nodes, at[i], searches[i].key);
+  }
+  if (depth.least != depth.most) {
+    for (std::size_t i = 0; i < count; ++i) {
+      for (std::uint32_t level = depth.least; level < searches[i].shape.depth; ++level) {
+        at[i] = Map::template step<Search>(searches[i].nodes, at[i], searches[i].key);
+      }
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    result[i] = searches[i].values[at[i] / sizeof(typename Map::Node) - searches[i].shape.nodes];
+  }
+}
 
 }  // namespace trunkline::detail

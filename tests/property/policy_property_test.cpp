@@ -3,6 +3,9 @@
 // Compiled security groups against the naive evaluator, on random rule sets and on packets chosen where mistakes
 // live: at the first and last port and address of a rule and right beside them.
 //
+// Each packet is asked one by one and in a batch, with every instruction set that this processor has; batches hold the
+// packets of both directions, in no order, and are of all sizes.
+//
 // TRUNKLINE_SEED repeats a run; TRUNKLINE_PAIRS changes the number of (rule set, packet) pairs.
 #include <gtest/gtest.h>
 
@@ -50,6 +53,10 @@ class Generator {
   std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
   bool one_in(std::uint64_t n) { return below(n) == 0; }
   int between(int low, int high) { return low + static_cast<int>(below(static_cast<std::uint64_t>(high - low + 1))); }
+  template <typename Container>
+  void shuffle(Container& container) {
+    std::ranges::shuffle(container, random_);
+  }
   template <typename Container>
   const auto& any_of(const Container& container) {
     return *std::next(container.begin(), static_cast<std::ptrdiff_t>(below(container.size())));
@@ -150,7 +157,10 @@ class Generator {
     }
     for (std::size_t i = 0; i < kGroups; ++i) {
       for (std::size_t members = below(4); members > 0; --members) {
-        const IpAddress member = !addresses_.empty() && one_in(2) ? any_of(addresses_) : address();
+        // Some are in most of the groups.
+        const IpAddress member = i > 0 && !one_in(3) ? addresses_.back()
+                                 : !addresses_.empty() && one_in(2) ? any_of(addresses_)
+                                                                    : address();
         world.members[group_name(i)].insert(member);
         addresses_.push_back(member);
       }
@@ -210,20 +220,37 @@ std::string describe(const FlowQuery& query) {
          std::to_string(query.port);
 }
 
+std::vector<SearchIsa> available_isas() {
+  std::vector<SearchIsa> isas;
+  for (const SearchIsa isa : {SearchIsa::scalar, SearchIsa::avx2, SearchIsa::avx512}) {
+    if (is_available(isa)) isas.push_back(isa);
+  }
+  return isas;
+}
+
+const char* name(SearchIsa isa) {
+  return isa == SearchIsa::scalar ? "scalar" : isa == SearchIsa::avx2 ? "avx2" : "avx512";
+}
+
 TEST(PolicyProperty, CompiledRulesAgreeWithRuleByRuleEvaluation) {
   const std::uint64_t seed = environment("TRUNKLINE_SEED", std::random_device{}());
   const std::uint64_t wanted = environment("TRUNKLINE_PAIRS", kDefaultPairs);
   std::cout << "TRUNKLINE_SEED=" << seed << " TRUNKLINE_PAIRS=" << wanted << std::endl;
   Generator generator(seed);
+  const std::vector<SearchIsa> isas = available_isas();
+  std::cout << "instruction sets:";
+  for (const SearchIsa isa : isas) std::cout << ' ' << name(isa);
+  std::cout << std::endl;
 
-  std::uint64_t pairs = 0, allowed = 0, anywhere = 0, open = 0, sets = 0, large_sets = 0;
+  std::uint64_t pairs = 0, allowed = 0, anywhere = 0, open = 0, sets = 0, large_sets = 0, in_many_groups = 0;
   while (pairs < wanted) {
     const oracle::World world = generator.world();
-    // Mostly few rules, where each one decides; now and then the default quota and the largest set there can be.
+    // Mostly few rules, where each one decides; now and then the default quota, the largest set that AWS allows, and more.
     const std::size_t kind = generator.below(400);
     const std::size_t few = generator.one_in(3) ? 1 : generator.below(12);
-    const std::size_t rule_count = kind == 0 ? 1000 : kind < 20 ? 60 : few;
-    const std::size_t packets = rule_count == 1000 ? 1000 : 100;
+    // 1100 and more are beyond what AVX-512 intersects at once, 2100 have blocks of more than a word.
+    const std::size_t rule_count = kind == 0 ? 1000 : kind == 1 ? 1100 + generator.below(1500) : kind < 20 ? 60 : few;
+    const std::size_t packets = rule_count >= 1000 ? 1000 : 100;
     const std::size_t source_limit = rule_count >= 60 ? 2 : 4;
     std::vector<SecurityGroup> groups(1 + generator.below(3));
     for (std::size_t i = 0; i < groups.size(); ++i) groups[i].id = Generator::group_name(i);
@@ -245,7 +272,12 @@ TEST(PolicyProperty, CompiledRulesAgreeWithRuleByRuleEvaluation) {
     for (const auto& [address, ids] : groups_of) ASSERT_TRUE(members.set(address, ids));
 
     ++sets;
-    if (rule_count == 1000) ++large_sets;
+    if (rule_count >= 1000) ++large_sets;
+    struct Answer {
+      RuleLookup lookup;
+      RuleMatch expected;
+    };
+    std::vector<Answer> answers;
     for (const Direction direction : {Direction::ingress, Direction::egress}) {
       const RuleBits& rules = policy->rules(direction);
       std::vector<const SecurityGroupRule*> all;
@@ -263,17 +295,33 @@ TEST(PolicyProperty, CompiledRulesAgreeWithRuleByRuleEvaluation) {
       for (std::size_t i = 0; i < packets / 2; ++i, ++pairs) {
         const FlowQuery query = generator.packet(all);
         const RuleMatch expected = oracle::match(attached, world, direction, query);
-        const RuleMatch actual = rules.match(query, members.find(query.remote).view());
-        ASSERT_EQ(actual.allowed, expected.allowed) << "set " << sets << ", " << describe(query);
-        ASSERT_EQ(actual.rule, expected.rule) << "set " << sets << ", " << describe(query);
-        ASSERT_EQ(actual.from_anywhere, expected.from_anywhere) << "set " << sets << ", " << describe(query);
+        for (const SearchIsa isa : isas) {
+          ASSERT_EQ(rules.match(query, members.find(query.remote).view(), isa), expected)
+              << "set " << sets << ", " << describe(query) << ", " << name(isa);
+        }
+        answers.push_back({{&rules, query, {}}, expected});
+        in_many_groups += members.find(query.remote).count > 2;
         allowed += expected.allowed;
         anywhere += expected.from_anywhere;
       }
     }
+    generator.shuffle(answers);
+    for (const SearchIsa isa : isas) {
+      for (auto first = answers.begin(); first != answers.end();) {
+        const std::size_t size = std::min<std::size_t>(generator.below(150), static_cast<std::size_t>(answers.end() - first));
+        std::vector<RuleLookup> batch;
+        for (std::size_t i = 0; i < size; ++i) batch.push_back(first[static_cast<std::ptrdiff_t>(i)].lookup);
+        match_rules(batch, members, isa);
+        for (const RuleLookup& lookup : batch) {
+          ASSERT_EQ(lookup.match, first->expected) << "set " << sets << ", " << describe(lookup.query) << ", batch of " << size
+                                                   << ", " << name(isa);
+          ++first;
+        }
+      }
+    }
   }
-  std::cout << pairs << " pairs, " << sets << " rule sets (" << large_sets << " of 1000 rules), " << allowed
-            << " allowed, " << anywhere << " of them from anywhere, " << open << " directions open to everyone\n";
+  std::cout << pairs << " pairs, " << sets << " rule sets (" << large_sets << " of 1000 rules and more), " << allowed
+            << " allowed, " << anywhere << " of them from anywhere, " << in_many_groups << " asked for members of more than two groups, " << open << " directions open to everyone\n";
   // A generator that only ever makes one answer tests nothing.
   if (wanted >= 10'000) {
     EXPECT_GT(allowed, pairs / 10);
@@ -281,6 +329,7 @@ TEST(PolicyProperty, CompiledRulesAgreeWithRuleByRuleEvaluation) {
     EXPECT_GT(anywhere, pairs / 100);
     EXPECT_GT(allowed - anywhere, pairs / 100);
     EXPECT_GT(open, 0U);
+    EXPECT_GT(in_many_groups, pairs / 1000);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <string>
 #include <vector>
@@ -273,6 +274,32 @@ TEST_F(PolicyTest, MoreRulesThanNumbersAreLeftOut) {
   EXPECT_EQ(rules.match({ip("10.0.0.1"), kTcp, 1}, {}).rule, 0);
   EXPECT_EQ(rules.match({ip("10.0.0.2"), kTcp, 2}, {}).rule, RuleBits::kMaxRules - 1);
   EXPECT_FALSE(allows(rules, "10.0.0.3", kTcp, 3));
+}
+
+// What the property test cannot say by chance: several ENIs in one batch, one of them without rules, and members whose
+// third group is the one that counts.
+TEST_F(PolicyTest, BatchAsksManyEnis) {
+  const IpPrefix subnet[]{net("10.0.0.0/8")}, everywhere[]{net("0.0.0.0/0")};
+  const GroupId named[]{GroupId{3}};
+  const RuleSpec first{kTcp, 80, 80, subnet, {}}, second{kUdp, 53, 53, everywhere, {}}, third{-1, -1, -1, {}, named};
+  const RuleBits web = RuleBits::compile({&first, 1}), dns = RuleBits::compile({&second, 1}), peers = RuleBits::compile({&third, 1});
+  const RuleBits none;
+  Members members(4);
+  ASSERT_TRUE(members.set(ip("192.0.2.1"), std::vector{GroupId{1}, GroupId{2}, GroupId{3}}));
+  ASSERT_TRUE(members.set(ip("fd00::1"), named));
+  for (const SearchIsa isa : {SearchIsa::scalar, SearchIsa::avx2, SearchIsa::avx512}) {
+    if (!is_available(isa)) continue;
+    std::vector<RuleLookup> lookups{
+        {&web, {ip("10.0.0.1"), kTcp, 80}, {}},      {&none, {ip("10.0.0.1"), kTcp, 80}, {true, true, 7}},
+        {&dns, {ip("10.0.0.1"), kTcp, 80}, {}},      {&dns, {ip("10.0.0.1"), kUdp, 53}, {}},
+        {&peers, {ip("192.0.2.1"), kEsp, 0}, {}},    {&peers, {ip("192.0.2.2"), kEsp, 0}, {}},
+        {&peers, {ip("fd00::1"), kIcmp6, 0}, {}},    {&web, {ip("11.0.0.1"), kTcp, 80}, {}}};
+    match_rules(lookups, members, isa);
+    const RuleMatch refused, allowed{true, false, 0};
+    const RuleMatch expected[]{allowed, refused, refused, {true, true, 0}, allowed, refused, allowed, refused};
+    for (std::size_t i = 0; i < lookups.size(); ++i) EXPECT_EQ(lookups[i].match, expected[i]) << i;
+    match_rules({}, members, isa);
+  }
 }
 
 TEST_F(PolicyTest, MovedFromAllowsNothing) {
