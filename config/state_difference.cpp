@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "config/state_difference.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "config/state_json.h"
@@ -18,6 +20,54 @@ void put_map(Json& difference, const char* key, const SharedMap<std::string, T>&
   if (!map.empty()) difference[key] = std::move(map);
 }
 
+// `rest` becomes what is left of `list` without what it has in common with `before` at the beginning and at the end; the
+// answer is how many those are.
+template <class T>
+Json keep_common(const std::vector<T>& before, const std::vector<T>& list, std::vector<T>& rest) {
+  const auto first = std::mismatch(before.begin(), before.end(), list.begin(), list.end());
+  const auto last = std::mismatch(before.rbegin(), std::make_reverse_iterator(first.first), list.rbegin(),
+                                  std::make_reverse_iterator(first.second));
+  const Json kept = {first.second - list.begin(), last.second - list.rbegin()};
+  rest.assign(first.second, last.second.base());
+  return kept;
+}
+
+// The other way round.
+template <class T>
+bool put_common(const std::vector<T>& before, std::vector<T>& list, const Json& kept) {
+  if (!kept.is_array() || kept.size() != 2 || !kept[0].is_number_unsigned() || !kept[1].is_number_unsigned()) return false;
+  const auto first = kept[0].get<std::uint64_t>(), last = kept[1].get<std::uint64_t>();
+  if (first > before.size() || last > before.size() - first) return false;
+  list.insert(list.begin(), before.begin(), before.begin() + static_cast<std::ptrdiff_t>(first));
+  list.insert(list.end(), before.end() - static_cast<std::ptrdiff_t>(last), before.end());
+  return true;
+}
+
+Json group_json(const SecurityGroup* before, const SecurityGroup& group) {
+  if (before == nullptr) return to_json(group);
+  SecurityGroup less{group.id, group.name, group.description, group.vpc_id, {}, {}};
+  const Json kept = {{"ingress", keep_common(before->ingress, group.ingress, less.ingress)},
+                     {"egress", keep_common(before->egress, group.egress, less.egress)}};
+  Json object = to_json(less);
+  object["kept"] = kept;
+  return object;
+}
+
+Json list_json(const PrefixList* before, const PrefixList& list) {
+  PrefixList less{list.id, {}};
+  Json object;
+  if (before != nullptr) {
+    object["kept"] = {{"entries", keep_common(before->entries, list.entries, less.entries)}};
+  } else {
+    less.entries = list.entries;
+  }
+  object["entries"] = Json::array();
+  for (const IpPrefix& entry : less.entries) object["entries"].push_back(entry.to_string());
+  return object;
+}
+
+Json member_of(const Json& object, const char* key) { return object.is_object() ? object.value(key, Json()) : Json(); }
+
 // Takes the values that `values` has, and forgets what `gone` names.
 template <class T>
 void take_map(SharedMap<std::string, T>& map, const SharedMap<std::string, T>& values, const Json& gone) {
@@ -31,12 +81,8 @@ Json difference_json(const DesiredState& before, const DesiredState& after) {
   Json difference = Json::object();
   const auto whole = [](const auto*, const auto& value) { return to_json(value); };
   put_map(difference, "subnets", before.subnets, after.subnets, whole);
-  put_map(difference, "security_groups", before.security_groups, after.security_groups, whole);
-  put_map(difference, "prefix_lists", before.prefix_lists, after.prefix_lists, [](const PrefixList*, const PrefixList& list) {
-    Json entries = Json::array();
-    for (const IpPrefix& entry : list.entries) entries.push_back(entry.to_string());
-    return Json{{"entries", std::move(entries)}};
-  });
+  put_map(difference, "security_groups", before.security_groups, after.security_groups, group_json);
+  put_map(difference, "prefix_lists", before.prefix_lists, after.prefix_lists, list_json);
   put_map(difference, "remote_members", before.remote_members, after.remote_members,
           [](const AddressSet* had, const AddressSet& has) {
             Json added = Json::array(), removed = Json::array();
@@ -58,14 +104,18 @@ Json difference_json(const DesiredState& before, const DesiredState& after) {
 std::expected<void, std::string> apply_difference(DesiredState& state, const Json& difference) {
   if (!difference.is_object()) return std::unexpected("a difference is an object");
   // Split into states that the reader of states understands, and the ids that are gone.
-  Json values = Json::object(), added = Json::object(), removed = Json::object(), gone = Json::object();
+  Json kept = Json::object(), values = Json::object(), added = Json::object(), removed = Json::object(), gone = Json::object();
   for (const auto& [key, map] : difference.items()) {
     if (!map.is_object()) return std::unexpected("\"" + key + "\" is no object");
     for (const auto& [id, value] : map.items()) {
       if (value.is_null()) {
         gone[key].push_back(id);
       } else if (key != "remote_members") {
-        values[key][id] = value;
+        Json& rest = values[key][id] = value;
+        if ((key == "security_groups" || key == "prefix_lists") && rest.is_object() && rest.contains("kept")) {
+          kept[key][id] = rest["kept"];
+          rest.erase("kept");
+        }
       } else if (value.is_object() && value.size() == 2 && value.contains("add") && value.contains("remove")) {
         added[key][id] = value["add"];
         removed[key][id] = value["remove"];
@@ -79,13 +129,27 @@ std::expected<void, std::string> apply_difference(DesiredState& state, const Jso
     if (parsed) return std::move(*parsed);
     return std::unexpected(parsed.error().front().pointer + ": " + parsed.error().front().message);
   };
-  const auto with = read(values);
+  auto with = read(values);
   if (!with) return std::unexpected(with.error());
   const auto more = read(added);
   if (!more) return std::unexpected(more.error());
   const auto fewer = read(removed);
   if (!fewer) return std::unexpected(fewer.error());
 
+  for (const auto& [id, counts] : kept["security_groups"].items()) {
+    const SecurityGroup* before = state.security_groups.get(id);
+    SecurityGroup& group = with->security_groups[id];
+    if (before == nullptr || !put_common(before->ingress, group.ingress, member_of(counts, "ingress")) ||
+        !put_common(before->egress, group.egress, member_of(counts, "egress"))) {
+      return std::unexpected("\"kept\" of " + id + " does not fit what was there before");
+    }
+  }
+  for (const auto& [id, counts] : kept["prefix_lists"].items()) {
+    const PrefixList* before = state.prefix_lists.get(id);
+    if (before == nullptr || !put_common(before->entries, with->prefix_lists[id].entries, member_of(counts, "entries"))) {
+      return std::unexpected("\"kept\" of " + id + " does not fit what was there before");
+    }
+  }
   take_map(state.subnets, with->subnets, gone["subnets"]);
   take_map(state.security_groups, with->security_groups, gone["security_groups"]);
   take_map(state.prefix_lists, with->prefix_lists, gone["prefix_lists"]);

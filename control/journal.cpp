@@ -257,21 +257,23 @@ void Journal::load_log(Loaded& loaded, std::string generation) {
   reading = apply_log(log_path_, std::move(reading.last), *loaded.state);
   using End = LogReading::End;
   const auto tell = [&](const std::string& sentence) { loaded.note += (loaded.note.empty() ? "" : "; ") + sentence; };
-  bool clean = orderly && (reading.end == End::absent || reading.end == End::whole);
-  if (reading.end == End::broken || (reading.end == End::foreign && reading.revision > loaded.state->revision)) {
-    tell(log_path_ + (reading.end == End::foreign ? " does not belong to state.json"
-                                                  : " is broken (" + reading.why + "); changes after revision " +
-                                                        std::to_string(loaded.state->revision) + " are not known"));
-    const std::string copy = log_path_ + ".bad-" + utc_now();
-    std::error_code error;
-    std::filesystem::copy_file(log_path_, copy, std::filesystem::copy_options::overwrite_existing, error);
-    if (!error) {
-      tell("kept as " + copy);
-      if (!loaded.quarantined) loaded.quarantined = copy;
-    }
+  bool clean = orderly && (reading.end == End::absent || reading.end == End::whole || reading.end == End::torn);
+  std::error_code error;
+  if (reading.end == End::foreign && reading.revision > loaded.state->revision) {
+    tell(log_path_ + " does not belong to state.json");
+    const auto moved = move_aside(log_path_, "bad");
+    tell(moved ? "set aside as " + *moved : moved.error());
+    if (moved && !loaded.quarantined) loaded.quarantined = *moved;
   }
-  if (orderly && (reading.end == End::torn || reading.end == End::broken)) {
-    std::error_code error;
+  if (reading.end == End::broken) {
+    tell(log_path_ + " is broken: " + reading.why + "; what came after revision " + std::to_string(loaded.state->revision) + " is lost");
+    const std::string copy = log_path_ + ".bad-" + utc_now();
+    std::filesystem::copy_file(log_path_, copy, std::filesystem::copy_options::overwrite_existing, error);
+    clean = orderly && !error;
+    if (clean) tell("a copy is kept as " + copy);
+    if (clean && !loaded.quarantined) loaded.quarantined = copy;
+  }
+  if (clean && (reading.end == End::torn || reading.end == End::broken)) {
     std::filesystem::resize_file(log_path_, reading.bytes, error);
     clean = !error;
   }
@@ -297,10 +299,8 @@ std::expected<void, std::string> Journal::record(const config::DesiredState& sta
     if (!on_disk_) return save(state);
     if (*on_disk_ == state) return {};
     if (!append(state)) return save(state);
-    if (log_.bytes() > log_limit_ && !save(state)) {
-      log_limit_ *= 2;  // it is on disk all the same; the rest can wait
-      on_disk_ = state;
-    }
+    // It is on disk already, so a generation that cannot be written is the next change's concern.
+    if (log_.bytes() > log_limit_) static_cast<void>(save(state));
     return {};
   } catch (const std::exception& error) {
     on_disk_.reset();
