@@ -2,7 +2,6 @@
 #include "control/controller.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <thread>
 
 namespace trunkline::control {
@@ -361,7 +360,7 @@ void Controller::publish_same_places() {
 
 void Controller::save() {
   if (journal_ == nullptr) return;
-  const auto saved = journal_->save(desired_);
+  const auto saved = journal_->record(desired_);
   durable_error_ = saved ? "" : saved.error();
   behind_ = false;  // a save that failed is no longer one that nobody has tried
 }
@@ -383,9 +382,8 @@ std::vector<std::string> Controller::restore() {
       notes.push_back("the journal's state does not fit the config: " + problem.pointer + ": " + problem.message);
     }
     // The next save would write the state without what is left out: the file as it was stays beside it.
-    std::error_code ignored;
-    std::filesystem::copy_file(journal_->path(), journal_->path() + ".unfit", std::filesystem::copy_options::overwrite_existing, ignored);
-    notes.push_back("the whole of it is kept in " + journal_->path() + ".unfit");
+    const auto kept_whole = journal_->write_copy(*loaded.state, journal_->path() + ".unfit");
+    notes.push_back(kept_whole ? "the whole of it is kept in " + journal_->path() + ".unfit" : kept_whole.error());
     // Its groups and subnets are kept, and each attachment that fits by itself; the rest waits for the operator.
     config::DesiredState kept = *loaded.state;
     kept.attachments.clear();

@@ -144,10 +144,13 @@ int sg_put(Session& s) {
   return s.change("sg.put", std::move(params));
 }
 
-int sg_members_put(Session& s) {
+int change_members(Session& s, const char* method) {
   const std::vector<std::string> members(s.in.operands.begin() + 1, s.in.operands.end());
-  return s.change("sg.members.put", {{"group", s.in.operands[0]}, {"members", members}});
+  return s.change(method, {{"group", s.in.operands[0]}, {"members", members}});
 }
+int sg_members_put(Session& s) { return change_members(s, "sg.members.put"); }
+int sg_members_add(Session& s) { return change_members(s, "sg.members.add"); }
+int sg_members_remove(Session& s) { return change_members(s, "sg.members.remove"); }
 
 int event_submit(Session& s) {
   if (s.in.operands[0] == "-" && s.in.has("from") && s.in.value("from") == "-") {
@@ -251,6 +254,8 @@ const Command kCommands[] = {
      }},
     {"sg members-put", "ID [ADDR…]", kChange, "the addresses elsewhere, the whole set (none: it is empty)",
      sg_members_put},
+    {"sg members-add", "ID ADDR [ADDR…]", kChange, "some more of them", sg_members_add},
+    {"sg members-remove", "ID ADDR [ADDR…]", kChange, "some of them no longer", sg_members_remove},
     {"prefix-list put", "FILE|-", kChange, "one list: its PrefixListId and Entries", put_file<kPrefixListPut>},
     {"subnet list", "", 0, "the subnets",
      [](S s) {

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -30,6 +31,9 @@ constexpr std::int64_t kVersion = 1;
 constexpr std::size_t kMaxBytes = 64 << 20;
 // A state may come in 32 levels deep over the socket, and stands one level deeper here.
 constexpr std::size_t kMaxDepth = 40;
+// A log is read at every start, so it stays in proportion to the state.
+constexpr std::size_t kMinLogBytes = 4 << 20;
+constexpr std::size_t kLogPerState = 2;
 
 class Fd {
  public:
@@ -51,16 +55,19 @@ std::string failure(std::string_view what, const std::string& path, int error) {
 }
 
 std::string checksum_of(std::int64_t version, const std::string& state_dump) {
-  std::uint64_t hash = 14695981039346656037U;
-  const auto add = [&hash](std::string_view text) {
-    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
-  };
-  add(std::to_string(version));
-  add(":");
-  add(state_dump);
-  std::string digits(16, '0');
-  for (std::size_t i = 16; i-- > 0; hash >>= 4) digits[i] = "0123456789abcdef"[hash & 15];
-  return digits;
+  return checksum_text(std::to_string(version) + ':' + state_dump);
+}
+
+// A generation's file, and the checksum in it. Its members are in the order of their names, as a dump has them.
+struct Written {
+  std::string text, checksum;
+};
+Written write_content(const config::DesiredState& state) {
+  const std::string dump = config::to_json(state).dump();
+  std::string checksum = checksum_of(kVersion, dump);
+  std::string text = "{\"checksum\":\"" + checksum + "\",\"format\":\"" + std::string(kFormat) + "\",\"state\":" + dump +
+                     ",\"version\":" + std::to_string(kVersion) + "}\n";
+  return {std::move(text), std::move(checksum)};
 }
 
 std::string utc_now() {
@@ -74,6 +81,7 @@ std::string utc_now() {
 // What a whole and unbroken file says. An error is a sentence about what is wrong with it.
 struct Content {
   std::int64_t version = 0;
+  std::string checksum;
   std::optional<config::DesiredState> state;  // of a newer version: not read
 };
 
@@ -96,6 +104,7 @@ std::expected<Content, std::string> read_content(std::string_view text) {
 
   Content content;
   content.version = version.get<std::int64_t>();
+  content.checksum = member("checksum").is_string() ? member("checksum").get<std::string>() : "";
   if (member("checksum") != checksum_of(content.version, state->dump())) {
     return std::unexpected("its checksum does not match");
   }
@@ -117,13 +126,17 @@ struct Journal::Examined {
   Found found = Found::absent;
   std::optional<config::DesiredState> state;
   std::string why;  // broken, unread: a sentence; newer: its version
+  std::string checksum = {};
+  std::size_t bytes = 0;
 };
 
 Journal::Journal(std::string directory)
     : directory_(directory.empty() ? "." : std::move(directory)),
       path_(directory_ + "/state.json"),
       previous_(path_ + ".previous"),
-      temporary_(path_ + ".tmp") {}
+      temporary_(path_ + ".tmp"),
+      log_path_(directory_ + "/state.log"),
+      previous_log_(log_path_ + ".previous") {}
 
 Journal::Examined Journal::examine(const std::string& path) const {
   // O_NONBLOCK: whatever lies there, a fifo for instance, must not hold up the start of the engine.
@@ -150,7 +163,7 @@ Journal::Examined Journal::examine(const std::string& path) const {
   auto content = read_content(text);
   if (!content) return {Found::broken, {}, std::move(content.error())};
   if (!content->state) return {Found::newer, {}, std::to_string(content->version)};
-  return {Found::good, std::move(content->state), {}};
+  return {Found::good, std::move(content->state), {}, std::move(content->checksum), text.size()};
 }
 
 // Renames without overwriting; the answer is the new path.
@@ -205,6 +218,8 @@ Journal::Loaded Journal::load_generations() {
   if (current.found == Found::good) {
     previous_found_ = examine(previous_).found;  // the next save replaces it only if it is ours
     loaded.state = std::move(current.state);
+    log_limit_ = std::max(kMinLogBytes, kLogPerState * current.bytes);
+    load_log(loaded, std::move(current.checksum));
   } else if (current.found == Found::newer) {
     previous_found_ = examine(previous_).found;
     tell(path_ + " was written by a newer engine (version " + current.why + ", this one reads " +
@@ -216,7 +231,10 @@ Journal::Loaded Journal::load_generations() {
     previous_found_ = previous.found;
     if (previous.found == Found::good) {
       if (current.found == Found::absent) tell(path_ + " is missing");
-      tell("loaded the generation before it, revision " + std::to_string(previous.state->revision));
+      const std::uint64_t revision = previous.state->revision;
+      load_logs_after_previous(*previous.state, std::move(previous.checksum));
+      tell("loaded the generation before it, revision " + std::to_string(revision) +
+           (previous.state->revision == revision ? "" : ", and the changes up to revision " + std::to_string(previous.state->revision)));
       loaded.state = std::move(previous.state);
     } else if (previous.found == Found::newer) {
       tell(previous_ + " was written by a newer engine (version " + previous.why +
@@ -228,6 +246,92 @@ Journal::Loaded Journal::load_generations() {
   }
   loaded_ = true;
   return loaded;
+}
+
+// What has changed since the generation that was loaded.
+void Journal::load_log(Loaded& loaded, std::string generation) {
+  // That the previous log follows this generation takes a file system that kept the later of two renames and lost the
+  // earlier one.
+  LogReading reading = apply_log(previous_log_, std::move(generation), *loaded.state);
+  const bool orderly = reading.bytes == 0;
+  reading = apply_log(log_path_, std::move(reading.last), *loaded.state);
+  using End = LogReading::End;
+  const auto tell = [&](const std::string& sentence) { loaded.note += (loaded.note.empty() ? "" : "; ") + sentence; };
+  bool clean = orderly && (reading.end == End::absent || reading.end == End::whole || reading.end == End::torn);
+  std::error_code error;
+  if (reading.end == End::foreign && reading.revision > loaded.state->revision) {
+    tell(log_path_ + " does not belong to state.json");
+    const auto moved = move_aside(log_path_, "bad");
+    tell(moved ? "set aside as " + *moved : moved.error());
+    if (moved && !loaded.quarantined) loaded.quarantined = *moved;
+  }
+  if (reading.end == End::broken) {
+    tell(log_path_ + " is broken: " + reading.why + "; what came after revision " + std::to_string(loaded.state->revision) + " is lost");
+    const std::string copy = log_path_ + ".bad-" + utc_now();
+    std::filesystem::copy_file(log_path_, copy, std::filesystem::copy_options::overwrite_existing, error);
+    clean = orderly && !error;
+    if (clean) tell("a copy is kept as " + copy);
+    if (clean && !loaded.quarantined) loaded.quarantined = copy;
+  }
+  if (clean && (reading.end == End::torn || reading.end == End::broken)) {
+    std::filesystem::resize_file(log_path_, reading.bytes, error);
+    clean = !error;
+  }
+  if (!clean) return;  // the next change writes a generation
+  on_disk_ = loaded.state;
+  // A file that is there and empty is begun anew: open() makes the file of a log without lines.
+  if (reading.bytes == 0) ::unlink(log_path_.c_str());
+  log_bytes_ = reading.bytes;
+  log_last_ = std::move(reading.last);
+}
+
+// The generation that followed is lost; the log that led to it and the one that goes on from it are not.
+void Journal::load_logs_after_previous(config::DesiredState& state, std::string generation) const {
+  LogReading reading = apply_log(previous_log_, std::move(generation), state);
+  reading = apply_log(log_path_, std::move(reading.last), state);
+  if (reading.end != LogReading::End::foreign) return;
+  static_cast<void>(apply_log(log_path_, write_content(state).checksum, state));
+}
+
+std::expected<void, std::string> Journal::record(const config::DesiredState& state) {
+  try {
+    if (!loaded_) load_generations();
+    if (!on_disk_) return save(state);
+    if (*on_disk_ == state) return {};
+    if (!append(state)) return save(state);
+    // It is on disk already, so a generation that cannot be written is the next change's concern.
+    if (log_.bytes() > log_limit_) static_cast<void>(save(state));
+    return {};
+  } catch (const std::exception& error) {
+    on_disk_.reset();
+    return std::unexpected(std::string("cannot write the state: ") + error.what());
+  }
+}
+
+std::expected<void, std::string> Journal::append(const config::DesiredState& state) {
+  if (!log_.is_open()) {
+    if (auto opened = log_.open(log_path_, log_bytes_, log_last_); !opened) return opened;
+    if (auto synced = sync_directory(); log_bytes_ == 0 && !synced) return synced;
+  }
+  if (auto appended = log_.append(*on_disk_, state); !appended) return appended;
+  on_disk_ = state;
+  return {};
+}
+
+void Journal::rotate_log() {
+  log_.close();
+  if (::rename(log_path_.c_str(), previous_log_.c_str()) != 0 && errno == ENOENT) ::unlink(previous_log_.c_str());
+}
+
+std::expected<void, std::string> Journal::write_copy(const config::DesiredState& state, const std::string& path) const {
+  try {
+    auto done = write_temporary(write_content(state).text);
+    if (done && ::rename(temporary_.c_str(), path.c_str()) != 0) done = std::unexpected(failure("replace", path, errno));
+    if (!done) ::unlink(temporary_.c_str());
+    return done;
+  } catch (const std::exception& error) {
+    return std::unexpected("cannot write " + path + ": " + error.what());
+  }
 }
 
 std::expected<void, std::string> Journal::write_temporary(const std::string& text) const {
@@ -292,10 +396,8 @@ std::expected<void, std::string> Journal::sync_directory() const {
 std::expected<void, std::string> Journal::save(const config::DesiredState& state) {
   try {
     if (!loaded_) load_generations();
-    const Json body = config::to_json(state);
-    const std::string checksum = checksum_of(kVersion, body.dump());
-    const Json envelope = {{"format", kFormat}, {"version", kVersion}, {"checksum", checksum}, {"state", body}};
-    const std::string text = envelope.dump() + '\n';
+    on_disk_.reset();
+    auto [text, checksum] = write_content(state);
     if (text.size() > kMaxBytes) {
       return std::unexpected("the state takes " + std::to_string(text.size()) + " bytes on disk; at most " +
                              std::to_string(kMaxBytes) + " are written");
@@ -310,7 +412,13 @@ std::expected<void, std::string> Journal::save(const config::DesiredState& state
       return done;
     }
     current_found_ = Found::good;
-    return sync_directory();
+    rotate_log();
+    if (done = sync_directory(); !done) return done;
+    on_disk_ = state;
+    log_bytes_ = 0;
+    log_last_ = std::move(checksum);
+    log_limit_ = std::max(kMinLogBytes, kLogPerState * text.size());
+    return {};
   } catch (const std::exception& error) {
     ::unlink(temporary_.c_str());
     return std::unexpected(std::string("cannot write the state: ") + error.what());

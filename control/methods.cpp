@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "config/state_json.h"
+#include "config/words.h"
 #include "control/ec2_shapes.h"
 #include "control/events.h"
 #include "control/task_json.h"
@@ -39,6 +40,12 @@ class Params {
     options.dry_run = reader.boolean("dry_run").value_or(false);
     if (const auto revision = reader.integer("expect_revision", 0, INT64_MAX)) {
       options.expect_revision = static_cast<std::uint64_t>(*revision);
+    }
+    if (const auto wait = reader.text("wait")) {
+      options.wait_for_disk = *wait != "enforced";
+      if (*wait != "durable" && *wait != "enforced") {
+        reader.complain("wait", "invalid_params", "\"wait\" is " + config::words::in_quotes(*wait) + "; wanted \"durable\" or \"enforced\"");
+      }
     }
     return options;
   }
@@ -278,6 +285,9 @@ class Methods {
     });
   }
 
+  Answer sg_members_add(const Json& params) { return change_members(params, true); }
+  Answer sg_members_remove(const Json& params) { return change_members(params, false); }
+
   Answer prefix_list_put(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
@@ -309,7 +319,7 @@ class Methods {
     Params in(params);
     const ChangeOptions options = in.change_options();
     Json document = params;
-    for (const char* member : {"dry_run", "expect_revision"}) document.erase(member);
+    for (const char* member : {"dry_run", "expect_revision", "wait"}) document.erase(member);
     if (!in.problems.empty()) return in.refusal();
     auto state = config::state_from_json(document);
     if (!state) return std::unexpected(refuse(std::move(state.error())));
@@ -320,6 +330,24 @@ class Methods {
   }
 
  private:
+  // Some members of a group elsewhere, at a cost that does not depend on how many it has.
+  Answer change_members(const Json& params, bool add) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    const std::string id = in.reader.required_text("group");
+    const std::vector<IpAddress> members = in.reader.addresses("members");
+    if (!in.reader.has("members")) in.reader.missing("members", "a list of addresses");
+    if (!in.sound()) return in.refusal();
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      // A set that is not there has nothing to remove, and one that is empty is none.
+      if (members.empty() || (!add && !next.remote_members.contains(id))) return Problems{};
+      config::AddressSet& known = next.remote_members[id];
+      for (const IpAddress& address : members) add ? static_cast<void>(known.insert(address)) : static_cast<void>(known.erase(address));
+      if (known.empty()) next.remote_members.erase(id);
+      return Problems{};
+    });
+  }
+
   // `pointer_prefix`: problems of the state under it are told as problems of the call's own members.
   Answer change(const ChangeOptions& options, const Edit& edit, const std::string& pointer_prefix = "") {
     auto result = controller_.change(edit, options);
@@ -391,6 +419,8 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
       {"sg.put", Access::change, &Methods::sg_put},
       {"sg.delete", Access::change, &Methods::sg_delete},
       {"sg.members.put", Access::change, &Methods::sg_members_put},
+      {"sg.members.add", Access::change, &Methods::sg_members_add},
+      {"sg.members.remove", Access::change, &Methods::sg_members_remove},
       {"prefix_list.put", Access::change, &Methods::prefix_list_put},
       {"subnet.put", Access::change, &Methods::subnet_put},
       {"state.replace", Access::change, &Methods::state_replace},

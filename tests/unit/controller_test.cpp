@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <random>
 #include <set>
+
+#include "tests/support/random_state.h"
 
 namespace trunkline::control {
 namespace {
@@ -276,6 +279,175 @@ TEST_F(ControllerTest, RestartBringsBackWhatItCanAndTriesTheRestAgain) {
   for (Tick i = 0; i < 25; ++i) controller_->tick();
   EXPECT_NE(endpoint(2), nullptr);
   EXPECT_FALSE(controller_->is_failed("eni-2"));
+}
+
+TEST_F(ControllerTest, AChangeOfMembersAloneIsEnforcedWithoutAnotherView) {
+  put_group();
+  attach(1);
+  const auto view = published_.latest();
+  const auto address = *IpAddress::parse("172.16.0.1");
+  const auto members = [&](auto edit) {
+    return controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+      edit(next.remote_members["sg-2"]);
+      return config::Problems{};
+    });
+  };
+  ASSERT_TRUE(members([&](auto& set) { set.insert(address); }));
+  EXPECT_EQ(published_.latest(), view);
+  EXPECT_EQ(view->members->find(address).count, 1);
+  // A member for two reasons stays one when one of them goes.
+  config::Attachment other = attachment(2);
+  other.group_ids = {"sg-2"};
+  other.addresses = {address};
+  other.subnet_id = "";
+  ASSERT_TRUE(controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.attachments["eni-2"] = other;
+    return config::Problems{};
+  }));
+  ASSERT_TRUE(members([&](auto& set) { set.erase(address); }));
+  EXPECT_EQ(view->members->find(address).count, 1);
+  detach(2);
+  EXPECT_EQ(view->members->find(address).count, 0);
+}
+
+TEST_F(ControllerTest, AnAddressInTooManyGroupsIsInNoneUntilItFits) {
+  const auto address = *IpAddress::parse("172.16.0.1");
+  const auto groups = [&](unsigned count) {
+    ASSERT_TRUE(controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+      next.remote_members.clear();
+      for (unsigned i = 0; i < count; ++i) next.remote_members["sg-" + std::to_string(i)] = {address};
+      return config::Problems{};
+    }));
+  };
+  groups(26);
+  EXPECT_EQ(published_.read()->members->find(address).count, 26);
+  groups(27);
+  EXPECT_EQ(published_.read()->members->find(address).count, 0);
+  groups(3);
+  EXPECT_EQ(published_.read()->members->find(address).count, 3);
+}
+
+TEST_F(ControllerTest, ARuleChangeRemakesOnlyTheEndpointsThatCarryIt) {
+  put_group();
+  attach(1);
+  ASSERT_TRUE(controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.security_groups["sg-2"].id = "sg-2";
+    next.security_groups["sg-2"].ingress.emplace_back().prefix_list_ids = {"pl-1"};
+    next.attachments["eni-2"] = attachment(2);
+    next.attachments["eni-2"].group_ids = {"sg-2"};
+    next.attachments["eni-3"] = attachment(3);
+    next.attachments["eni-3"].group_ids = {"sg-2", "sg-1"};
+    return config::Problems{};
+  }));
+  const auto before = published_.latest();
+  const auto object = [&](const View& view, int number) { return view.at_vlan(static_cast<std::uint16_t>(100 + number)); };
+  put_group(443);
+  auto after = published_.latest();
+  EXPECT_NE(object(*after, 1), object(*before, 1));
+  EXPECT_EQ(object(*after, 2), object(*before, 2));
+  EXPECT_NE(object(*after, 3)->policy, object(*before, 3)->policy);
+  EXPECT_EQ(object(*after, 1)->generation, object(*before, 1)->generation);
+  // A prefix list that its group named before it was there.
+  ASSERT_TRUE(controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.prefix_lists["pl-1"] = {"pl-1", {*IpPrefix::parse("192.0.2.0/24")}};
+    return config::Problems{};
+  }));
+  const auto with_list = published_.latest();
+  EXPECT_EQ(object(*with_list, 1), object(*after, 1));
+  EXPECT_NE(object(*with_list, 2)->policy, object(*after, 2)->policy);
+  // A group that nobody carries is nobody's business.
+  ASSERT_TRUE(controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.security_groups["sg-9"].id = "sg-9";
+    return config::Problems{};
+  }));
+  EXPECT_EQ(published_.latest(), with_list);
+}
+
+TEST_F(ControllerTest, WhoDoesNotWaitForTheDiskIsToldSoAndTheTimerWrites) {
+  put_group();
+  const auto on_disk = [&] { return Journal(directory_).load().state->revision; };
+  const std::uint64_t written = on_disk();
+  ChangeOptions hurry;
+  hurry.wait_for_disk = false;
+  for (int i = 1; i <= 3; ++i) {
+    const auto result = attach(i, hurry);
+    ASSERT_TRUE(result);
+    EXPECT_FALSE(result->durable);
+    EXPECT_TRUE(result->warnings.empty());
+    EXPECT_NE(endpoint(i), nullptr) << "in force";
+  }
+  EXPECT_TRUE(controller_->durable()) << "not a failure";
+  EXPECT_EQ(on_disk(), written);
+  // The same again, by someone who waits: nothing changes, and then it is on disk.
+  const auto again = attach(3);
+  ASSERT_TRUE(again);
+  EXPECT_FALSE(again->changed);
+  EXPECT_TRUE(again->durable);
+  EXPECT_EQ(on_disk(), written + 3);
+  attach(4, hurry);
+  controller_->tick();
+  EXPECT_EQ(on_disk(), written + 4);
+  attach(5, hurry);
+  controller_.reset();
+  EXPECT_EQ(on_disk(), written + 5) << "stopped in an orderly way";
+}
+
+// After any sequence of changes the engine is as one that was given the last state at once.
+TEST_F(ControllerTest, ManyChangesLeadWhereOneLeads) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  test::RandomEdits random(seed);
+  const auto describe = [&](const View& view, Controller& controller) {
+    std::map<std::string, std::string> said;
+    for (const auto& [eni, active] : controller.active()) {
+      const Endpoint* endpoint = view.endpoint(active.endpoint->id);
+      if (endpoint == nullptr || endpoint != active.endpoint.get()) {
+        said[eni] = "not in the View";
+        continue;
+      }
+      said[eni] = std::to_string(endpoint->vlan.value) + ' ' + endpoint->mac.to_string() + ' ' + endpoint->subnet4.to_string() +
+                  (view.at_vlan(endpoint->vlan.value) == endpoint ? " by vlan" : " lost") + " groups " +
+                  std::to_string(endpoint->policy->ingress.rule_count()) + '/' + std::to_string(endpoint->policy->egress.rule_count());
+      for (const IpAddress& address : endpoint->addresses()) {
+        said[eni] += ' ' + address.to_string() + (view.with_address(address) == endpoint ? "" : " lost");
+      }
+    }
+    for (unsigned vlan = 1; vlan < 40; ++vlan) {
+      if (view.is_waiting(static_cast<std::uint16_t>(vlan), {})) said["waiting " + std::to_string(vlan)] = "yes";
+    }
+    for (unsigned i = 0; i < 512; ++i) {
+      const IpAddress address = IpAddress::from_v4(0x0a000000U + i);
+      if (const auto groups = view.members->find(address); groups.count != 0) said[address.to_string()] = std::to_string(groups.count);
+    }
+    return said;
+  };
+  for (int i = 0; i < 1000; ++i) {
+    config::DesiredState wanted;
+    ChangeOptions options;
+    options.wait_for_disk = i % 50 == 0;
+    const auto result = controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+      random.edit(next);
+      wanted = next;
+      return config::Problems{};
+    }, options);
+    if (!result || i % 25 != 0) continue;
+    Published<View> published(1);
+    Controller at_once(config_, published, worker_, [this](const config::Attachment& each, const config::Subnet&) {
+      return std::make_unique<FakePort>(ports_, each.eni_id);
+    }, 0, nullptr);
+    ASSERT_TRUE(at_once.change([&](config::DesiredState& next, std::vector<std::string>&) {
+      next = wanted;
+      return config::Problems{};
+    }));
+    ASSERT_EQ(describe(*published_.latest(), *controller_), describe(*published.latest(), at_once)) << "change " << i;
+    ASSERT_EQ(controller_->active().size(), published_.latest()->ports.size() - 1);
+  }
+  EXPECT_FALSE(controller_->active().empty() && controller_->desired().revision < 50);
+  const auto desired = controller_->desired();
+  controller_.reset();
+  make_controller();
+  controller_->restore();
+  EXPECT_EQ(controller_->desired(), desired);
 }
 
 TEST_F(ControllerTest, RefusesMoreThanTheLimit) {

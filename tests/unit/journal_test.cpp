@@ -18,6 +18,7 @@
 #include <sstream>
 
 #include "config/json_reader.h"
+#include "config/state_json.h"
 
 namespace trunkline::control {
 namespace {
@@ -85,6 +86,7 @@ class JournalTest : public testing::Test {
     directory_ = name;
     path_ = directory_ + "/state.json";
     previous_ = path_ + ".previous";
+    log_ = directory_ + "/state.log";
   }
   void TearDown() override {
     std::error_code ignored;
@@ -114,7 +116,7 @@ class JournalTest : public testing::Test {
     ASSERT_TRUE(journal.save(state_of(2)));
   }
 
-  std::string directory_, path_, previous_;
+  std::string directory_, path_, previous_, log_;
 };
 
 TEST_F(JournalTest, NothingThereIsNothingLoaded) {
@@ -362,6 +364,182 @@ TEST_F(JournalTest, KilledAtAnyMomentItIsOneOfTheStatesWhole) {
   }
 }
 
+// --- the log ---------------------------------------------------------------------------------------------------------
+
+// Revision 1 is a generation, each one after it adds a member and changes a rule.
+DesiredState with_changes(std::uint64_t revision) {
+  DesiredState state = state_of(revision);
+  for (std::uint64_t i = 1; i < revision; ++i) {
+    state.remote_members["sg-9effe8e4"].insert(IpAddress::from_v4(static_cast<std::uint32_t>(0x0a010000U + i)));
+  }
+  config::SecurityGroupRule rule;
+  rule.protocol = 6;
+  rule.from_port = rule.to_port = static_cast<int>(revision % 60000);
+  state.security_groups["sg-9effe8e4"].ingress = {rule};
+  return state;
+}
+
+TEST_F(JournalTest, AChangeIsALineAndIsLoaded) {
+  {
+    Journal journal(directory_);
+    ASSERT_TRUE(journal.record(with_changes(1)));
+    const std::string generation = read_file(path_);
+    for (std::uint64_t revision = 2; revision <= 40; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+    EXPECT_EQ(read_file(path_), generation) << "the generation is not written again";
+    const std::string log = read_file(log_);
+    EXPECT_EQ(std::ranges::count(log, '\n'), 39);
+    ASSERT_TRUE(journal.record(with_changes(40)));
+    EXPECT_EQ(read_file(log_), log) << "the same state again is on disk already";
+  }
+  for (int restart = 0; restart < 3; ++restart) {
+    Journal journal(directory_);
+    const auto loaded = journal.load();
+    EXPECT_EQ(loaded.note, "");
+    const auto revision = static_cast<std::uint64_t>(40 + restart);
+    ASSERT_EQ(loaded.state, with_changes(revision));
+    // Goes on in the same log.
+    ASSERT_TRUE(journal.record(with_changes(revision + 1)));
+  }
+  EXPECT_EQ(std::ranges::count(read_file(log_), '\n'), 42);
+  EXPECT_EQ(names("").size(), 2U);
+}
+
+TEST_F(JournalTest, ALogCutOffAnywhereIsTheStateOfItsLastWholeLine) {
+  Journal journal(directory_);
+  for (std::uint64_t revision = 1; revision <= 6; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  const std::string log = read_file(log_);
+  for (std::size_t length = 0; length <= log.size(); length += 7) {
+    write_file(log_, std::string_view(log).substr(0, length));
+    const auto lines = static_cast<std::uint64_t>(std::count(log.begin(), log.begin() + static_cast<std::ptrdiff_t>(length), '\n'));
+    Journal again(directory_);
+    const auto loaded = again.load();
+    ASSERT_EQ(loaded.note, "") << length;
+    ASSERT_EQ(loaded.state, with_changes(1 + lines)) << length;
+    ASSERT_TRUE(again.record(with_changes(9)));
+    ASSERT_EQ(Journal(directory_).load().state, with_changes(9)) << length;
+  }
+}
+
+TEST_F(JournalTest, AFlippedBitInTheLogNeverYieldsAnotherState) {
+  Journal journal(directory_);
+  for (std::uint64_t revision = 1; revision <= 6; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  const std::string log = read_file(log_);
+  const auto at_line = [&log](std::size_t byte) {
+    return static_cast<std::uint64_t>(std::count(log.begin(), log.begin() + static_cast<std::ptrdiff_t>(byte), '\n'));
+  };
+  for (std::size_t byte = 0; byte < log.size(); byte += 11) {
+    std::string damaged = log;
+    damaged[byte] = static_cast<char>(damaged[byte] ^ 4);
+    write_file(log_, damaged);
+    const auto loaded = Journal(directory_).load();
+    ASSERT_EQ(loaded.state, with_changes(1 + at_line(byte))) << byte;
+    if (damaged[byte] == '\n' || log[byte] == '\n') continue;  // two lines in one, or one in two
+    ASSERT_NE(loaded.note.find("broken"), std::string::npos) << byte;
+    ASSERT_TRUE(loaded.quarantined);
+    ASSERT_EQ(read_file(*loaded.quarantined), damaged) << "what was cut off is kept";
+  }
+}
+
+TEST_F(JournalTest, TheGenerationBeforeAndBothLogsLeadToTheLastState) {
+  Journal journal(directory_);
+  for (std::uint64_t revision = 1; revision <= 4; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  ASSERT_TRUE(journal.save(with_changes(4)));
+  EXPECT_EQ(names("state.log"), (std::vector<std::string>{"state.log.previous"}));
+  EXPECT_EQ(Journal(directory_).load().state, with_changes(4));
+  for (std::uint64_t revision = 5; revision <= 7; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  EXPECT_EQ(Journal(directory_).load().state, with_changes(7));
+  write_file(path_, "broken");
+  const auto loaded = Journal(directory_).load();
+  EXPECT_EQ(loaded.state, with_changes(7));
+  EXPECT_NE(loaded.note.find("revision 1, and the changes up to revision 7"), std::string::npos) << loaded.note;
+}
+
+TEST_F(JournalTest, KilledBetweenTheGenerationAndTheLogNothingIsAppliedTwice) {
+  Journal journal(directory_);
+  for (std::uint64_t revision = 1; revision <= 4; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  const std::string log = read_file(log_);
+  ASSERT_TRUE(journal.save(with_changes(4)));
+  // As if the log had not been put aside yet.
+  fs::rename(log_ + ".previous", log_);
+  {
+    Journal again(directory_);
+    const auto loaded = again.load();
+    EXPECT_EQ(loaded.note, "");
+    EXPECT_EQ(loaded.state, with_changes(4));
+    ASSERT_TRUE(again.record(with_changes(5)));
+  }
+  EXPECT_EQ(Journal(directory_).load().state, with_changes(5));
+  // As if only the later of the two renames had reached the disk.
+  fs::remove(path_);
+  fs::rename(previous_, path_);
+  fs::remove(log_);
+  write_file(log_ + ".previous", log);
+  EXPECT_EQ(Journal(directory_).load().state, with_changes(4));
+}
+
+TEST_F(JournalTest, ALogOfAnotherStateIsSetAside) {
+  {
+    Journal journal(directory_);
+    for (std::uint64_t revision = 1; revision <= 4; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  }
+  write_file(path_, file_of(1, config::to_json(state_of(2))));
+  Journal journal(directory_);
+  const auto loaded = journal.load();
+  EXPECT_EQ(loaded.state, state_of(2));
+  EXPECT_NE(loaded.note.find("does not belong"), std::string::npos) << loaded.note;
+  EXPECT_EQ(names("state.log.bad-").size(), 1U);
+  ASSERT_TRUE(journal.record(state_of(3)));
+  EXPECT_EQ(Journal(directory_).load().state, state_of(3));
+}
+
+TEST_F(JournalTest, ALogThatHasGrownLargeBecomesAGeneration) {
+  Journal journal(directory_);
+  DesiredState state = with_changes(1);
+  std::size_t generations = 0;
+  std::string before;
+  for (std::uint64_t revision = 1; revision <= 60; ++revision) {
+    state.revision = revision;
+    state.security_groups["sg-9effe8e4"].description.assign(200'000, static_cast<char>('a' + revision % 26));
+    ASSERT_TRUE(journal.record(state));
+    if (const std::string now = read_file(path_); now != before) {
+      ++generations;
+      before = now;
+    }
+    if (revision % 9 == 0) {
+      ASSERT_EQ(Journal(directory_).load().state, state);
+    }
+  }
+  EXPECT_GE(generations, 3U);
+  EXPECT_LE(generations, 5U);
+}
+
+TEST_F(JournalTest, KilledWhileItRecordsItIsOneOfTheStatesWhole) {
+  std::uint64_t reached = 0;
+  // However slow the disk is, as often as it takes.
+  for (int i = 0; i < 20 || (reached <= 20 && i < 500); ++i) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      Journal journal(directory_);
+      const auto loaded = journal.load();
+      for (std::uint64_t revision = loaded.state ? loaded.state->revision + 1 : 1;; ++revision) {
+        static_cast<void>(revision % 50 == 0 ? journal.save(with_changes(revision)) : journal.record(with_changes(revision)));
+      }
+    }
+    ::usleep(static_cast<useconds_t>(4000 + 1977 * (i % 40)));
+    ::kill(child, SIGKILL);
+    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    const auto loaded = Journal(directory_).load();
+    ASSERT_FALSE(loaded.quarantined) << loaded.note;
+    ASSERT_EQ(loaded.note, "");
+    if (!loaded.state) continue;
+    ASSERT_GE(loaded.state->revision, reached);
+    reached = loaded.state->revision;
+    ASSERT_EQ(*loaded.state, with_changes(reached));
+  }
+  EXPECT_GT(reached, 20U);
+}
+
 TEST_F(JournalTest, AMissingDirectoryIsAnErrorAndNotACrash) {
   Journal journal(directory_ + "/gone");
   EXPECT_FALSE(journal.load().state);
@@ -412,6 +590,32 @@ TEST_F(JournalTest, AFullDiskKeepsTheOldStateAndRecovers) {
                        fs::remove(directory_ + "/filler");
                        EXPECT_TRUE(journal.save(state_of(3)));
                        EXPECT_EQ(Journal(directory_).load().state, state_of(3));
+                     });
+}
+
+TEST_F(JournalTest, AFullDiskKeepsTheLogWholeAndRecovers) {
+  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=64k") == 0; },
+                     [&] {
+                       Journal journal(directory_);
+                       for (std::uint64_t revision = 1; revision <= 3; ++revision) EXPECT_TRUE(journal.record(with_changes(revision)));
+                       {
+                         std::ofstream filler(directory_ + "/filler");
+                         while (filler << std::string(4096, 'x') << std::flush) {
+                         }
+                       }
+                       // The last page of the log has room for a few lines more.
+                       std::uint64_t revision = 3;
+                       while (revision < 1000 && journal.record(with_changes(revision + 1))) ++revision;
+                       EXPECT_LT(revision, 1000U);
+                       for (int i = 0; i < 3; ++i) {
+                         EXPECT_NE(error_of(journal.record(with_changes(revision + 1))).find("No space"), std::string::npos);
+                         const auto loaded = Journal(directory_).load();
+                         EXPECT_EQ(loaded.note, "");
+                         EXPECT_EQ(loaded.state, with_changes(revision));
+                       }
+                       fs::remove(directory_ + "/filler");
+                       EXPECT_TRUE(journal.record(with_changes(revision + 1)));
+                       EXPECT_EQ(Journal(directory_).load().state, with_changes(revision + 1));
                      });
 }
 
