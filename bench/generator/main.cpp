@@ -26,6 +26,10 @@ int complain(const std::string& sentence) {
 }
 
 Json run(Wires& wires, const Traffic& traffic) {
+  if (traffic.command != "reflect") {
+    wires.trunk.drain();
+    wires.task.drain();
+  }
   if (traffic.command == "stream") {
     StreamSettings settings{.timing = traffic.timing, .addressing = traffic.addressing, .protocol = traffic.protocol,
                             .order = traffic.order == "zipf" ? zipf_order(traffic.flows, traffic.zipf_exponent, kZipfDraws, traffic.seed)
@@ -83,7 +87,7 @@ std::expected<Wires, std::string> connect(const General& general) {
     *port = *opened;
   }
   for (int attempt = 0; !wires.trunk.link_up() || !wires.task.link_up(); ++attempt) {
-    if (attempt == 300) return std::unexpected("the link did not come up in 30 s: is the other end there?");
+    if (attempt == 600) return std::unexpected("the link did not come up in 60 s: is the other end there?");
     usleep(100000);
   }
   usleep(100000);  // the server's end is up a little later than ours

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "bench/generator/ports.h"
 
+#include <rte_cycles.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -52,7 +53,7 @@ std::expected<Port, std::string> Port::open(const std::string& devargs, std::uin
   for (int attempt = 0;; ++attempt) {
     const int result = rte_eth_dev_start(port.ethdev_);
     if (result == 0) return port;
-    if (attempt == 100) return failed(name, "cannot be started", result);
+    if (attempt == 600) return failed(name, "cannot be started", result);
     usleep(100000);
   }
 }
@@ -73,6 +74,16 @@ std::uint16_t Port::receive(std::span<rte_mbuf*> packets) {
 
 std::uint16_t Port::send(std::span<rte_mbuf*> packets) const {
   return rte_eth_tx_burst(ethdev_, 0, packets.data(), static_cast<std::uint16_t>(packets.size()));
+}
+
+void Port::drain() {
+  rte_mbuf* packets[2 * kBurst];
+  const std::uint64_t patience = rte_get_tsc_hz() / 200;
+  for (std::uint64_t quiet_since = rte_rdtsc(); rte_rdtsc() - quiet_since < patience;) {
+    const std::uint16_t count = receive(packets);
+    rte_pktmbuf_free_bulk(packets, count);
+    if (count != 0) quiet_since = rte_rdtsc();
+  }
 }
 
 void Port::close() const {

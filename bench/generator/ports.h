@@ -26,6 +26,8 @@ class Port {
   // From the next queue that has something; up to 2 * kBurst packets.
   std::uint16_t receive(std::span<rte_mbuf*> packets);
   std::uint16_t send(std::span<rte_mbuf*> packets) const;
+  // Throws away what is still under way from before.
+  void drain();
   void close() const;
 
  private:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether a trial was left alone: what the hypervisor took, and what the kernel put in front of the tested thread.
+
+Without isolated processors the kernel's own threads run on every processor a few times a second, so no switch at all is
+too much to ask: an undisturbed busy loop on a quiet machine of two processors sees two to five a second. The limits are
+the caller's, and every result carries what was seen.
+"""
+import os
+import time
+
+MAX_STEAL = 0.005
+MAX_SWITCHES_PER_SECOND = 10.0
+
+
+def _cpu_ticks(cpu):
+    with open("/proc/stat") as file:
+        for line in file:
+            if line.startswith(f"cpu{cpu} "):
+                fields = [int(field) for field in line.split()[1:]]
+                return sum(fields[:8]), fields[7]  # all but guest times, which are in user time already; steal
+    raise LookupError(f"/proc/stat knows no cpu{cpu}")
+
+
+def _switches(pid, tid):
+    with open(f"/proc/{pid}/task/{tid}/status") as file:
+        for line in file:
+            if line.startswith("nonvoluntary_ctxt_switches"):
+                return int(line.split()[1])
+    raise LookupError("no count of switches")
+
+
+def pinned_thread(pid, cpu):
+    """The thread of a process that is held to this one processor and has used it most."""
+    best, most = None, -1
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/status") as file:
+                allowed = next(line for line in file if line.startswith("Cpus_allowed_list")).split()[1]
+            with open(f"/proc/{pid}/task/{tid}/stat") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except (OSError, StopIteration):
+            continue
+        used = int(fields[11]) + int(fields[12])
+        if allowed == str(cpu) and used > most:
+            best, most = int(tid), used
+    if best is None:
+        raise LookupError(f"process {pid} has no thread that is held to cpu {cpu}")
+    return best
+
+
+class Watch:
+    """Begin with Watch(...), end with result(): {"steal", "switches_per_second", "seconds"}."""
+
+    def __init__(self, pid, tid, cpu):
+        self.pid, self.tid, self.cpu = pid, tid, cpu
+        self.began = time.monotonic()
+        self.ticks = _cpu_ticks(cpu)
+        self.switches = _switches(pid, tid)
+
+    def result(self):
+        all_ticks, stolen = _cpu_ticks(self.cpu)
+        seconds = time.monotonic() - self.began
+        return {"steal": round((stolen - self.ticks[1]) / max(1, all_ticks - self.ticks[0]), 5),
+                "switches_per_second": round((_switches(self.pid, self.tid) - self.switches) / seconds, 2),
+                "seconds": round(seconds, 3)}
+
+
+def objection(noise, max_steal=MAX_STEAL, max_switches=MAX_SWITCHES_PER_SECOND):
+    """Why a trial with this noise does not count, as a sentence; empty if it does."""
+    reasons = []
+    if noise["steal"] > max_steal:
+        reasons.append(f"the hypervisor took {100 * noise['steal']:.2f} % of the tested processor "
+                       f"(limit {100 * max_steal:.2f} %)")
+    if noise["switches_per_second"] > max_switches:
+        reasons.append(f"the tested thread was interrupted {noise['switches_per_second']:.1f} times a second "
+                       f"(limit {max_switches:g})")
+    return "; ".join(reasons)
