@@ -138,12 +138,13 @@ Json run_ramp(Wires& wires, const RampSettings& settings, const Progress& progre
     under_way = 0;
     while (clock.elapsed() < deadline) {
       const std::uint64_t now = clock.turn();
-      std::uint32_t burst = std::min<std::uint32_t>(settings.window - std::min(settings.window, under_way), Port::kBurst);
-      for (; burst > 0 && find_next(); --burst) {
-        // One at a time, since which is next depends on what was heard.
-        conversation.open(1, [&] { return next++; }, [](std::uint32_t flow) { return flow; });
-        ++under_way;
-      }
+      std::uint32_t burst[Port::kBurst];
+      std::uint32_t count = 0;
+      const std::uint32_t room = settings.window - std::min(settings.window, under_way);
+      while (count < std::min<std::uint32_t>(room, Port::kBurst) && find_next()) burst[count++] = next++;
+      std::uint32_t at = 0;
+      conversation.open(count, [&] { return burst[at++]; }, [](std::uint32_t flow) { return flow; });
+      under_way += count;
       if (conversation.turn(at_task, at_trunk) != 0) last_arrival = now;
       if (now - last_arrival > to_cycles(kLostAfter)) {
         if (!find_next()) break;

@@ -2,14 +2,16 @@
 """Whether a trial was left alone: what the hypervisor took, and what the kernel put in front of the tested thread.
 
 Without isolated processors the kernel's own threads run on every processor a few times a second, so no switch at all is
-too much to ask: an undisturbed busy loop on a quiet machine of two processors sees two to five a second. The limits are
-the caller's, and every result carries what was seen.
+too much to ask: an undisturbed busy loop on a quiet machine of two processors sees two to five a second. What counts more
+is how much of the time the tested thread, which never sleeps while there is traffic, was not on its processor. The limits
+are the caller's, and every result carries what was seen.
 """
 import os
 import time
 
 MAX_STEAL = 0.005
 MAX_SWITCHES_PER_SECOND = 10.0
+MAX_TAKEN = 0.01
 
 
 def _cpu_ticks(cpu):
@@ -27,6 +29,11 @@ def _switches(pid, tid):
             if line.startswith("nonvoluntary_ctxt_switches"):
                 return int(line.split()[1])
     raise LookupError("no count of switches")
+
+
+def _seconds_on_cpu(pid, tid):
+    with open(f"/proc/{pid}/task/{tid}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e9
 
 
 def pinned_thread(pid, cpu):
@@ -49,28 +56,33 @@ def pinned_thread(pid, cpu):
 
 
 class Watch:
-    """Begin with Watch(...), end with result(): {"steal", "switches_per_second", "seconds"}."""
+    """Begin with Watch(...), end with result(): {"steal", "taken", "switches_per_second", "seconds"}."""
 
     def __init__(self, pid, tid, cpu):
         self.pid, self.tid, self.cpu = pid, tid, cpu
         self.began = time.monotonic()
         self.ticks = _cpu_ticks(cpu)
         self.switches = _switches(pid, tid)
+        self.on_cpu = _seconds_on_cpu(pid, tid)
 
     def result(self):
         all_ticks, stolen = _cpu_ticks(self.cpu)
         seconds = time.monotonic() - self.began
         return {"steal": round((stolen - self.ticks[1]) / max(1, all_ticks - self.ticks[0]), 5),
+                "taken": round(max(0.0, 1 - (_seconds_on_cpu(self.pid, self.tid) - self.on_cpu) / seconds), 4),
                 "switches_per_second": round((_switches(self.pid, self.tid) - self.switches) / seconds, 2),
                 "seconds": round(seconds, 3)}
 
 
-def objection(noise, max_steal=MAX_STEAL, max_switches=MAX_SWITCHES_PER_SECOND):
+def objection(noise, max_steal=MAX_STEAL, max_switches=MAX_SWITCHES_PER_SECOND, max_taken=MAX_TAKEN):
     """Why a trial with this noise does not count, as a sentence; empty if it does."""
     reasons = []
     if noise["steal"] > max_steal:
         reasons.append(f"the hypervisor took {100 * noise['steal']:.2f} % of the tested processor "
                        f"(limit {100 * max_steal:.2f} %)")
+    if noise["taken"] > max_taken:
+        reasons.append(f"other threads had the tested processor for {100 * noise['taken']:.1f} % of the time "
+                       f"(limit {100 * max_taken:.1f} %)")
     if noise["switches_per_second"] > max_switches:
         reasons.append(f"the tested thread was interrupted {noise['switches_per_second']:.1f} times a second "
                        f"(limit {max_switches:g})")
