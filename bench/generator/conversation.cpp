@@ -14,7 +14,7 @@ namespace trunkline::generator {
 namespace {
 
 constexpr unsigned kTimeShift = 4;
-constexpr double kLostAfter = 0.02;  // seconds without an arrival: what is under way will not come
+constexpr double kLostAfter = 0.1;  // seconds without an arrival: what is under way will not come
 
 // What leaves a port together; what does not fit into the ring is tried once more, then dropped and counted.
 class Outlet {
@@ -231,15 +231,17 @@ Json run_connections(Wires& wires, const ConnectionSettings& settings, const Pro
       completed_last = completed;
     }
   }
+  const double total_seconds = to_seconds(clock.elapsed());
   const double seconds = to_seconds(clock.elapsed() - began);
   const std::uint64_t completed_in_time = completed - completed_before;
-  for (last_arrival = clock.turn(), now = last_arrival; now - last_arrival < to_cycles(kLostAfter); now = clock.turn()) {
+  for (last_arrival = clock.turn(), now = last_arrival; completed < opened && now - last_arrival < to_cycles(kLostAfter);
+       now = clock.turn()) {
     if (conversation.turn(at_task, at_trunk) != 0) last_arrival = now;
   }
   return {{"event", "result"},
           {"mode", "connections"},
           {"seconds", seconds},
-          {"total_seconds", to_seconds(clock.elapsed())},
+          {"total_seconds", total_seconds},
           {"connections_per_second", static_cast<double>(completed_in_time) / seconds},
           {"opened", opened},
           {"completed", completed},

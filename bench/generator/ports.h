@@ -21,7 +21,7 @@ class Port {
 
   static std::expected<Port, std::string> open(const std::string& devargs, std::uint16_t rx_queues, std::uint16_t descriptors,
                                                rte_mempool& receive_pool);
-  // Asks a memif client to connect, too.
+  // Asks a memif client to connect, too. The server may still drop for a moment: begin with a ramp, which tries again.
   bool link_up() const;
   // From the next queue that has something; up to 2 * kBurst packets.
   std::uint16_t receive(std::span<rte_mbuf*> packets);

@@ -11,6 +11,7 @@ namespace trunkline::generator {
 namespace {
 
 constexpr unsigned kTimeShift = 4;  // the stamp counts 16 cycles
+constexpr double kPatience = 0.2;   // seconds without an arrival after which the rest is lost
 constexpr int kReceiveRounds = 4;   // bursts a turn, so that sending never starves
 
 struct Counts {
@@ -203,8 +204,12 @@ Json run_stream(Wires& wires, const StreamSettings& settings, const Progress& pr
     it.after = it.lane.counts;
     it.lane.drop_pending();
   }
-  const std::uint64_t gaps = clock.gaps(), longest = clock.longest();
-  for (std::uint64_t quiet_since = clock.turn(), now = quiet_since; now - quiet_since < to_cycles(0.02); now = clock.turn()) {
+  const std::uint64_t gaps = clock.gaps(), longest = clock.longest(), sending = clock.elapsed();
+  const auto all_arrived = [&] {
+    return std::ranges::all_of(lanes, [](const Named& it) { return it.lane.counts.received >= it.lane.counts.sent; });
+  };
+  for (std::uint64_t quiet_since = clock.turn(), now = quiet_since; !all_arrived() && now - quiet_since < to_cycles(kPatience);
+       now = clock.turn()) {
     for (Named& it : lanes) {
       const std::uint64_t seen = it.lane.counts.received;
       it.lane.receive(now);
@@ -212,7 +217,7 @@ Json run_stream(Wires& wires, const StreamSettings& settings, const Progress& pr
     }
   }
   Json report = {{"event", "result"}, {"mode", "stream"}, {"seconds", seconds}, {"gaps_over_50us", gaps},
-                 {"longest_gap_us", to_ns(longest) / 1e3}, {"total_seconds", to_seconds(clock.elapsed())}};
+                 {"longest_gap_us", to_ns(longest) / 1e3}, {"total_seconds", to_seconds(sending)}};
   double pps = 0;
   for (Named& it : lanes) {
     report[it.name] = lane_report(it.lane, it.before, it.after, seconds);

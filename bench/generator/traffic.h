@@ -4,7 +4,7 @@
 // the other. Each ends by itself, by time or count, and answers with one JSON object; what it sees every second goes to
 // `progress`. All on one thread, which polls without a pause.
 //
-// A packet is "lost" when it was sent and did not come before the line had been quiet for 20 ms. "blocked" counts the
+// A packet is "lost" when it was sent and did not come before the line had been quiet for 0.2 s. "blocked" counts the
 // bursts that found the device's ring full: a generator that is never blocked was itself the limit.
 #pragma once
 

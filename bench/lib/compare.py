@@ -17,29 +17,29 @@ class Samples:
     def __init__(self):
         self.trials, self.disturbed, self.last_objection = [], 0, ""
 
+    def good(self):
+        return sum(1 for trial in self.trials if trial is not None)
+
     def of(self, metric):
         return [trial.values.get(metric) if trial is not None else None for trial in self.trials]
 
 
 def take_turns(session, scenario, names, options, progress):
+    """Turns until every device has as many undisturbed trials as are wanted, or the turns are used up."""
     limit = session.generator_limit(scenario)
     for name in names:
         session.ramp(name, scenario)
     taken = {name: Samples() for name in names}
-    retries = options.retries
-    for turn in range(options.pairs):
+    for turn in range(options.pairs + options.more_turns):
+        if min(samples.good() for samples in taken.values()) >= options.pairs:
+            break
         for name in names if turn % 2 == 0 else reversed(names):
-            while True:
-                progress.now(f"{scenario.name}: turn {turn + 1} of {options.pairs}, {name}")
-                trial = session.trial(name, scenario, options.seconds, options.warmup, limit)
-                if not trial.objection or options.accept_noise:
-                    break
+            progress.now(f"{scenario.name}: turn {turn + 1} ({min(samples.good() for samples in taken.values())} of {options.pairs} good), {name}")
+            trial = session.trial(name, scenario, options.seconds, options.warmup, limit)
+            if trial.objection and not options.accept_noise:
                 taken[name].disturbed += 1
                 taken[name].last_objection = trial.objection
-                if retries == 0:
-                    trial = None
-                    break
-                retries -= 1
+                trial = None
             taken[name].trials.append(trial)
     return taken, limit
 

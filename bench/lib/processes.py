@@ -14,8 +14,16 @@ class BenchError(Exception):
     """The benchmark itself cannot go on; the text says why and what to do."""
 
 
+def set_priority(nice):
+    """Of this process and, where the kernel shares out processors by session, of its session: there a nice value only
+    counts among processes of one session."""
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/autogroup").write_text(str(nice))
+
+
 class Program:
-    """One program with its words in a log file. `nice` needs root."""
+    """One program in a session of its own, with its words in a log file. `nice` below 0 needs root."""
 
     def __init__(self, words, log, cpu=None, nice=0, environment=None, stdin=subprocess.DEVNULL, stdout=None, setup=None):
         self.words, self.log = [str(word) for word in words], pathlib.Path(log)
@@ -24,7 +32,7 @@ class Program:
             if cpu is not None:
                 os.sched_setaffinity(0, {cpu} if isinstance(cpu, int) else cpu)
             if nice:
-                os.setpriority(os.PRIO_PROCESS, 0, nice)
+                set_priority(nice)
 
         with open(self.log, "ab") as file:
             self.child = subprocess.Popen(self.words, stdin=stdin, stdout=stdout if stdout is not None else file,
