@@ -2,6 +2,8 @@
 """Engine and peers in one run: short trials in turn (A B C D, D C B A, ...), ratios within each turn, medians with their
 bootstrap interval. A trial that was disturbed is run again; a figure that lacks undisturbed trials is refused."""
 import itertools
+import shlex
+import sys
 
 from . import results, stats
 from .processes import BenchError
@@ -87,7 +89,7 @@ def result_lines(session, scenario, taken, limit, options):
                      "bottleneck": common([trial.bottleneck for trial in samples.trials if trial is not None]),
                      "noise": worst_noise(samples.trials), "samples": sum(1 for v in own if v is not None),
                      "device": session.devices[name].describe(), "generator_limit": limit, "pairs": options.pairs,
-                     "disturbed": samples.disturbed, "noise_accepted": bool(options.accept_noise)}
+                     "disturbed": samples.disturbed, "run": shlex.join(sys.argv), "noise_accepted": bool(options.accept_noise)}
             full = f"{scenario.name}/{metric}"
             if name == "engine":
                 lines.append(results.line(full, unit, value, spread=spread, refused=refused, **about))

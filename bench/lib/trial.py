@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
-BUSY = 0.95          # a device that spends this share of its processor on packets has no more to give
+BUSY = 0.9           # a device that spends this share of its processor on packets has no more to give
 BLOCKED = 0.5        # of the generator's bursts found a full ring: it was waiting for the device
 LOST = 0.005         # of the frames that the device took did not come out
 NEAR_LIMIT = 0.9     # of what the generator does against a device whose work is nothing
