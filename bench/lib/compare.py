@@ -57,7 +57,8 @@ def common(values):
 
 def worst_noise(trials):
     seen = [trial.noise for trial in trials if trial is not None]
-    return {key: max(noise[key] for noise in seen) for key in ("steal", "taken", "switches_per_second")} if seen else None
+    keys = ("steal", "taken", "switches_per_second", "waits_per_second")
+    return {key: max((noise[key] for noise in seen if noise[key] is not None), default=None) for key in keys} if seen else None
 
 
 def summary(samples):
@@ -89,6 +90,7 @@ def result_lines(session, scenario, taken, limit, options):
                      "bottleneck": common([trial.bottleneck for trial in samples.trials if trial is not None]),
                      "noise": worst_noise(samples.trials), "samples": sum(1 for v in own if v is not None),
                      "device": session.devices[name].describe(), "generator_limit": limit, "pairs": options.pairs,
+                     "busy_share": summary([trial.details.get("busy_share") for trial in samples.trials if trial is not None])[0],
                      "disturbed": samples.disturbed, "run": shlex.join(sys.argv), "noise_accepted": bool(options.accept_noise)}
             full = f"{scenario.name}/{metric}"
             if name == "engine":

@@ -53,6 +53,15 @@ def _whiskers(value, low, high):
     return [[max(0, value - low)], [max(0, high - value)]]
 
 
+def _plain_log(axes):
+    """Numbers as people write them, at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+
+
 def side_by_side(plt, chosen, figures, ylabel, title, path, log=False):
     """`figures`: (name, label under the group)."""
     groups = [(label, bars_of(chosen, name)) for name, label in figures]
@@ -73,7 +82,12 @@ def side_by_side(plt, chosen, figures, ylabel, title, path, log=False):
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(ylabel)
     if log:
-        axes.set_yscale("log")
+        _plain_log(axes)
+    else:
+        from matplotlib.ticker import FuncFormatter
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    if len(groups) == 1:
+        axes.set_xlim(-1, 1)
     axes.margins(y=0.12)
     axes.legend(handles=[plt.Rectangle((0, 0), 1, 1, color=COLOURS[device], label=NAMES[device]) for device in devices],
                 ncol=len(devices), loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2, handlelength=1, handleheight=1)
@@ -93,6 +107,7 @@ def against_flows(plt, chosen, links, path):
     if sum(len(of_device) for of_device in points.values()) < 4 or max(map(len, points.values())) < 2:
         return False
     figure, axes = plt.subplots()
+    ends = []
     for device in NAMES:
         if device not in points:
             continue
@@ -102,16 +117,20 @@ def against_flows(plt, chosen, links, path):
         high = [points[device][at][2] for at in flows]
         axes.fill_between(flows, low, high, color=COLOURS[device], alpha=0.18, linewidth=0)
         axes.plot(flows, values, marker="o", markersize=4, color=COLOURS[device], linewidth=1.8)
-        axes.annotate(f"{NAMES[device]}  {values[-1]:,.0f}", (flows[-1], values[-1]), xytext=(7, 0), textcoords="offset points",
-                      va="center", fontsize=8, color=COLOURS[device] if device in ("engine", "ovs-dpdk") else "#616e7c")
+        ends.append((values[-1], flows[-1], device))
+    # Names at the lines' ends, apart from each other even where the lines are not.
+    lowest = 0.0
+    for value, at, device in sorted(ends):
+        place = max(value, lowest)
+        lowest = place * 1.22
+        axes.annotate(f"{NAMES[device]}  {value:,.0f}", (at, place), xytext=(7, 0), textcoords="offset points", va="center",
+                      fontsize=8, color=COLOURS[device] if device in ("engine", "ovs-dpdk") else "#616e7c")
     axes.set_xscale("log")
-    axes.set_yscale("log")
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    _plain_log(axes)
+    from matplotlib.ticker import NullFormatter
     ticks = sorted({at for of_device in points.values() for at in of_device})
     axes.set_xticks(ticks, [f"{at // 1_000_000}M" if at >= 1_000_000 else f"{at // 1000}k" for at in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("established connections")
     axes.set_ylabel("busy TSC cycles a packet")
     axes.margins(x=0.04)

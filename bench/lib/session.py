@@ -144,9 +144,13 @@ class Session:
             device.pause()
         if scenario.what == "connections":
             self._next_connection[name] = first + result["opened"]
+        objection = noise.objection(seen, self.settings.max_steal, self.settings.max_switches, self.settings.max_taken)
+        if scenario.what == "latency" and result["longest_gap_us"] > noise.MAX_GAP_US:
+            # The generator's clock is what measures here.
+            objection = objection or f"the generator was kept from its processor for {result['longest_gap_us']:.0f} us"
         busy = after.busy_cycles - before.busy_cycles
         share = busy / (result["total_seconds"] * generator.tsc_hz) if busy > 0 else None
         return trial.Trial(values=trial.values(scenario, result, before, after),
                            bottleneck="" if scenario.what == "latency" else trial.bottleneck(result, share, limit),
-                           noise=seen, objection=noise.objection(seen, self.settings.max_steal, self.settings.max_switches, self.settings.max_taken),
+                           noise=seen, objection=objection,
                            command=result["command"], details={"busy_share": share, "result": result})

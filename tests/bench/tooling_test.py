@@ -57,7 +57,7 @@ class Statistics(unittest.TestCase):
 
 
 class Noise(unittest.TestCase):
-    quiet = {"steal": 0.001, "taken": 0.002, "switches_per_second": 3.0, "seconds": 2.0}
+    quiet = {"steal": 0.001, "taken": 0.002, "switches_per_second": 3.0, "waits_per_second": 0.0, "seconds": 2.0}
 
     def test_quiet_is_no_objection(self):
         self.assertEqual(noise.objection(self.quiet), "")
@@ -82,6 +82,19 @@ class Noise(unittest.TestCase):
                 other.end()
         self.assertGreater(seen["taken"], 0.15, seen)
         self.assertNotEqual(noise.objection(seen), "")
+
+    def test_a_thread_that_waits_by_itself_is_not_disturbed_by_others(self):
+        self.assertEqual(noise.objection({**self.quiet, "taken": None, "waits_per_second": 900.0}), "")
+        nap = "import time\nend=time.time()+3\nwhile time.time()<end: time.sleep(0.001)"
+        with tempfile.TemporaryDirectory() as place:
+            napper = Program([sys.executable, "-c", nap], f"{place}/log", cpu=0)
+            try:
+                time.sleep(0.3)
+                watch = noise.Watch(napper.pid, noise.pinned_thread(napper.pid, 0), 0)
+                time.sleep(0.5)
+                self.assertIsNone(watch.result()["taken"])
+            finally:
+                napper.end()
 
     def test_a_process_without_such_a_thread_is_an_error(self):
         with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
