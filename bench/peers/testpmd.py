@@ -26,7 +26,7 @@ class Testpmd(Device):
         words = [binary, "-l", f"{self.settings.main_cpu},{self.settings.cpu}", "-m", self.hugepages_mb, "--no-pci", "--in-memory",
                  "--single-file-segments", "--vdev", self.links.device("trunk"), "--vdev", self.links.device("task"), "--",
                  "-i", "--nb-cores=1", "--burst=32", f"--rxd={ring}", f"--txd={ring}", "--record-core-cycles",
-                 "--total-num-mbufs=32768", "--no-lsc-interrupt"]
+                 "--total-num-mbufs=32768", "--no-lsc-interrupt", "--disable-link-check"]
         self.program = Program(words, self.directory / "testpmd.log", nice=self.settings.nice, stdin=end, stdout=end)
         os.close(end)
         self._read_until("testpmd> ", 30)
