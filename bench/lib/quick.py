@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The in-process benchmarks: runs every Google Benchmark program of the build, and turns what it prints into result lines.
+
+A program reports through counters: `cycles` with `p10` and `p90`, `ns`; beside a peer `peer_cycles`, `ratio`, `ratio_low`,
+`ratio_high`. A line's name is PROGRAM/BENCHMARK; a counter of any other name is a line of its own, PROGRAM/BENCHMARK/counter.
+A benchmark that Google Benchmark reports as failed is a refused line.
+"""
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+
+from . import results, targets
+from .processes import BenchError
+from .progress import table
+
+BESIDE = ("peer_cycles", "ratio", "ratio_low", "ratio_high")
+OF_CYCLES = ("cycles", "cycles/packet", "p10", "p90", "ns")
+UNITS = (("per_second", "1/s"), ("bytes", "bytes"), ("_us", "us"), ("_ns", "ns"), ("cycles", "cycles"))
+NOT_COUNTERS = {"name", "family_index", "per_family_instance_index", "run_name", "run_type", "repetitions", "repetition_index",
+                "threads", "iterations", "real_time", "cpu_time", "time_unit", "label", "error_occurred", "error_message",
+                "aggregate_name", "aggregate_unit", "items_per_second", "bytes_per_second"}
+PEER_NAMES = ("rte_acl", "rte_hash")
+SECONDS = 55  # the whole word takes less than a minute
+
+
+def unit_of(counter):
+    return next((unit for part, unit in UNITS if part in counter), "")
+
+
+def peer_of(benchmark):
+    """Named by the benchmark's label, or by its name."""
+    label = benchmark.get("label", "")
+    known = re.match(r"(?:beside |vs |peer[:= ])?([\w-]+)$", label)
+    if known:
+        return known[1]
+    return next((peer for peer in PEER_NAMES if peer in benchmark["name"]), "peer")
+
+
+def convert(program, report, command, noise=None):
+    """Result lines of one program's JSON report."""
+    lines = []
+    for benchmark in report["benchmarks"]:
+        if benchmark.get("run_type") == "aggregate" and benchmark.get("aggregate_name") != "median":
+            continue
+        name = f"{program}/{benchmark['name']}"
+        about = {"command": command, "noise": noise}
+        if benchmark.get("error_occurred"):
+            lines.append(results.line(name, "cycles", None, refused=benchmark.get("error_message") or "it failed", **about))
+            continue
+        counters = {key: value for key, value in benchmark.items() if key not in NOT_COUNTERS and isinstance(value, (int, float))}
+        cycles = counters.get("cycles", counters.get("cycles/packet"))
+        if cycles is not None:
+            spread = [counters["p10"], counters["p90"]] if "p10" in counters and "p90" in counters else None
+            beside = "ratio" in counters
+            lines.append(results.line(
+                name, "cycles", cycles, spread=spread, samples=benchmark.get("iterations", 0),
+                peer=peer_of(benchmark) if beside else None, ratio=counters.get("ratio"),
+                ratio_low=counters.get("ratio_low"), ratio_high=counters.get("ratio_high"),
+                ns=counters.get("ns"), peer_value=counters.get("peer_cycles"), **about))
+        elif not counters:
+            lines.append(results.line(name, benchmark["time_unit"], benchmark["real_time"], samples=benchmark.get("iterations", 0), **about))
+        for counter, value in counters.items():
+            if counter not in OF_CYCLES + BESIDE:
+                lines.append(results.line(f"{name}/{counter}", unit_of(counter), value, samples=benchmark.get("iterations", 0), **about))
+        if counters.get("ns") and cycles and cycles > 1:
+            results.set_tsc_hz(round(cycles / counters["ns"] * 1e3) * 1_000_000)
+    for line in lines:
+        line["machine"] = results.machine()
+    return lines
+
+
+def programs(build):
+    folder = build / "bench"
+    return sorted(path for path in folder.glob("trunkline-*bench") if path.is_file() and os.access(path, os.X_OK))
+
+
+def run_program(path, options, progress, deadline):
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        words = [str(path), f"--benchmark_out={out.name}", "--benchmark_out_format=json", "--benchmark_format=json"]
+        if options.filter:
+            words.append(f"--benchmark_filter={options.filter}")
+        began = time.monotonic()
+        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            for text in child.stdout:
+                known = re.search(r'"name": "([^"]+)"', text)
+                if known:
+                    progress.now(f"{path.name}: {known[1]}")
+                if time.monotonic() > deadline:
+                    progress.say(f"{path.name}: this takes longer than the minute that is meant for all")
+                    deadline = float("inf")
+            status = child.wait()
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait(10)
+        if status != 0:
+            raise BenchError(f"{path.name} ended with {status}")
+        progress.say(f"{path.name}: {time.monotonic() - began:.1f} s")
+        text = open(out.name).read()
+    return convert(path.name.removeprefix("trunkline-"), json.loads(text), " ".join(words[:1] + words[4:]))
+
+
+def number(value):
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def show(lines, wanted):
+    """(table, whether a must is missed)."""
+    rows, missed = [], []
+    for line in lines:
+        target = targets.of(line, wanted)
+        figure, verdict = targets.verdict(line, target) if target else (None, "")
+        if verdict in ("missed", "absent"):
+            missed.append((line, target))
+        rows.append((line["name"], number(line["value"]),
+                     f"{number(line['spread'][0])}..{number(line['spread'][1])}" if line["spread"] else "", line["unit"],
+                     f"{line['ratio']:.2f} [{number(line['ratio_low'])}, {number(line['ratio_high'])}] {line['peer']}" if line["ratio"] else "",
+                     number(target["must"]) if target else "", number(target["aim"]) if target else "",
+                     verdict if not line["refused"] else "refused"))
+    head = ("what", "value", "p10..p90", "unit", "better than the peer by", "must", "aim", "reached")
+    text = table(rows, head)
+    text += "".join(f"\nrefused: {line['name']}: {line['refused']}" for line in lines if line["refused"])
+    text += "".join(f"\nmissed: {target['what']}: {line['name']}" for line, target in missed)
+    return text, bool(missed)
+
+
+def run(options, progress):
+    found = programs(options.build)
+    if not found:
+        raise BenchError(f"there is no trunkline-*bench in {options.build}/bench; ./dev bench quick builds them")
+    deadline = time.monotonic() + SECONDS
+    lines, failed = [], []
+    for path in found:
+        progress.say(path.name)
+        try:
+            lines += run_program(path, options, progress, deadline)
+        except BenchError as trouble:
+            failed.append(str(trouble))
+            progress.say(str(trouble))
+    if lines:
+        text, missed = show(lines, targets.load())
+        print(text, flush=True)
+        progress.say(f"written to {results.append('quick', lines, options.results)}")
+    else:
+        missed = False
+    return 1 if failed or missed or any(line["refused"] for line in lines) else 0
