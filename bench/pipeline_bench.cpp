@@ -144,7 +144,7 @@ void demux(benchmark::State& state) {
     });
   }
   report(state.counters, alone);
-  state.counters["with_parse"] = median(demuxed);
+  state.counters["with_parse_cycles"] = median(demuxed);
 }
 BENCHMARK(demux)->Arg(120)->Arg(4096)->Iterations(1)->Unit(benchmark::kMillisecond);
 
@@ -167,8 +167,8 @@ void established(benchmark::State& state) {
   }
   if (run.world().forwarded % Ring::kPackets != 0 || run.world().forwarded < 800 * Ring::kPackets) state.SkipWithError("not every packet was forwarded");
   report(state.counters, both);
-  state.counters["ingress"] = median(in);
-  state.counters["egress"] = median(out);
+  state.counters["ingress_cycles"] = median(in);
+  state.counters["egress_cycles"] = median(out);
   state.counters["connections"] = static_cast<double>(run.world().worker.connections.size());
   state.counters["page_kb"] = static_cast<double>(run.world().worker.connections.page_bytes()) / 1024;
 }
@@ -193,12 +193,12 @@ void adders(benchmark::State& state) {
     });
   }
   const auto of = [&](Upto stage) { return median(upto[static_cast<int>(stage)]); };
-  state.counters["parse"] = of(Upto::parse);
-  state.counters["demux"] = of(Upto::demux) - of(Upto::parse);
-  state.counters["track"] = of(Upto::track) - of(Upto::demux);
-  state.counters["admit"] = of(Upto::admit) - of(Upto::track);
-  state.counters["account"] = of(Upto::account) - of(Upto::admit);
-  state.counters["forward"] = of(Upto::all) - of(Upto::account);
+  state.counters["parse_cycles"] = of(Upto::parse);
+  state.counters["demux_cycles"] = of(Upto::demux) - of(Upto::parse);
+  state.counters["track_cycles"] = of(Upto::track) - of(Upto::demux);
+  state.counters["admit_cycles"] = of(Upto::admit) - of(Upto::track);
+  state.counters["account_cycles"] = of(Upto::account) - of(Upto::admit);
+  state.counters["forward_cycles"] = of(Upto::all) - of(Upto::account);
   std::vector<double> accounting;
   for (std::size_t i = 0; i < upto[0].size(); ++i) {
     accounting.push_back(upto[static_cast<int>(Upto::account)][i] - upto[static_cast<int>(Upto::admit)][i]);

@@ -20,8 +20,8 @@ std::vector<std::string> Eal::arguments(const EalSettings& settings) {
   for (const std::uint16_t lcore : settings.worker_lcores) lcores += ',' + std::to_string(lcore);
   std::vector<std::string> arguments{
       "trunklined", "-l", lcores, "--main-lcore", std::to_string(settings.main_lcore),
-      // No files left behind, no secondary process that could attach.
-      "--in-memory", "--file-prefix", settings.file_prefix, "--no-telemetry",
+      // No files left behind, no secondary process that could attach. DPDK refuses the first word without huge pages.
+      settings.hugepages ? "--in-memory" : "--no-shconf", "--file-prefix", settings.file_prefix, "--no-telemetry",
       "-a", "ffff:ff:1f.7", "--iova-mode=va"};
   const std::string memory = std::to_string(settings.memory_mb);
   if (settings.hugepages) {

@@ -246,7 +246,7 @@ TEST(WorkerPath, TheWatchWatches) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  char name[] = "worker_path_test", no_huge[] = "--no-huge", memory[] = "-m", megabytes[] = "128", no_pci[] = "--no-pci", in_memory[] = "--in-memory",
+  char name[] = "worker_path_test", no_huge[] = "--no-huge", memory[] = "-m", megabytes[] = "128", no_pci[] = "--no-pci", in_memory[] = "--no-shconf",
        telemetry[] = "--no-telemetry", level[] = "--log-level=4";
   char* eal[] = {name, no_huge, memory, megabytes, no_pci, in_memory, telemetry, level};
   if (rte_eal_init(std::size(eal), eal) < 0) return 1;
