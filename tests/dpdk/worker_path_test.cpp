@@ -236,7 +236,7 @@ TEST(WorkerPath, TheWatchWatches) {
     for (;;) __builtin_ia32_pause();
   }).detach();
   while (!done) std::this_thread::yield();
-  EXPECT_GE(allocations.load(), 2U);
+  EXPECT_GE(allocations.load(), 1U);
   EXPECT_GE(system_calls.load(), 1U);
   EXPECT_EQ(mutexes.load(), 1U);
 }
