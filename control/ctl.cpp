@@ -91,11 +91,12 @@ Json Session::look(std::string_view method, const Json& params, Printer print, c
 int Session::change(std::string_view method, Json params) {
   if (in.has("dry-run")) params["dry_run"] = true;
   if (in.has("expect-revision")) params["expect_revision"] = integer_option(in, "expect-revision");
+  if (in.has("no-wait")) params["wait"] = "enforced";
   encode_request(1, method, params);  // refuses what is too long before anything is connected to
   Client client(in.socket_path(), in.timeout());
   const Json result = client.call(method, params, true);
   if (!in.has("quiet")) show(result, print_change, nullptr);
-  if (result.value("durable", Json(true)) == false && !in.has("dry-run")) {
+  if (result.value("durable", Json(true)) == false && !in.has("dry-run") && !in.has("no-wait")) {
     say("warning: in force, but not in the journal yet; the engine keeps trying");
   }
   if (const auto found = result.find("warnings"); found != result.end() && found->is_array()) {

@@ -32,6 +32,7 @@ constexpr std::array kOptions = {
     Option{"version", 0, "", "of trunkctl itself", kGlobal},
     Option{"dry-run", 0, "", "of a change: check it and say what would be done", kChange},
     Option{"expect-revision", 0, "N", "of a change: only if the state still has this revision", kChange},
+    Option{"no-wait", 0, "", "of a change: in force is enough, the disk follows within a tenth of a second", kChange},
     Option{"watch", 0, "", "again every second", kWatch},
     Option{"missing-ok", 0, "", "succeed when there is no such task", kMissingOk},
     Option{"replace-all", 0, "", "remove the groups that are not given", kReplaceAll},

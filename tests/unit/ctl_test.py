@@ -304,6 +304,9 @@ class Changing(Case):
             (("sg", "delete", "sg-1"), "sg.delete", {"group": "sg-1"}),
             (("sg", "members-put", "sg-1", "10.0.0.1", "::1"), "sg.members.put", {"group": "sg-1", "members": ["10.0.0.1", "::1"]}),
             (("sg", "members-put", "sg-1"), "sg.members.put", {"group": "sg-1", "members": []}),
+            (("sg", "members-add", "sg-1", "10.0.0.1", "::1"), "sg.members.add", {"group": "sg-1", "members": ["10.0.0.1", "::1"]}),
+            (("sg", "members-remove", "sg-1", "10.0.0.1"), "sg.members.remove", {"group": "sg-1", "members": ["10.0.0.1"]}),
+            (("sg", "members-add", "sg-1", "::1", "--no-wait"), "sg.members.add", {"group": "sg-1", "members": ["::1"], "wait": "enforced"}),
             (("prefix-list", "put", "-"), "prefix_list.put", body),
             (("subnet", "put", "-"), "subnet.put", body),
             (("event", "submit", "-"), "event.submit", {"event": body}),
@@ -334,7 +337,8 @@ class Changing(Case):
 class Refusals(Case):
     ALL = [("status",), ("stats",), ("drops",), ("task", "list"), ("task", "show", "x"), ("task", "describe"),
            ("task", "attach", "--eni", "e"), ("task", "detach", "x"), ("sg", "list"), ("sg", "show"), ("sg", "put", "-"),
-           ("sg", "delete", "x"), ("sg", "members", "x"), ("sg", "members-put", "x", "y"), ("prefix-list", "put", "-"),
+           ("sg", "delete", "x"), ("sg", "members", "x"), ("sg", "members-put", "x", "y"),
+           ("sg", "members-add", "x", "y"), ("sg", "members-remove", "x", "y"), ("prefix-list", "put", "-"),
            ("subnet", "list"), ("subnet", "put", "-"), ("event", "submit", "-"), ("state", "get"), ("state", "replace", "-")]
 
     def test_every_command(self):
@@ -492,7 +496,7 @@ class Completion(Case):
         nobody = {"TRUNKLINE_SOCKET": "/nonexistent"}
         self.assertEqual(self.completes("t"), ["task"])
         self.assertEqual(self.completes("task", "d"), ["describe", "detach"])
-        self.assertEqual(self.completes("--socket", "/x", "sg", "members"), ["members", "members-put"])
+        self.assertEqual(self.completes("--socket", "/x", "sg", "members"), ["members", "members-add", "members-put", "members-remove"])
         self.assertEqual(self.completes("task", "detach", "--mis"), ["--missing-ok"])
         self.assertEqual(self.completes("task", "list", "--output", "json"), ["json", "jsonl"])
         self.assertEqual(self.completes("task", "list", "--output", "="), ["json", "jsonl", "table"])
