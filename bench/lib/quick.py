@@ -18,7 +18,7 @@ from .progress import table
 
 BESIDE = ("peer_cycles", "ratio", "ratio_low", "ratio_high")
 OF_CYCLES = ("cycles", "cycles/packet", "p10", "p90", "ns")
-UNITS = (("per_second", "1/s"), ("bytes", "bytes"), ("_us", "us"), ("_ns", "ns"), ("cycles", "cycles"))
+UNITS = (("per_second", "1/s"), ("bytes", "bytes"), ("us_", "us"), ("_us", "us"), ("_ns", "ns"), ("cycles", "cycles"))
 NOT_COUNTERS = {"name", "family_index", "per_family_instance_index", "run_name", "run_type", "repetitions", "repetition_index",
                 "threads", "iterations", "real_time", "cpu_time", "time_unit", "label", "error_occurred", "error_message",
                 "aggregate_name", "aggregate_unit", "items_per_second", "bytes_per_second"}
@@ -36,7 +36,8 @@ def peer_of(benchmark):
     known = re.match(r"(?:beside |vs |peer[:= ])?([\w-]+)$", label)
     if known:
         return known[1]
-    return next((peer for peer in PEER_NAMES if peer in benchmark["name"]), "peer")
+    return next((peer for peer in PEER_NAMES if peer in benchmark["name"]),
+                "rte_acl" if "beside_acl" in benchmark["name"] else "rte_hash" if "table_" in benchmark["name"] else "peer")
 
 
 def convert(program, report, command, noise=None):
@@ -45,7 +46,8 @@ def convert(program, report, command, noise=None):
     for benchmark in report["benchmarks"]:
         if benchmark.get("run_type") == "aggregate" and benchmark.get("aggregate_name") != "median":
             continue
-        name = f"{program}/{benchmark['name']}"
+        # How often Google Benchmark ran it, and how it timed it, is not what it is.
+        name = f"{program}/" + re.sub(r"/(iterations:\d+|manual_time|real_time)", "", benchmark["name"])
         about = {"command": command, "noise": noise}
         if benchmark.get("error_occurred"):
             lines.append(results.line(name, "cycles", None, refused=benchmark.get("error_message") or "it failed", **about))
