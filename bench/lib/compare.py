@@ -5,7 +5,7 @@ import itertools
 import shlex
 import sys
 
-from . import results, stats
+from . import results, stats, targets
 from .processes import BenchError
 from .progress import table
 from .session import Session
@@ -127,6 +127,20 @@ def show(lines):
     text = table(wide, head).splitlines() if wide else []
     notes = {line["refused"] for line in lines if line["refused"]}
     return "\n".join(text + [f"refused: {note}" for note in sorted(notes)])
+
+
+def held_against_targets(lines, wanted):
+    """(table of the lines that have a target, whether a must is missed)."""
+    rows, missed = [], False
+    for line in lines:
+        target = targets.of(line, wanted)
+        if target is None:
+            continue
+        figure, verdict = targets.verdict(line, target)
+        missed = missed or verdict in ("missed", "absent")
+        rows.append((target["what"], line["name"].split("/")[1], "-" if figure is None else f"{figure:.2f}", f"{target['must']:g}",
+                     f"{target['aim']:g}", verdict))
+    return table(rows, ("what", "links", "lower end", "must", "aim", "reached")) if rows else "", missed
 
 
 def compare(scenarios, names, options, settings, progress):

@@ -193,6 +193,14 @@ class Comparison(unittest.TestCase):
         lines = self.lines(FakeSession({"engine": 100}, lambda name, turn: True), accept_noise=True)
         self.assertEqual([line["noise_accepted"] for line in lines], [True] * len(lines))
 
+    def test_peers_are_held_against_targets(self):
+        wanted = [{"what": "cycles beside OVS", "name": "memif/established/10k/64/in/cycles", "peer": "ovs-dpdk", "field": "ratio_low",
+                   "good": "above", "must": 5, "aim": 12}]
+        fast, slow = (self.lines(FakeSession({"engine": 100, "ovs-dpdk": cycles})) for cycles in (800, 300))
+        text, missed = compare.held_against_targets(fast, wanted)
+        self.assertEqual((missed, text.split()[-1]), (False, "must"))
+        self.assertTrue(compare.held_against_targets(slow, wanted)[1])
+
     def test_show_has_every_device(self):
         text = compare.show(self.lines(FakeSession({"engine": 100, "ovs-dpdk": 800})))
         self.assertIn("engine", text)
