@@ -97,6 +97,7 @@ std::uint32_t Worker::take_lane(WorkerNumber from) {
     }
   }
   lane.drop(taken);
+  if (taken != count) after_burst();  // a question may have been dropped
   in_runs({packets, count}, [&](std::span<const HandedPacket> run) { process_handed(run); });
   return taken;
 }

@@ -3,8 +3,7 @@
 """Two workers: where tasks are placed, what is handed over, and a task that moves back and forth between them while packets
 and a download go through it.
 
-The lab's trunk has one queue, so all that comes in or goes out for the second worker is handed over by or to the first.
-On a machine with two processors the second worker shares one with the control thread; lcores are mapped for that."""
+The lab's trunk has one queue, so all that comes in or goes out for the second worker is handed over by or to the first."""
 import hashlib
 import os
 import socket
@@ -13,7 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import EVERYTHING, PING, LabTest, Ping, group, main, tcp  # noqa: E402
+from harness import PING, LabTest, Ping, group, main, tcp, two_workers  # noqa: E402
 from lab import in_netns  # noqa: E402
 
 PORT = 8000
@@ -21,7 +20,7 @@ OTHER_GROUP = "sg-00000000000000002"
 PIECE = 1 << 16
 
 
-class Download(threading.Thread):
+class PacedStream(threading.Thread):
     """A paced TCP stream from a server in one namespace to a client in another, as long as it is let run. Whether it arrived
     whole is told by a digest at both ends."""
 
@@ -80,11 +79,7 @@ class TwoWorkers(LabTest):
 
     @property
     def overrides(self):
-        main_cpu, worker_cpu = self.lab.main_cpu, self.lab.worker_cpu
-        cpus = sorted(os.sched_getaffinity(0))
-        second = cpus[2] if len(cpus) > 2 else main_cpu
-        return {"eal": {"main_lcore": 0, "worker_lcores": [1, 2],
-                        "extra_args": [f"--lcores=0@{main_cpu},1@{worker_cpu},2@{second}"]}}
+        return two_workers(self.lab)
 
     def workers(self):
         return self.lab.ctl("worker", "list")["workers"]
@@ -144,7 +139,7 @@ class TestMoves(TwoWorkers):
         self.assertEqual(self.worker_of(peer), 0)
         self.lab.ping(self.lab.client, moved.address)
         self.lab.ping(peer.netns, moved.address)
-        download = Download(moved.netns, self.lab.client, moved.address, 8 << 20)
+        download = PacedStream(moved.netns, self.lab.client, moved.address, 8 << 20)
         download.start()
         began, conflicts = time.monotonic(), 0
         with Ping(self.lab, self.lab.client, moved.address, interval=0.005) as outside, \
