@@ -160,9 +160,9 @@ class Engine {
     std::filesystem::create_directories(directory);
     journal = std::make_unique<Journal>(directory);
     controller = std::make_unique<Controller>(
-        config, published, worker,
+        config, published, std::vector<Worker*>{&worker},
         [](const config::Attachment&, const config::Subnet&) { return std::make_unique<CountedPort>(); },
-        std::uint16_t{0}, with_journal ? journal.get() : nullptr);
+        TrunkPort{}, with_journal ? journal.get() : nullptr);
     change([&](config::DesiredState& next) {
       for (unsigned i = 0; i < (group_each ? kEnis : 1); ++i) next.security_groups[group_id(i)] = group(i, kRules);
       config::PrefixList list;

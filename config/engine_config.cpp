@@ -27,19 +27,19 @@ void take_boolean(ObjectReader& reader, std::string_view key, bool& into) {
   if (const auto value = reader.boolean(key)) into = *value;
 }
 
-// Text that ends up as a path, a device or a name for the kernel or DPDK: not empty, no control characters.
-void take_name(ObjectReader& reader, std::string_view key, std::string& into, std::size_t most = 4095) {
+// Text that ends up as a path, a device or a name for the kernel or DPDK: no control characters.
+void take_name(ObjectReader& reader, std::string_view key, std::string& into, std::size_t least = 1, std::size_t most = 4095) {
   const auto value = reader.text(key);
   if (!value) return;
   const bool clean =
       std::none_of(value->begin(), value->end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; });
-  if (clean && !value->empty() && value->size() <= most) {
+  if (clean && value->size() >= least && value->size() <= most) {
     into = *value;
     return;
   }
   reader.complain(key, "invalid_params",
                   words::in_quotes(key) + " is " + words::in_quotes(*value) + " (" + std::to_string(value->size()) +
-                      " bytes); wanted 1 to " + std::to_string(most) + " bytes without control characters");
+                      " bytes); wanted " + std::to_string(least) + " to " + std::to_string(most) + " bytes without control characters");
 }
 
 template <typename Enum>
@@ -64,6 +64,7 @@ void read_trunk(ObjectReader& reader, EngineConfig::Trunk& trunk) {
   take_name(reader, "device", trunk.device);
   take_mode(reader, "tagged", TrunkMode::tagged, "untagged", TrunkMode::untagged, trunk.mode);
   take_integer(reader, "mtu", kMinPortMtu, kMaxPortMtu, trunk.mtu);
+  take_integer(reader, "queues", 0, kMaxWorkers, trunk.queues);
   trunk.mac = reader.mac("mac");
   if (trunk.mac) check_mac(*trunk.mac, reader.pointer_to("mac"), reader.problems());
 }
@@ -74,22 +75,22 @@ void read_eal(ObjectReader& reader, EngineConfig::Eal& eal) {
   if (const Json* list = reader.array("worker_lcores")) {
     lcores_given = true;
     eal.worker_lcores.clear();
-    if (list->size() != 1) {
+    if (list->empty() || list->size() > kMaxWorkers) {
       reader.complain("worker_lcores", "invalid_params",
-                      list->empty()
-                          ? "\"worker_lcores\" is empty; wanted one lcore"
-                          : "\"worker_lcores\" has " + std::to_string(list->size()) +
-                                " entries; several workers are not there yet in this version, so name one lcore");
+                      "\"worker_lcores\" has " + std::to_string(list->size()) + " entries; wanted 1 to " +
+                          std::to_string(kMaxWorkers) + " lcores, a worker for each");
     }
     for (std::size_t i = 0; i < list->size(); ++i) {
       // A one-member object lends the reader's own judgement of numbers to a list.
       Problems unused;
       const Json wrapped{{"lcore", (*list)[i]}};
       const auto lcore = ObjectReader(wrapped, "", unused).integer("lcore", 0, kMaxLcore);
-      if (lcore) {
-        eal.worker_lcores.push_back(static_cast<std::uint16_t>(*lcore));
-      } else {
+      if (!lcore) {
         reader.complain_at("worker_lcores", i, (*list)[i], "a whole number from 0 to " + std::to_string(kMaxLcore));
+      } else if (std::ranges::find(eal.worker_lcores, *lcore) != eal.worker_lcores.end()) {
+        reader.complain_at("worker_lcores", i, (*list)[i], "an lcore that is not in the list before: each worker has its own");
+      } else {
+        eal.worker_lcores.push_back(static_cast<std::uint16_t>(*lcore));
       }
     }
   }
@@ -99,7 +100,7 @@ void read_eal(ObjectReader& reader, EngineConfig::Eal& eal) {
                         " is both the main lcore and a worker's; a worker never yields, so give it its own");
   }
   take_integer(reader, "memory_mb", 64, 1 << 20, eal.memory_mb);
-  take_name(reader, "file_prefix", eal.file_prefix, 64);
+  take_name(reader, "file_prefix", eal.file_prefix, 1, 64);
   if (eal.file_prefix.find('/') != std::string::npos) {
     reader.complain("file_prefix", "invalid_params", "\"file_prefix\" has a '/'; wanted the beginning of a file name");
   }
@@ -125,6 +126,8 @@ void read_edge(ObjectReader& reader, EngineConfig::Edge& edge) {
 void read_limits(ObjectReader& reader, EngineConfig::Limits& limits) {
   take_integer(reader, "endpoints", 1, 1000, limits.endpoints);
   take_integer(reader, "connections", 1024, 64 << 20, limits.connections);
+  take_integer(reader, "connections_per_endpoint", 0, 64 << 20, limits.connections_per_endpoint);
+  take_name(reader, "connection_file", limits.connection_file, 0);
 }
 
 void read_conntrack(ObjectReader& reader, EngineConfig::Conntrack& conntrack) {
@@ -137,12 +140,14 @@ void read_conntrack(ObjectReader& reader, EngineConfig::Conntrack& conntrack) {
 }
 
 void read_idle(ObjectReader& reader, EngineConfig::Idle& idle) {
-  take_integer(reader, "spin_turns", 0, 1000000000, idle.spin_turns);
+  take_integer(reader, "spin_us", 0, 1000000, idle.spin_us);
   take_integer(reader, "sleep_us", 0, 100000, idle.sleep_us);
+  take_integer(reader, "block_after_ms", 0, 60000, idle.block_after_ms);
+  take_integer(reader, "long_sleep_us", 1, 100000, idle.long_sleep_us);
 }
 
 void read_control(ObjectReader& reader, EngineConfig::Control& control) {
-  take_name(reader, "socket", control.socket, kMaxSocketPath);
+  take_name(reader, "socket", control.socket, 1, kMaxSocketPath);
   if (const auto text = reader.text("socket_mode")) {
     const bool octal = std::all_of(text->begin(), text->end(), [](char c) { return c >= '0' && c <= '7'; });
     if (octal && (text->size() == 3 || (text->size() == 4 && (*text)[0] == '0'))) {
@@ -231,7 +236,27 @@ void read_subnets(const Json& list, const std::string& pointer, Problems& proble
   check_subnets(std::move(placed), problems);
 }
 
+// What two sections say together.
+void check_shares(const EngineConfig& config, Problems& problems) {
+  if (!problems.empty() || config.connections_of_a_worker() >= kMinConnectionsOfAWorker) return;
+  add_problem(problems, {"invalid_params", "/limits/connections",
+                         "\"connections\" is " + std::to_string(config.limits.connections) + ", which " +
+                             std::to_string(config.workers()) + " workers share; wanted at least " +
+                             std::to_string(kMinConnectionsOfAWorker) + " for each"});
+}
+
 }  // namespace
+
+std::uint16_t EngineConfig::trunk_queues() const {
+  if (trunk.queues != 0) return trunk.queues;
+  const bool is_pci = trunk.device.substr(0, trunk.device.find(',')).find(':') != std::string::npos;
+  return is_pci ? static_cast<std::uint16_t>(workers()) : std::uint16_t{1};
+}
+
+std::string EngineConfig::connection_file_of(std::size_t worker) const {
+  if (limits.connection_file.empty() || workers() == 1) return limits.connection_file;
+  return limits.connection_file + "." + std::to_string(worker);
+}
 
 std::expected<EngineConfig, Problems> parse_engine_config(std::string_view text) {
   const auto document = parse_json(text, {.comments = true});
@@ -264,6 +289,7 @@ std::expected<EngineConfig, Problems> parse_engine_config(std::string_view text)
           [&](ObjectReader& each) { read_task_defaults(each, config.trunk.mtu, config.task_defaults); });
   if (const Json* list = reader.array("subnets")) read_subnets(*list, "/subnets", problems, config.subnets);
   reader.finish();
+  check_shares(config, problems);
   if (!problems.empty()) return std::unexpected(std::move(problems));
   return config;
 }

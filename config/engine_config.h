@@ -36,6 +36,7 @@ struct EngineConfig {
     TrunkMode mode = TrunkMode::tagged;
     std::uint16_t mtu = 9001;
     std::optional<MacAddress> mac;  // of the trunk ENI, compared with the agent's trunkInterfaceMacAddress
+    std::uint16_t queues = 0;       // each way; 0: see trunk_queues()
   } trunk;
   struct Eal {
     std::uint16_t main_lcore = 0;
@@ -57,7 +58,9 @@ struct EngineConfig {
   } edge;
   struct Limits {
     std::uint16_t endpoints = 512;
-    std::uint32_t connections = 262144;
+    std::uint32_t connections = 262144;            // of the engine; each worker has an equal share
+    std::uint32_t connections_per_endpoint = 0;    // 0: no quota of its own
+    std::string connection_file;                   // where the connection tables lie; empty: in memory without a name
   } limits;
   // Connections in states that AWS does not document; the documented ones belong to the ENI (ConnectionTracking).
   struct Conntrack {
@@ -68,10 +71,12 @@ struct EngineConfig {
     std::uint32_t other_timeout_s = 600;
     bool icmp_related = false;  // accept ICMP errors that quote a live connection; AWS does not
   } conntrack;
-  // When there is nothing to do: turns of the loop without a packet before the worker sleeps, and how long.
+  // What a worker does when there is nothing to do, rung by rung: dataplane/idle_ladder.h.
   struct Idle {
-    std::uint32_t spin_turns = 20000;
-    std::uint32_t sleep_us = 50;  // 0: never sleep
+    std::uint32_t spin_us = 50;
+    std::uint32_t sleep_us = 50;        // 0: spin for ever
+    std::uint32_t block_after_ms = 10;  // 0: never block, never sleep long
+    std::uint32_t long_sleep_us = 1000;
   } idle;
   struct Control {
     std::string socket = "/run/trunkline/control.sock";
@@ -87,7 +92,19 @@ struct EngineConfig {
   } task_defaults;
   // Subnets known from the start; the control socket can add others.
   std::vector<Subnet> subnets;
+
+  std::size_t workers() const { return eal.worker_lcores.size(); }
+  // Queues to ask the trunk for. By itself a virtual device is asked for one: some drop without a word what the other side has
+  // no queue for.
+  std::uint16_t trunk_queues() const;
+  std::uint32_t connections_of_a_worker() const { return limits.connections / static_cast<std::uint32_t>(workers()); }
+  // Of several workers each has a file of its own, named by its number.
+  std::string connection_file_of(std::size_t worker) const;
 };
+
+inline constexpr std::size_t kMaxWorkers = 16;
+// A table smaller than this is of no use to anyone.
+inline constexpr std::uint32_t kMinConnectionsOfAWorker = 1024;
 
 // The text of the config file (comments allowed) to values, or everything that is wrong with it.
 std::expected<EngineConfig, Problems> parse_engine_config(std::string_view text);

@@ -23,13 +23,13 @@ Timeouts timeouts_of(const config::Attachment& attachment, const config::EngineC
 
 }  // namespace
 
-Controller::Controller(const config::EngineConfig& config, Published<View>& published, Worker& worker,
-                       OpenTaskPort open_port, std::uint16_t trunk_ethdev, Journal* journal)
+Controller::Controller(const config::EngineConfig& config, Published<View>& published, std::vector<Worker*> workers,
+                       OpenTaskPort open_port, TrunkPort trunk, Journal* journal)
     : config_(config),
       published_(published),
-      worker_(worker),
+      workers_(std::move(workers)),
       open_port_(std::move(open_port)),
-      trunk_ethdev_(trunk_ethdev),
+      trunk_(trunk),
       journal_(journal),
       validator_(config),
       membership_(std::make_shared<Members>(kMemberCapacity), policies_.numbers()),
@@ -60,13 +60,15 @@ std::vector<IpAddress> Controller::local_members(const std::string& group_id) co
 
 // --- the way of a change ---------------------------------------------------------------------------------------------
 
+std::optional<config::Problem> Controller::stale_revision(const ChangeOptions& options) const {
+  if (!options.expect_revision || *options.expect_revision == desired_.revision) return std::nullopt;
+  return config::Problem{"conflict", "/expect_revision",
+                         "the state has revision " + std::to_string(desired_.revision) + ", not " +
+                             std::to_string(*options.expect_revision) + "; read it again and decide anew"};
+}
+
 std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edit, const ChangeOptions& options) {
-  if (options.expect_revision && *options.expect_revision != desired_.revision) {
-    return std::unexpected(config::Problems{
-        {"conflict", "/expect_revision",
-         "the state has revision " + std::to_string(desired_.revision) + ", not " +
-             std::to_string(*options.expect_revision) + "; read it again and decide anew"}});
-  }
+  if (auto stale = stale_revision(options)) return std::unexpected(config::Problems{std::move(*stale)});
   ChangeResult result;
   result.dry_run = options.dry_run;
   config::DesiredState next = desired_;
@@ -99,10 +101,12 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
 
   // Ports that stand in nobody's way are opened first: if one cannot be, nothing has happened yet.
   std::map<std::string, std::shared_ptr<TaskPort>> opened;
-  std::set<std::string> replaced;
+  std::map<std::string, WorkerNumber> replaced;  // whose port is, and the worker that they stay with
   std::map<std::string, std::string> failed;
   for (const Step& step : steps) {
-    if (step.kind == StepKind::withdraw && next.attachments.contains(step.eni_id)) replaced.insert(step.eni_id);
+    if (step.kind == StepKind::withdraw && next.attachments.contains(step.eni_id)) {
+      replaced[step.eni_id] = active_.at(step.eni_id).endpoint->worker;
+    }
   }
   auto give_up = [&](config::Problem problem) {
     for (auto& [eni, port] : opened) port->remove_with_interface();
@@ -134,7 +138,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   if (!replaced.empty()) {
     publish(std::exchange(cleanup, {}));
     wait_for_readers();
-    for (const std::string& eni : replaced) {
+    for (const auto& [eni, worker] : replaced) {
       if (config::missing_facts(next.attachments.at(eni), next, config_)) continue;
       auto port = open(next.attachments.at(eni), next);
       if (port) {
@@ -160,7 +164,8 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   }
   for (auto& [eni, port] : opened) {
     failures_.erase(eni);
-    admit(next.attachments.at(eni), std::move(port), next);
+    const auto stays = replaced.find(eni);
+    admit(next.attachments.at(eni), std::move(port), next, stays != replaced.end() ? std::optional(stays->second) : std::nullopt);
   }
   next.revision = desired_.revision + 1;
   // Kept to the end: what is freed with it is freed when the change is in force.
@@ -221,6 +226,7 @@ std::function<void()> Controller::withdraw(const std::vector<Step>& steps) {
     gone.emplace_back(entry->second.endpoint->id, entry->second.port);
     leaving_.push_back(entry->second.port);
     active_.erase(entry);
+    moves_.forget(step.eni_id);
     active_attachments_.erase(step.eni_id);
     policies_.drop(step.eni_id);
   }
@@ -263,7 +269,7 @@ std::optional<EndpointId> Controller::free_id() const {
 }
 
 void Controller::admit(const config::Attachment& attachment, std::shared_ptr<TaskPort> port,
-                       const config::DesiredState& state) {
+                       const config::DesiredState& state, std::optional<WorkerNumber> worker) {
   if (!free_id()) wait_for_readers();
   const auto id = free_id();
   if (!id) {
@@ -273,22 +279,27 @@ void Controller::admit(const config::Attachment& attachment, std::shared_ptr<Tas
   }
   id_in_use_[id->value] = true;
   ActiveEndpoint active;
-  active.endpoint = make_endpoint(attachment, *id, ++generations_[id->value], state);
+  const WorkerNumber owner = worker.value_or(least_loaded());
+  active.endpoint = make_endpoint(attachment, *id, ++generations_[id->value], {owner, owner, kNoWorker}, state);
   active.port = std::move(port);
-  active.ingress_start = MeterReading::of(worker_.state.meters[id->value].ingress);
-  active.egress_start = MeterReading::of(worker_.state.meters[id->value].egress);
+  active.ingress_start = workers_.of(*id, Direction::ingress);
+  active.egress_start = workers_.of(*id, Direction::egress);
   active_[attachment.eni_id] = std::move(active);
   active_attachments_.insert_or_assign(attachment.eni_id, attachment);
 }
 
 std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachment& attachment, EndpointId id,
-                                                          std::uint16_t generation,
+                                                          std::uint16_t generation, Place place,
                                                           const config::DesiredState& state) {
   const config::Subnet& subnet = state.subnets.at(attachment.subnet_id);
   auto endpoint = std::make_shared<Endpoint>();
   endpoint->id = id;
   endpoint->generation = generation;
   endpoint->port = PortSlot{static_cast<std::uint16_t>(id.value + 1)};
+  endpoint->worker = place.worker;
+  endpoint->served_by = place.served_by;
+  endpoint->previous_worker = place.previous_worker;
+  if (config_.limits.connections_per_endpoint != 0) endpoint->max_connections = config_.limits.connections_per_endpoint;
   if (config_.trunk.mode == config::TrunkMode::tagged) endpoint->vlan = attachment.vlan.value_or(VlanId{});
   endpoint->mac = *attachment.mac;
   for (const IpAddress& address : attachment.addresses) {
@@ -316,7 +327,7 @@ void Controller::refresh(const std::set<std::string>& enis) {
     if (entry == active_.end()) continue;
     const config::Attachment& attachment = desired_.attachments.at(eni);
     ActiveEndpoint& active = entry->second;
-    active.endpoint = make_endpoint(attachment, active.endpoint->id, active.endpoint->generation, desired_);
+    active.endpoint = make_endpoint(attachment, active.endpoint->id, active.endpoint->generation, place_of(*active.endpoint), desired_);
     config::Attachment& known = active_attachments_.at(eni);
     if (known != attachment) known = attachment;
   }
@@ -326,7 +337,9 @@ void Controller::publish(std::function<void()> cleanup) {
   auto view = std::make_shared<View>();
   view->generation = ++view_generation_;
   view->endpoints.resize(config_.limits.endpoints);
-  view->ports.push_back({.slot = kTrunkSlot, .ethdev = trunk_ethdev_, .is_trunk = true, .endpoint = {}});
+  view->ports.push_back({.slot = kTrunkSlot, .ethdev = trunk_.ethdev, .is_trunk = true, .endpoint = {}, .wake_descriptor = trunk_.wake_descriptor});
+  view->trunk_queues = std::min(trunk_.queues, static_cast<std::uint16_t>(workers_.size()));
+  view->moving = !moves_.empty();
   for (const auto& [eni, active] : active_) {
     view->endpoints[active.endpoint->id.value] = active.endpoint;
     view->ports.push_back({.slot = active.endpoint->port, .ethdev = active.port->ethdev(), .endpoint = active.endpoint->id,
@@ -345,6 +358,7 @@ void Controller::publish(std::function<void()> cleanup) {
   view->members = membership_.members();
   view->build_indexes();
   published_.publish(std::move(view), std::move(cleanup));
+  workers_.wake();
 }
 
 // The same ENIs, found by the same things and coming out at the same ports: a copy of the View with the endpoints as they are
@@ -354,6 +368,7 @@ void Controller::publish_same_places() {
   view->generation = ++view_generation_;
   for (const auto& [eni, active] : active_) view->replace(active.endpoint);
   published_.publish(std::move(view));
+  workers_.wake();
 }
 
 // --- time and disk ---------------------------------------------------------------------------------------------------
@@ -426,8 +441,9 @@ void Controller::retry_failed() {
 
 void Controller::tick() {
   const auto elapsed = std::chrono::steady_clock::now() - start_;
-  worker_.set_time(static_cast<Tick>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count() / 100));
+  workers_.set_time(static_cast<Tick>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count() / 100));
   published_.reclaim();
+  if (!moves_.empty()) advance_moves();
   save_if_behind();
   if (++ticks_ % kRetryTicks != 0) return;
   if (!failures_.empty()) retry_failed();

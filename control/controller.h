@@ -15,6 +15,9 @@
 // After a restart the journal's state is applied endpoint by endpoint: one whose namespace is gone fails alone, is
 // shown as failed and tried again; the others serve.
 //
+// An endpoint belongs to one worker: at first to the one that has the fewest, and later to whom an operator moves it.
+// Moving is no change of the desired state, and a restart places all anew.
+//
 // Control thread only.
 #pragma once
 
@@ -34,12 +37,13 @@
 #include "config/validate.h"
 #include "control/journal.h"
 #include "control/membership.h"
+#include "control/moves.h"
 #include "control/policies.h"
 #include "control/reconcile.h"
 #include "control/task_port.h"
+#include "control/workers.h"
 #include "dataplane/state/members.h"
 #include "dataplane/state/published.h"
-#include "dataplane/worker.h"
 
 namespace trunkline::control {
 
@@ -70,10 +74,18 @@ struct ActiveEndpoint {
   MeterReading ingress_start, egress_start;  // the meters' readings when it came: an id is used again
 };
 
+// What workers have to know of the trunk's Port.
+struct TrunkPort {
+  std::uint16_t ethdev = 0;
+  std::uint16_t queues = 1;
+  int wake_descriptor = -1;
+};
+
 class Controller {
  public:
-  Controller(const config::EngineConfig& config, Published<View>& published, Worker& worker, OpenTaskPort open_port,
-             std::uint16_t trunk_ethdev, Journal* journal);
+  // `published` has a reader for each of the workers, by its number.
+  Controller(const config::EngineConfig& config, Published<View>& published, std::vector<Worker*> workers, OpenTaskPort open_port,
+             TrunkPort trunk, Journal* journal);
   ~Controller();
 
   // Loads the journal and brings up what it can. Returns what an operator should read.
@@ -81,7 +93,11 @@ class Controller {
 
   std::expected<ChangeResult, config::Problems> change(const Edit& edit, const ChangeOptions& options = {});
 
-  // Every tenth of a second: moves the workers' clock, reclaims, and now and then tries again what failed.
+  // Makes another worker the owner of an active ENI, whose traffic goes on meanwhile. Answers when the new owner serves it;
+  // what the old one knows of its connections may follow for some tenths of a second.
+  std::expected<ChangeResult, config::Problems> move(const std::string& eni_id, WorkerNumber to, const ChangeOptions& options = {});
+
+  // Every tenth of a second: moves the workers' clock, reclaims, goes on with moves, and now and then tries again what failed.
   void tick();
 
   const config::DesiredState& desired() const { return desired_; }
@@ -94,7 +110,9 @@ class Controller {
   bool durable() const { return durable_error_.empty(); }
   const std::string& durable_error() const { return durable_error_; }
   const std::optional<std::string>& quarantined() const { return quarantined_; }
-  Worker& worker() { return worker_; }
+  const Workers& workers() const { return workers_; }
+  bool is_moving(const std::string& eni_id) const { return moves_.contains(eni_id); }
+  std::size_t endpoints_of(WorkerNumber worker) const;
   std::vector<IpAddress> local_members(const std::string& group_id) const;
 
  private:
@@ -109,14 +127,25 @@ class Controller {
     std::set<std::string> concerned;    // beside these: may be complete now, or not any more
     bool everyone = false;              // a subnet differs
   };
+  std::optional<config::Problem> stale_revision(const ChangeOptions& options) const;
   Touched touched_by(const config::DesiredState& next) const;
 
   std::function<void()> withdraw(const std::vector<Step>& steps);
   std::expected<std::shared_ptr<TaskPort>, config::Problem> open(const config::Attachment& attachment,
                                                                  const config::DesiredState& state);
-  void admit(const config::Attachment& attachment, std::shared_ptr<TaskPort> port, const config::DesiredState& state);
-  std::shared_ptr<const Endpoint> make_endpoint(const config::Attachment& attachment, EndpointId id,
-                                                std::uint16_t generation, const config::DesiredState& state);
+  // Who owns an endpoint and who serves it, apart from all that the desired state says of it.
+  struct Place {
+    WorkerNumber worker = 0, served_by = 0, previous_worker = kNoWorker;
+  };
+  static Place place_of(const Endpoint& endpoint) { return {endpoint.worker, endpoint.served_by, endpoint.previous_worker}; }
+  WorkerNumber least_loaded() const;
+  void put(ActiveEndpoint& active, Place place);
+  void advance_moves();
+
+  void admit(const config::Attachment& attachment, std::shared_ptr<TaskPort> port, const config::DesiredState& state,
+             std::optional<WorkerNumber> worker = std::nullopt);
+  std::shared_ptr<const Endpoint> make_endpoint(const config::Attachment& attachment, EndpointId id, std::uint16_t generation,
+                                                Place place, const config::DesiredState& state);
   void refresh(const std::set<std::string>& enis);
   void publish(std::function<void()> cleanup = {});
   void publish_same_places();
@@ -128,9 +157,9 @@ class Controller {
 
   const config::EngineConfig& config_;
   Published<View>& published_;
-  Worker& worker_;
+  Workers workers_;
   OpenTaskPort open_port_;
-  std::uint16_t trunk_ethdev_;
+  TrunkPort trunk_;
   Journal* journal_;
 
   config::DesiredState desired_;
@@ -140,6 +169,7 @@ class Controller {
   std::map<std::string, std::string> failures_;  // eni -> why its port could not be opened
   Policies policies_;
   Membership membership_;
+  Moves moves_{workers_};
   std::vector<bool> id_in_use_;            // until reclaimed
   std::vector<std::uint16_t> generations_;  // per EndpointId
   std::vector<std::shared_ptr<TaskPort>> leaving_;  // withdrawn, to be closed when no worker knows them

@@ -153,6 +153,10 @@ int sg_members_put(Session& s) { return change_members(s, "sg.members.put"); }
 int sg_members_add(Session& s) { return change_members(s, "sg.members.add"); }
 int sg_members_remove(Session& s) { return change_members(s, "sg.members.remove"); }
 
+int worker_move(Session& s) {
+  return s.change("worker.move", {{"task", s.in.operands[0]}, {"worker", whole_number(s.in.operands[1], "WORKER")}});
+}
+
 int event_submit(Session& s) {
   if (s.in.operands[0] == "-" && s.in.has("from") && s.in.value("from") == "-") {
     throw UsageError("standard input can be the event or --from, not both");
@@ -271,6 +275,12 @@ const Command kCommands[] = {
        return 0;
      }},
     {"state replace", "FILE|-", kChange, "put that back, whole", put_file<kStateReplace>},
+    {"worker list", "", kWatch, "the workers, and how busy they are",
+     [](S s) {
+       s.look("worker.list", Json::object(), print_worker_list, "workers");
+       return 0;
+     }},
+    {"worker move", "T WORKER", kChange, "give a task to another worker, while its traffic goes on", worker_move},
     {"ping", "", 0, "is the engine there, and which version", ping},
     {"help", "[COMMAND…]", 0, "this, or one command's options", help},
     {"version", "", 0, "of trunkctl itself", version},
@@ -300,6 +310,9 @@ std::set<std::string> live(std::string_view kind, const std::string& socket_path
       if (kind == "T") add(list_of(tasks, "tasks"), "task");
     } else if (kind == "ID") {
       add(list_of(Client(socket_path, std::chrono::milliseconds(300)).call("sg.list", Json::object()), "groups"), "id");
+    } else if (kind == "WORKER") {
+      const Json workers = Client(socket_path, std::chrono::milliseconds(300)).call("worker.list", Json::object());
+      for (const Json& worker : list_of(workers, "workers")) out.insert(worker.value("worker", Json()).dump());
     } else if (kind == "SUBNET") {
       add(list_of(Client(socket_path, std::chrono::milliseconds(300)).call("subnet.list", Json::object()), "Subnets"),
           "SubnetId");

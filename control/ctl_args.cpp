@@ -276,14 +276,17 @@ std::chrono::milliseconds Invocation::timeout() const {
   return std::chrono::milliseconds(std::llround(seconds * 1000));
 }
 
-long long integer_option(const Invocation& in, std::string_view option) {
-  const std::string& typed = in.value(option);
+long long whole_number(const std::string& typed, const std::string& what) {
   long long number = 0;
   const auto [end, error] = std::from_chars(typed.data(), typed.data() + typed.size(), number);
   if (error != std::errc() || end != typed.data() + typed.size()) {
-    throw UsageError("--" + std::string(option) + " is a whole number, not \"" + typed + "\"");
+    throw UsageError(what + " is a whole number, not \"" + typed + "\"");
   }
   return number;
+}
+
+long long integer_option(const Invocation& in, std::string_view option) {
+  return whole_number(in.value(option), "--" + std::string(option));
 }
 
 Json read_json(const std::string& file) {

@@ -4,8 +4,8 @@
 // owns; parsing, the help text and completion all read that table and the table of options here, and nothing else.
 //
 // The words after a command's name are written the way help shows them, and that is their grammar too: "T" one, "[T]"
-// at most one, "T…" one or more, "[T…]" any number. The letter says what completes it: T a task, ENI, ID a group,
-// FILE|-.
+// at most one, "T…" one or more, "[T…]" any number. The word says what completes it: T a task, ENI, ID a group, WORKER a
+// worker's number, FILE|-.
 //
 // --socket means the engine's socket, except after `task attach` and `event submit`, where it is the vhost-user port's
 // (and is refused unless the port is one, so that it never ends up meaning the wrong one).
@@ -81,7 +81,8 @@ struct Invocation {
 
 Invocation parse_words(const std::vector<std::string>& words, std::span<const Command> commands);
 
-// A whole number in an option.
+// A whole number as it was typed for `what`, or in an option.
+long long whole_number(const std::string& typed, const std::string& what);
 long long integer_option(const Invocation& in, std::string_view option);
 
 // FILE or "-" (standard input) as JSON. Only that it is JSON is checked, and that no object has a member twice, which

@@ -277,6 +277,16 @@ std::string print_subnet_list(const Json& result, const Style& style) {
   return table.text(style);
 }
 
+std::string print_worker_list(const Json& result, const Style& style) {
+  Table table({">WORKER", ">LCORE", ">ENDPOINTS", ">BUSY", ">PACKETS", ">HANDED_IN", ">CYCLES_A_PACKET", ">CONNECTIONS", ">CAPACITY", ">PAGE_KB", "IDLE"});
+  for (const Json& worker : list_of(result, "workers")) {
+    table.row({text(worker, "worker"), text(worker, "lcore"), text(worker, "endpoints"), percent(member(worker, "busy_ratio")),
+               text(worker, "packets"), text(worker, "handed_in"), text(worker, "cycles_per_packet"), text(worker, "connections"),
+               text(worker, "capacity"), std::to_string(number(worker, "page_bytes") / 1024), text(worker, "idle")});
+  }
+  return table.text(style);
+}
+
 std::string print_stats(const Json& result, const Style& style) {
   Table table({"PORT", "ENI", "WAY", ">RX_PACKETS", ">RX_BYTES", ">TX_PACKETS", ">TX_BYTES", ">DROPS"});
   std::string open;  // meters that do not close
@@ -326,7 +336,8 @@ std::string print_status(const Json& result, const Style& style) {
   for (const Json& worker : list_of(result, "workers")) {
     page.line("worker " + text(worker, "worker"), "lcore " + text(worker, "lcore") + ", " + text(worker, "endpoints") +
                                                       " endpoints, " + text(worker, "connections") +
-                                                      " connections, busy " + percent(member(worker, "busy_ratio")));
+                                                      " connections, busy " + percent(member(worker, "busy_ratio")) +
+                                                      ", now " + text(worker, "idle"));
   }
   const Json& endpoints = member(result, "endpoints");
   const auto count = [&](const char* state) {

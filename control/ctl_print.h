@@ -61,6 +61,7 @@ std::string print_sg_list(const Json& result, const Style& style);
 std::string print_sg_show(const Json& result, const Style& style);
 std::string print_sg_members(const Json& result, const Style& style);
 std::string print_subnet_list(const Json& result, const Style& style);
+std::string print_worker_list(const Json& result, const Style& style);
 // What every changing method answers: a line a step, and the revision.
 std::string print_change(const Json& result, const Style& style);
 // The shapes that are AWS's own (describe-tasks) or ours to give back (the state): JSON, for people too.

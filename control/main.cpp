@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// trunklined: the composition root. Reads the config, starts DPDK, opens the trunk, starts the worker, restores the last
+// trunklined: the composition root. Reads the config, starts DPDK, opens the trunk, starts the workers, restores the last
 // accepted state, and only then opens the control socket and tells the service manager that it is ready: what can be
 // seen from outside is there when packets flow.
 //
@@ -119,6 +119,44 @@ int run_worker(void* worker) {
   return 0;
 }
 
+// From the start of the first of them to the end of all. Whatever a worker uses must outlive this.
+class RunningWorkers {
+ public:
+  RunningWorkers() = default;
+  RunningWorkers(const RunningWorkers&) = delete;
+  RunningWorkers& operator=(const RunningWorkers&) = delete;
+  ~RunningWorkers() {
+    for (const Running& each : running_) each.worker->stop();
+    for (const Running& each : running_) rte_eal_wait_lcore(each.lcore);
+  }
+
+  bool start(Worker& worker, unsigned lcore) {
+    if (rte_eal_remote_launch(run_worker, &worker, lcore) != 0) return false;
+    running_.push_back({&worker, lcore});
+    return true;
+  }
+
+  // Whether each of them has turned in the second before. A blocked one does so ten times a second.
+  bool all_turn() {
+    const auto now = std::chrono::steady_clock::now();
+    bool all = true;
+    for (Running& each : running_) {
+      if (const std::uint64_t turns = each.worker->turns(); turns != each.turns) each.turns = turns, each.turned = now;
+      all = all && now - each.turned < std::chrono::seconds(1);
+    }
+    return all;
+  }
+
+ private:
+  struct Running {
+    Worker* worker;
+    unsigned lcore;
+    std::uint64_t turns = 0;
+    std::chrono::steady_clock::time_point turned{};
+  };
+  std::vector<Running> running_;
+};
+
 int serve(const config::EngineConfig& config, const std::vector<std::string>& eal_extras) {
   // A full pipe, or more signals from taps than the kernel queues, must not end the engine.
   std::signal(SIGPIPE, SIG_IGN);
@@ -142,30 +180,39 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return fail("no memory for " + std::to_string(config.buffers.count) + " buffers of " + std::to_string(config.buffers.data_room_bytes) +
                 " bytes; raise eal.memory_mb or lower buffers.count");
   }
-  auto trunk = Port::open({config.trunk.device, config.trunk.mtu, config.buffers.rx_descriptors, config.buffers.tx_descriptors, true}, *pool);
+  auto trunk = Port::open({config.trunk.device, config.trunk.mtu, config.buffers.rx_descriptors, config.buffers.tx_descriptors, true, config.trunk_queues()}, *pool);
   if (!trunk) return fail("the trunk cannot be opened: " + trunk.error() + "; see trunk.device in the config");
   for (const Capability& capability : (*trunk)->capabilities()) {
     info("trunk: " + capability.what + (capability.available ? ": yes" : ": no (" + capability.why + ")"));
   }
 
-  std::uint64_t seed = 0;
-  if (getrandom(&seed, sizeof seed, 0) != sizeof seed) return fail("no random numbers for the connection table");
-  Published<View> published(1);
-  Worker worker(0, published, IdleSettings{.sleep_us = config.idle.sleep_us}, config.limits.endpoints, config.limits.connections, seed);
+  info("trunk: " + std::to_string((*trunk)->queues()) + " queue(s) each way for " + std::to_string(config.workers()) + " worker(s)");
+
+  const IdleSettings idle{config.idle.spin_us, config.idle.sleep_us, config.idle.block_after_ms, config.idle.long_sleep_us};
+  Published<View> published(static_cast<std::uint32_t>(config.workers()));
+  HandoffMesh mesh(static_cast<std::uint32_t>(config.workers()));
+  std::vector<std::unique_ptr<Worker>> owned_workers;
+  std::vector<Worker*> workers;
+  for (std::size_t number = 0; number < config.workers(); ++number) {
+    std::uint64_t seed = 0;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) return fail("no random numbers for the connection table");
+    owned_workers.push_back(std::make_unique<Worker>(static_cast<WorkerNumber>(number), published, idle, config.limits.endpoints,
+                                                     config.connections_of_a_worker(), seed, &mesh, config.connection_file_of(number)));
+    workers.push_back(owned_workers.back().get());
+  }
+  for (Worker* worker : workers) worker->meet(workers);
 
   Journal journal(config.state_dir);
-  Controller controller(config, published, worker, make_port_opener(*pool, config), (*trunk)->ethdev(), &journal);
-  const unsigned lcore = config.eal.worker_lcores.front();
-  if (rte_eal_remote_launch(run_worker, &worker, lcore) != 0) return fail("the worker did not start on lcore " + std::to_string(lcore));
-  // From here on the worker runs and must be stopped before anything that it uses goes.
-  struct StopWorker {
-    Worker& worker;
-    unsigned lcore;
-    ~StopWorker() {
-      worker.stop();
-      rte_eal_wait_lcore(lcore);
+  Controller controller(config, published, workers, make_port_opener(*pool, config),
+                        TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake_descriptor()}, &journal);
+  // From here on workers run, and are stopped before anything that they use goes.
+  RunningWorkers running;
+  for (std::size_t number = 0; number < workers.size(); ++number) {
+    const unsigned lcore = config.eal.worker_lcores[number];
+    if (!running.start(*workers[number], lcore)) {
+      return fail("worker " + std::to_string(number) + " did not start on lcore " + std::to_string(lcore));
     }
-  } stop_worker{worker, lcore};
+  }
 
   for (const std::string& note : controller.restore()) warning(note);
 
@@ -199,15 +246,13 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     if (!error) io.stop();
   });
   boost::asio::steady_timer timer(io);
-  std::uint64_t turns_at_last_ping = 0;
   std::function<void()> tick = [&] {
     timer.expires_after(std::chrono::milliseconds(100));
     timer.async_wait([&](const boost::system::error_code& error) {
       if (error) return;
       controller.tick();
       // The watchdog hears of us only while packets could flow.
-      if (worker.turns() != turns_at_last_ping) sd_notify(0, "WATCHDOG=1");
-      turns_at_last_ping = worker.turns();
+      if (running.all_turn()) sd_notify(0, "WATCHDOG=1");
       tick();
     });
   };

@@ -173,7 +173,27 @@ class Methods {
     return config::to_json(controller_.desired());
   }
 
+  Answer worker_list(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    return Json{{"workers", workers_report(controller_)}};
+  }
+
   // --- changing ---
+  Answer worker_move(const Json& params) {
+    Params in(params);
+    const ChangeOptions options = in.change_options();
+    const std::string ref = in.reader.required_text("task");
+    const auto worker = in.reader.integer("worker", 0, static_cast<std::int64_t>(controller_.workers().size()) - 1);
+    if (!worker && in.problems.empty()) in.reader.missing("worker", "the number of the worker that is to have the task");
+    if (!in.sound()) return in.refusal();
+    const config::Attachment* attachment = find_attachment(controller_.desired(), ref);
+    if (attachment == nullptr) return std::unexpected(unknown_task(ref));
+    auto result = controller_.move(attachment->eni_id, static_cast<WorkerNumber>(*worker), options);
+    if (!result) return std::unexpected(refuse(std::move(result.error())));
+    return result_json(*result);
+  }
+
   Answer task_attach(const Json& params) {
     Params in(params);
     ChangeOptions options = in.change_options();
@@ -413,6 +433,7 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
       {"sg.members", Access::look, &Methods::sg_members},
       {"subnet.list", Access::look, &Methods::subnet_list},
       {"state.get", Access::look, &Methods::state_get},
+      {"worker.list", Access::look, &Methods::worker_list},
       {"task.attach", Access::change, &Methods::task_attach},
       {"task.detach", Access::change, &Methods::task_detach},
       {"event.submit", Access::change, &Methods::event_submit},
@@ -424,6 +445,7 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
       {"prefix_list.put", Access::change, &Methods::prefix_list_put},
       {"subnet.put", Access::change, &Methods::subnet_put},
       {"state.replace", Access::change, &Methods::state_replace},
+      {"worker.move", Access::change, &Methods::worker_move},
   };
   auto methods = std::make_shared<Methods>(controller, facts);
   for (const Row& row : rows) {

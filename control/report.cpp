@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "config/state_json.h"
 #include "control/reconcile.h"
@@ -33,16 +34,16 @@ struct PortReadings {
 };
 
 std::vector<PortReadings> read_ports(Controller& controller) {
-  WorkerState& state = controller.worker().state;
+  const Workers& workers = controller.workers();
   std::vector<PortReadings> ports;
   // The endpoints' meters first: what a worker counts between the two reads makes the trunk's look larger, not smaller.
   for (const auto& [eni, active] : controller.active()) {
-    const EndpointMeters& meters = state.meters[active.endpoint->id.value];
+    const EndpointId id = active.endpoint->id;
     ports.push_back({port_name(*controller.desired().attachments.at(eni).port), eni,
-                     MeterReading::of(meters.egress).since(active.egress_start),
-                     MeterReading::of(meters.ingress).since(active.ingress_start)});
+                     workers.of(id, Direction::egress).since(active.egress_start),
+                     workers.of(id, Direction::ingress).since(active.ingress_start)});
   }
-  ports.insert(ports.begin(), {"trunk", std::nullopt, MeterReading::of(state.trunk_in), MeterReading::of(state.trunk_out)});
+  ports.insert(ports.begin(), {"trunk", std::nullopt, workers.trunk_in(), workers.trunk_out()});
   return ports;
 }
 
@@ -70,10 +71,13 @@ Json task_report(Controller& controller, const config::Attachment& attachment, b
                  {"subnet", attachment.subnet_id},
                  {"groups", attachment.group_ids},
                  {"port", nullptr},
-                 {"worker", 0}};
+                 {"worker", nullptr}};
   if (attachment.vlan) report["vlan"] = attachment.vlan->is_untagged() ? Json("untagged") : Json(attachment.vlan->value);
   if (attachment.mac) report["mac"] = attachment.mac->to_string();
   if (attachment.port) report["port"] = port_name(*attachment.port);
+  const auto active = controller.active().find(eni);
+  const bool is_active = active != controller.active().end();
+  if (is_active) report["worker"] = active->second.endpoint->worker;
   if (!full) return report;
   report["attachment"] = config::to_json(attachment);
   if (attachment.port) {
@@ -84,10 +88,11 @@ Json task_report(Controller& controller, const config::Attachment& attachment, b
   report["conntrack"] = {{"TcpEstablishedTimeout", attachment.conntrack.tcp_established_timeout},
                          {"UdpStreamTimeout", attachment.conntrack.udp_stream_timeout},
                          {"UdpTimeout", attachment.conntrack.udp_timeout}};
-  if (const auto active = controller.active().find(eni); active != controller.active().end()) {
-    const EndpointMeters& meters = controller.worker().state.meters[active->second.endpoint->id.value];
-    report["counters"] = {{"in", meter_json(MeterReading::of(meters.egress).since(active->second.egress_start))},
-                          {"out", meter_json(MeterReading::of(meters.ingress).since(active->second.ingress_start))}};
+  if (is_active) {
+    const EndpointId id = active->second.endpoint->id;
+    report["counters"] = {{"in", meter_json(controller.workers().of(id, Direction::egress).since(active->second.egress_start))},
+                          {"out", meter_json(controller.workers().of(id, Direction::ingress).since(active->second.ingress_start))}};
+    report["moving"] = controller.is_moving(eni);
     report["link"] = active->second.port->link_up() ? "up" : "down";
   }
   return report;
@@ -130,8 +135,30 @@ Json drops_report(Controller& controller, const std::optional<std::string>& eni_
   return {{"drops", drops}};
 }
 
+Json workers_report(Controller& controller) {
+  Json workers = Json::array();
+  for (const Worker* worker : controller.workers()) {
+    const std::uint64_t lifetime = worker->start_cycles() != 0 ? rte_get_tsc_cycles() - worker->start_cycles() : 0;
+    const std::uint64_t packets = worker->packets() + worker->handed_in();
+    const auto busy_cycles = static_cast<double>(worker->busy_cycles());
+    workers.push_back({{"worker", worker->number()},
+                       {"lcore", controller.config().eal.worker_lcores[worker->number()]},
+                       {"endpoints", controller.endpoints_of(worker->number())},
+                       {"loops", worker->turns()},
+                       {"busy_ratio", lifetime != 0 ? busy_cycles / static_cast<double>(lifetime) : 0},
+                       {"packets", worker->packets()},
+                       {"handed_in", worker->handed_in()},
+                       {"busy_cycles", worker->busy_cycles()},
+                       {"cycles_per_packet", packets != 0 ? Json(std::round(busy_cycles / static_cast<double>(packets))) : Json(nullptr)},
+                       {"connections", worker->state.connections.size()},
+                       {"capacity", worker->state.connections.capacity()},
+                       {"page_bytes", worker->state.connections.page_bytes()},
+                       {"idle", to_string(worker->idle_rung())}});
+  }
+  return workers;
+}
+
 Json status_report(Controller& controller, const EngineFacts& facts) {
-  Worker& worker = controller.worker();
   const config::EngineConfig& config = controller.config();
   std::size_t waiting = 0, failed = 0;
   for (const auto& [eni, attachment] : controller.desired().attachments) {
@@ -148,8 +175,6 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
                               {"why", capability.available ? "" : capability.why}});
     }
   }
-  const std::uint64_t lifetime = worker.start_cycles() != 0 ? rte_get_tsc_cycles() - worker.start_cycles() : 0;
-  const double busy = lifetime != 0 ? static_cast<double>(worker.busy_cycles()) / static_cast<double>(lifetime) : 0;
   const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - facts.started);
   return {{"version", facts.version},
           {"pid", getpid()},
@@ -163,20 +188,14 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
             {"link", trunk_up ? "up" : "down"},
             {"mtu", config.trunk.mtu},
             {"mac", facts.trunk != nullptr ? facts.trunk->mac().to_string() : ""}}},
-          {"workers",
-           {{{"worker", worker.number()},
-             {"lcore", config.eal.worker_lcores.front()},
-             {"endpoints", controller.active().size()},
-             {"loops", worker.turns()},
-             {"busy_ratio", busy},
-             {"connections", worker.state.connections.size()}}}},
+          {"workers", workers_report(controller)},
           {"endpoints",
            {{"active", controller.active().size()},
             {"waiting", waiting},
             {"failed", failed},
             {"limit", config.limits.endpoints}}},
           {"connections",
-           {{"used", worker.state.connections.size()}, {"limit", worker.state.connections.capacity()}}},
+           {{"used", controller.workers().connections()}, {"limit", controller.workers().connection_capacity()}}},
           {"memory",
            {{"hugepages_mb", config.eal.hugepages ? config.eal.memory_mb : 0},
             {"mbufs", config.buffers.count},

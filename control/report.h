@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What the engine says about itself, as the JSON of docs/control-protocol.md: status, tasks, counters, drops. Reads the
-// controller and the worker's counters, changes nothing. Control thread only.
+// controller and the workers' counters, changes nothing. Control thread only.
 #pragma once
 
 #include <optional>
@@ -21,6 +21,8 @@ struct EngineFacts {
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
 };
 
+// All workers, as status and worker.list have them.
+config::Json workers_report(Controller& controller);
 config::Json status_report(Controller& controller, const EngineFacts& facts);
 config::Json stats_report(Controller& controller);
 config::Json drops_report(Controller& controller, const std::optional<std::string>& eni_id);

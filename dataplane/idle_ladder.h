@@ -18,10 +18,10 @@
 namespace trunkline {
 
 struct IdleSettings {
-  std::uint32_t spin_us = 50;         // without a packet for so long: sleep
-  std::uint32_t sleep_us = 50;        // the longest of the short sleeps; 0: spin for ever
-  std::uint32_t block_after_ms = 10;  // without a packet for so long: block, or sleep long; 0: never
-  std::uint32_t long_sleep_us = 500;  // where a port cannot wake the worker
+  std::uint32_t spin_us = 50;          // without a packet for so long: sleep
+  std::uint32_t sleep_us = 50;         // the longest of the short sleeps; 0: spin for ever
+  std::uint32_t block_after_ms = 10;   // without a packet for so long: block, or sleep long; 0: never
+  std::uint32_t long_sleep_us = 1000;  // where a port cannot wake the worker
 };
 
 enum class IdleRung : std::uint8_t { busy, spinning, sleeping, sleeping_long, blocked };

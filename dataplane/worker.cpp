@@ -97,6 +97,7 @@ std::uint32_t Worker::take_lane(WorkerNumber from) {
     }
   }
   lane.drop(taken);
+  if (taken != count) after_burst();  // a question may have been dropped
   in_runs({packets, count}, [&](std::span<const HandedPacket> run) { process_handed(run); });
   return taken;
 }
@@ -204,6 +205,8 @@ void Worker::sweep() {
 }
 
 bool Worker::turn() {
+  // The View of the turn before was needed until now: what comes between two turns looks at it too.
+  published_.quiescent(state.number);
   state.view = published_.read();
   state.now = time_.load(std::memory_order_relaxed);
   std::uint32_t packets = 0;
@@ -219,7 +222,6 @@ bool Worker::turn() {
   if (packets != 0 || !state.outbox.dirty().empty()) flush();
   sweep();
   if (state.view->moving) flush();
-  published_.quiescent(state.number);
   turns_.add(1);
   return packets != 0;
 }

@@ -5,6 +5,7 @@
 #include <rte_errno.h>
 #include <rte_version.h>
 
+#include <algorithm>
 #include <fstream>
 
 namespace trunkline {
@@ -18,11 +19,15 @@ std::uint32_t free_hugepages_mb() {
 std::vector<std::string> Eal::arguments(const EalSettings& settings) {
   std::string lcores = std::to_string(settings.main_lcore);
   for (const std::uint16_t lcore : settings.worker_lcores) lcores += ',' + std::to_string(lcore);
-  std::vector<std::string> arguments{
-      "trunklined", "-l", lcores, "--main-lcore", std::to_string(settings.main_lcore),
+  // The EAL takes one or the other: --lcores says also on which processors each of them runs.
+  const bool mapped = std::ranges::any_of(settings.extra_args, [](const std::string& each) { return each.starts_with("--lcores"); });
+  std::vector<std::string> arguments{"trunklined"};
+  if (!mapped) arguments.insert(arguments.end(), {"-l", lcores});
+  arguments.insert(arguments.end(), {
+      "--main-lcore", std::to_string(settings.main_lcore),
       // No files left behind, no secondary process that could attach. DPDK refuses the first word without huge pages.
       settings.hugepages ? "--in-memory" : "--no-shconf", "--file-prefix", settings.file_prefix, "--no-telemetry",
-      "-a", "ffff:ff:1f.7", "--iova-mode=va"};
+      "-a", "ffff:ff:1f.7", "--iova-mode=va"});
   const std::string memory = std::to_string(settings.memory_mb);
   if (settings.hugepages) {
     arguments.insert(arguments.end(), {"--socket-mem", memory, "--socket-limit", memory, "--single-file-segments"});

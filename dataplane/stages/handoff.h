@@ -79,10 +79,15 @@ inline bool give_connection(WorkerState& worker, Connection& connection, WorkerN
   return true;
 }
 
-// The new owner of an endpoint asks for a packet's connection. False: no room for the answer now, to be tried again.
+// The new owner of an endpoint asks for a packet's connection. False: no room for a connection now, to be tried again.
 inline bool answer_question(const HandedPacket& asked, WorkerState& worker, WorkerNumber from) {
   HandoffLane& back = worker.handoff.to(from);
-  if (back.records.room() == 0 || back.packets.room() == 0) return false;
+  if (back.records.room() == 0) return false;  // the other takes them every turn
+  if (back.packets.room() == 0) {
+    // To wait for room could be to wait for each other: two workers with full rings, and a question first in both.
+    detail::drop_handed(asked, DropReason::handoff_full, worker);
+    return true;
+  }
   Burst burst;
   burst.add(asked.packet);
   parse(burst, asked.direction);

@@ -4,11 +4,12 @@
 //
 //     rx_packets == tx_packets + sum of drops
 //
-// holds for every meter by itself: what came to this side either went on or has a named reason. For a task port the
+// holds for every one: what came to this side either went on or has a named reason. For a task port the
 // `egress` meter counts what the task sent, the `ingress` meter what went towards it; the trunk has one for each way too.
 //
-// One worker writes a meter (the endpoint's owner); the control thread reads it. A reader may see a packet counted as
-// received and not yet as sent; it never sees a torn number. Cells are padded so that two writers share no line.
+// One worker writes a meter; the control thread reads it. Each worker has its own of each side, and it is their sum that
+// closes: an endpoint may have moved. A reader may see a packet counted as received and not yet as sent; it never sees a
+// torn number. Cells are padded so that two writers share no line.
 #pragma once
 
 #include <array>
@@ -47,13 +48,24 @@ struct MeterReading {
 
   static MeterReading of(const Meter& meter) {
     // Drops and tx before rx: a packet between the two reads makes a positive remainder, never a negative one.
-    MeterReading reading;
-    for (std::size_t i = 0; i < kDropReasonCount; ++i) reading.drops[i] = meter.drops[i].read();
-    reading.tx_packets = meter.tx_packets.read();
-    reading.tx_bytes = meter.tx_bytes.read();
-    reading.rx_packets = meter.rx_packets.read();
-    reading.rx_bytes = meter.rx_bytes.read();
-    return reading;
+    return sum_of(std::array{&meter});
+  }
+
+  // The sum of several workers' meters of one side. In the same order over all of them: a packet may be received by one
+  // worker and sent on by another.
+  template <class Meters>
+  static MeterReading sum_of(const Meters& meters) {
+    MeterReading sum;
+    for (const Meter* meter : meters) {
+      for (std::size_t i = 0; i < kDropReasonCount; ++i) sum.drops[i] += meter->drops[i].read();
+      sum.tx_packets += meter->tx_packets.read();
+      sum.tx_bytes += meter->tx_bytes.read();
+    }
+    for (const Meter* meter : meters) {
+      sum.rx_packets += meter->rx_packets.read();
+      sum.rx_bytes += meter->rx_bytes.read();
+    }
+    return sum;
   }
 
   MeterReading since(const MeterReading& start) const {

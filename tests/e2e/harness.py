@@ -51,6 +51,14 @@ def group(*ingress, egress=None, group_id=GROUP):
             "IpPermissions": list(ingress), "IpPermissionsEgress": EVERYTHING if egress is None else egress}
 
 
+def two_workers(lab):
+    """Overrides of the engine's config. With two processors only, the second worker shares one with the control thread."""
+    cpus = sorted(os.sched_getaffinity(0))
+    second = cpus[2] if len(cpus) > 2 else lab.main_cpu
+    return {"eal": {"main_lcore": 0, "worker_lcores": [1, 2],
+                    "extra_args": [f"--lcores=0@{lab.main_cpu},1@{lab.worker_cpu},2@{second}"]}}
+
+
 class Task:
     """The n-th task: its ENI's values follow from the number."""
 

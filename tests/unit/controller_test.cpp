@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The controller with ports that are only counted: what is opened, what is closed, in which order, and that a change
-// that fails has changed nothing.
+// that fails has changed nothing. Two workers, whose turns the tests play.
 #include "control/controller.h"
 
 #include <gtest/gtest.h>
+#include <rte_log.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <random>
 #include <set>
@@ -15,12 +17,15 @@
 namespace trunkline::control {
 namespace {
 
+// DPDK has no such port: a worker that polls it receives nothing.
+constexpr std::uint16_t kNoEthdev = 7;
+
 struct FakePort final : TaskPort {
   FakePort(std::multiset<std::string>& ports, std::string name) : open_ports(ports), eni(std::move(name)) {
     open_ports.insert(eni);
   }
   ~FakePort() override { remove_with_interface(); }
-  std::uint16_t ethdev() const override { return 7; }
+  std::uint16_t ethdev() const override { return kNoEthdev; }
   bool link_up() const override { return true; }
   void remove_with_interface() override {
     if (removed) return;
@@ -34,7 +39,13 @@ struct FakePort final : TaskPort {
 
 class ControllerTest : public ::testing::Test {
  protected:
-  ControllerTest() : published_(1), worker_(0, published_, {}, 8, 1024, 1) {
+  ControllerTest() : published_(2) {
+    rte_log_set_global_level(RTE_LOG_EMERG);  // that there is no such port is no news
+    for (WorkerNumber number = 0; number < 2; ++number) {
+      owned_workers_.push_back(std::make_unique<Worker>(number, published_, IdleSettings{}, 8, 1024, 1, &mesh_));
+      workers_.push_back(owned_workers_.back().get());
+    }
+    for (Worker* worker : workers_) worker->meet(workers_);
     config_.trunk.device = "net_null0";
     config_.limits.endpoints = 8;
     config::Subnet subnet;
@@ -54,7 +65,7 @@ class ControllerTest : public ::testing::Test {
 
   void make_controller() {
     controller_ = std::make_unique<Controller>(
-        config_, published_, worker_,
+        config_, published_, workers_,
         [this](const config::Attachment& attachment, const config::Subnet&)
             -> std::expected<std::unique_ptr<TaskPort>, config::Problem> {
           if (refused_.contains(attachment.eni_id)) {
@@ -62,7 +73,7 @@ class ControllerTest : public ::testing::Test {
           }
           return std::make_unique<FakePort>(ports_, attachment.eni_id);
         },
-        std::uint16_t{0}, journal_.get());
+        TrunkPort{.ethdev = kNoEthdev, .queues = 4}, journal_.get());
   }
 
   static config::Attachment attachment(int number) {
@@ -107,10 +118,32 @@ class ControllerTest : public ::testing::Test {
   const Endpoint* endpoint(int number) const {
     return published_.read()->at_vlan(static_cast<std::uint16_t>(100 + number));
   }
+  std::string place(int number) const {
+    const Endpoint& found = *endpoint(number);
+    const auto name = [](WorkerNumber worker) { return worker == kNoWorker ? std::string("-") : std::to_string(worker); };
+    return name(found.worker) + " " + name(found.served_by) + " " + name(found.previous_worker);
+  }
+  // The ports of the View that a worker polls, without the trunk.
+  std::size_t polled_by(WorkerNumber worker) const {
+    return static_cast<std::size_t>(std::ranges::count_if(published_.read()->ports, [&](const PortView& port) { return !port.is_trunk && port.polled_by == worker; }));
+  }
+  void turn(int times = 1) {
+    for (int i = 0; i < times; ++i) {
+      for (Worker* worker : workers_) worker->turn();
+    }
+  }
+  // Until the move is over; how many ticks that took.
+  int settle() {
+    int ticks = 0;
+    for (; published_.read()->moving && ticks < 20; ++ticks) turn(2), controller_->tick();
+    return ticks;
+  }
 
   config::EngineConfig config_;
   Published<View> published_;
-  Worker worker_;
+  HandoffMesh mesh_{2};
+  std::vector<std::unique_ptr<Worker>> owned_workers_;
+  std::vector<Worker*> workers_;
   std::multiset<std::string> ports_;
   std::set<std::string> refused_;
   std::filesystem::path directory_;
@@ -226,12 +259,19 @@ TEST_F(ControllerTest, AReusedNumberHasAnotherGenerationAndCountsFromZero) {
   attach(1);
   const std::uint16_t id = endpoint(1)->id.value;
   const std::uint16_t generation = endpoint(1)->generation;
-  worker_.state.meters[id].ingress.received(100);
+  for (Worker* worker : workers_) worker->state.meters[id].ingress.received(100);
+  EXPECT_EQ(controller_->workers().of(EndpointId{id}, Direction::ingress).rx_packets, 2U);
   detach(1);
   attach(2);
   ASSERT_EQ(endpoint(2)->id.value, id);
   EXPECT_NE(endpoint(2)->generation, generation);
-  EXPECT_EQ(MeterReading::of(worker_.state.meters[id].ingress).since(controller_->active().at("eni-2").ingress_start).rx_packets, 0U);
+  const MeterReading& start = controller_->active().at("eni-2").ingress_start;
+  EXPECT_EQ(controller_->workers().of(EndpointId{id}, Direction::ingress).since(start).rx_packets, 0U);
+  workers_[1]->state.meters[id].ingress.received(60);
+  const MeterReading reading = controller_->workers().of(EndpointId{id}, Direction::ingress).since(start);
+  EXPECT_EQ(reading.rx_packets, 1U);
+  EXPECT_EQ(reading.rx_bytes, 60U);
+  EXPECT_EQ(reading.unaccounted(), 1);
 }
 
 TEST_F(ControllerTest, AnotherInterfaceReplacesThePort) {
@@ -448,6 +488,176 @@ TEST_F(ControllerTest, ManyChangesLeadWhereOneLeads) {
   make_controller();
   controller_->restore();
   EXPECT_EQ(controller_->desired(), desired);
+
+// What one worker received another may have sent on: only the sums close.
+TEST_F(ControllerTest, TrunkReadingsAreSums) {
+  workers_[0]->state.trunk_in.received(100);
+  workers_[1]->state.trunk_in.sent(100);
+  workers_[1]->state.trunk_out.received(60);
+  workers_[0]->state.trunk_out.dropped(DropReason::tx_full);
+  for (const MeterReading& reading : {controller_->workers().trunk_in(), controller_->workers().trunk_out()}) {
+    EXPECT_EQ(reading.rx_packets, 1U);
+    EXPECT_EQ(reading.unaccounted(), 0);
+  }
+}
+
+TEST_F(ControllerTest, EndpointsGoToTheWorkerThatHasTheFewest) {
+  put_group();
+  for (int i = 1; i <= 5; ++i) attach(i);
+  for (int i = 1; i <= 5; ++i) EXPECT_EQ(endpoint(i)->worker, (i - 1) % 2) << i;
+  EXPECT_EQ(controller_->endpoints_of(0), 3U);
+  detach(2);
+  detach(4);
+  for (int i = 6; i <= 8; ++i) attach(i), EXPECT_EQ(endpoint(i)->worker, 1) << i;
+  EXPECT_EQ(polled_by(0), 3U);
+  EXPECT_EQ(polled_by(1), 3U);
+  EXPECT_EQ(published_.read()->trunk_queues, 2) << "the trunk's four, but no more than there are workers";
+  EXPECT_FALSE(published_.read()->moving);
+}
+
+TEST_F(ControllerTest, AQuotaOfConnectionsIsTheEndpoints) {
+  put_group();
+  attach(1);
+  EXPECT_EQ(endpoint(1)->max_connections, 0xffffffffU);
+  config_.limits.connections_per_endpoint = 7;
+  attach(2);
+  EXPECT_EQ(endpoint(2)->max_connections, 7U);
+}
+
+TEST_F(ControllerTest, AMoveTakesThreeViews) {
+  put_group();
+  attach(1);
+  workers_[0]->turn();
+  published_.join(0);
+  const std::uint64_t revision = controller_->desired().revision;
+  // Worker 0 says nothing for longer than the bounded wait: it may still serve the endpoint, so nobody else does yet.
+  const auto result = controller_->move("eni-1", 1);
+  ASSERT_TRUE(result) << result.error()[0].message;
+  EXPECT_TRUE(result->changed);
+  EXPECT_EQ(result->revision, revision);
+  EXPECT_EQ(result->steps, std::vector<std::string>{"move eni-1 from worker 0 to worker 1"});
+  EXPECT_EQ(place(1), "1 - 0");
+  EXPECT_EQ(polled_by(0) + polled_by(1), 0U);
+  EXPECT_TRUE(published_.read()->moving);
+  controller_->tick();
+  EXPECT_EQ(place(1), "1 - 0");
+  published_.quiescent(0);
+  controller_->tick();
+  EXPECT_EQ(place(1), "1 1 0");
+  EXPECT_EQ(polled_by(1), 1U);
+  // The old owner's rounds count from when it has seen that View.
+  for (int i = 0; i < 5; ++i) workers_[1]->turn(), controller_->tick();
+  EXPECT_EQ(place(1), "1 1 0");
+  published_.leave(0);
+  controller_->tick();
+  turn();
+  controller_->tick();
+  EXPECT_EQ(place(1), "1 1 0") << "a round that may have begun before";
+  turn();
+  controller_->tick();
+  EXPECT_EQ(place(1), "1 1 0") << "the new owner may have records in its lane";
+  turn(2);
+  controller_->tick();
+  EXPECT_EQ(place(1), "1 1 -");
+  EXPECT_FALSE(published_.read()->moving);
+  EXPECT_FALSE(controller_->is_moving("eni-1"));
+}
+
+TEST_F(ControllerTest, MovesThatAreRefusedOrNone) {
+  put_group();
+  attach(1);
+  const auto view = published_.latest();
+  const auto refused = [&](const std::string& eni, WorkerNumber to, const ChangeOptions& options = {}) {
+    const auto result = controller_->move(eni, to, options);
+    return result ? config::Problem{} : result.error()[0];
+  };
+  EXPECT_EQ(refused("eni-1", 2).pointer, "/worker");
+  EXPECT_EQ(refused("eni-2", 1).pointer, "/task");
+  ChangeOptions stale;
+  stale.expect_revision = 0;
+  EXPECT_EQ(refused("eni-1", 1, stale).name, "conflict");
+  ChangeOptions dry;
+  dry.dry_run = true;
+  EXPECT_EQ(controller_->move("eni-1", 1, dry)->steps.size(), 1U);
+  EXPECT_FALSE(controller_->move("eni-1", 0)->changed);
+  EXPECT_EQ(published_.latest(), view);
+
+  ASSERT_TRUE(controller_->move("eni-1", 1));
+  const auto moving = published_.latest();
+  EXPECT_EQ(refused("eni-1", 0).name, "conflict");
+  EXPECT_EQ(refused("eni-1", 0).message, "eni-1 is still moving to worker 1, try again in a second");
+  EXPECT_FALSE(controller_->move("eni-1", 1)->changed) << "it is on its way there";
+  EXPECT_EQ(published_.latest(), moving);
+  EXPECT_GT(settle(), 0);
+  EXPECT_TRUE(controller_->move("eni-1", 0)->changed);
+}
+
+// One move waits for nobody else's, and `moving` is true until the last is over.
+TEST_F(ControllerTest, TwoMovesAtATime) {
+  put_group();
+  attach(1), attach(2);
+  controller_->move("eni-1", 1);
+  turn(2), controller_->tick();
+  controller_->move("eni-2", 0);
+  EXPECT_EQ(place(2), "0 0 1");
+  turn(2), controller_->tick();
+  EXPECT_TRUE(published_.read()->moving);
+  settle();
+  EXPECT_EQ(place(1), "1 1 -");
+  EXPECT_EQ(place(2), "0 0 -");
+}
+
+TEST_F(ControllerTest, OtherChangesKeepThePlace) {
+  put_group();
+  attach(1), attach(2);
+  controller_->move("eni-1", 1);
+  put_group(443);  // another policy: a copy
+  EXPECT_EQ(place(1), "1 1 0");
+  controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.attachments["eni-1"].source_dest_check = false;  // made anew
+    return config::Problems{};
+  });
+  EXPECT_EQ(place(1), "1 1 0");
+  EXPECT_EQ(polled_by(1), 2U);
+  EXPECT_TRUE(published_.read()->moving);
+  settle();
+  EXPECT_EQ(place(1), "1 1 -");
+  put_group(80);
+  EXPECT_EQ(place(1), "1 1 -");
+}
+
+TEST_F(ControllerTest, ADetachEndsTheMove) {
+  put_group();
+  attach(1), attach(2);
+  published_.join(0);
+  controller_->move("eni-1", 1);
+  EXPECT_EQ(place(1), "1 - 0");
+  ASSERT_TRUE(detach(1));
+  EXPECT_FALSE(published_.read()->moving);
+  EXPECT_EQ(endpoint(1), nullptr);
+  published_.leave(0);
+  controller_->tick();
+  EXPECT_EQ(ports_, std::multiset<std::string>{"eni-2"});
+  // Under the same number, and not moving.
+  attach(1);
+  EXPECT_EQ(place(1), "0 0 -");
+  turn(4), controller_->tick();
+  EXPECT_EQ(place(1), "0 0 -");
+}
+
+TEST_F(ControllerTest, AReplacedPortStaysWithItsWorkerAndDoesNotMove) {
+  put_group();
+  attach(1), attach(2);
+  controller_->move("eni-1", 1);
+  const std::uint16_t generation = endpoint(1)->generation;
+  ASSERT_TRUE(controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.attachments["eni-1"].port->netns = "elsewhere";
+    return config::Problems{};
+  }));
+  EXPECT_EQ(place(1), "1 1 -") << "its connections are forgotten, so nobody has to be asked";
+  EXPECT_NE(endpoint(1)->generation, generation);
+  EXPECT_FALSE(published_.read()->moving);
+  EXPECT_EQ(ports_.count("eni-1"), 1U);
 }
 
 TEST_F(ControllerTest, RefusesMoreThanTheLimit) {

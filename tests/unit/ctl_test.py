@@ -25,18 +25,23 @@ WAITING = {"eni": "eni-0000000f", "task": None, "state": "waiting", "reason": "n
            "addresses": [], "groups": [], "port": "", "worker": None}
 CHANGE = {"revision": 8, "changed": True, "durable": True, "steps": ["create tap eth0", "publish eni-b0aaa4b2"],
           "dry_run": False, "warnings": []}
+WORKERS = [{"worker": 0, "lcore": 1, "endpoints": 2, "loops": 9, "busy_ratio": 0.1, "packets": 1000, "handed_in": 20, "busy_cycles": 102000,
+            "cycles_per_packet": 100, "connections": 12, "capacity": 131072, "page_bytes": 2097152, "idle": "spinning"},
+           {"worker": 1, "lcore": 2, "endpoints": 0, "loops": 9, "busy_ratio": 0, "packets": 0, "handed_in": 0, "busy_cycles": 0,
+            "cycles_per_packet": None, "connections": 0, "capacity": 131072, "page_bytes": 4096, "idle": "blocked"}]
 GROUP = {"GroupId": "sg-9effe8e4", "GroupName": "web", "IpPermissions": [
     {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "0.0.0.0/0", "Description": "all of it"}]},
     {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": "sg-1"}]}], "IpPermissionsEgress": []}
 RESULTS = {
     "status": {"version": "0.1.0", "pid": 12, "uptime_s": 3700, "revision": 7, "boot_id": "5f", "healthy": True,
                "trunk": {"device": "0000:00:06.0", "mode": "tagged", "link": "up", "mtu": 9001, "mac": "0a:11"},
-               "workers": [{"worker": 0, "lcore": 1, "endpoints": 2, "loops": 9, "busy_ratio": 0.1, "connections": 12}],
+               "workers": WORKERS,
                "endpoints": {"active": 2, "waiting": 0, "failed": 0, "limit": 512},
                "connections": {"used": 12, "limit": 262144},
                "memory": {"hugepages_mb": 512, "mbufs_used": 5, "mbufs": 100},
                "state": {"durable": True, "journal": "/var/lib/trunkline/j", "quarantined": None},
                "capabilities": [{"port": "trunk", "what": "rte_flow", "available": False, "why": "ENA has none"}]},
+    "worker.list": {"workers": WORKERS},
     "task.list": {"tasks": [TASK, WAITING]},
     "task.show": {**TASK, "attachment": "1789", "connections": 3, "mtu": 9001, "source_dest_check": True,
                   "port": {"kind": "tap", "netns": "nginx"}, "counters": {"in": METER, "out": METER}, "new_member": 5},
@@ -165,6 +170,13 @@ class Looking(Case):
             "eni-0000000f  -     waiting     -  -                  -          -                -                 "
             "-                    -  no VLAN yet\n"))
 
+    def test_worker_list_layout(self):
+        self.assertEqual(self.asks("worker.list", {}, "worker", "list"), (
+            "WORKER  LCORE  ENDPOINTS  BUSY  PACKETS  HANDED_IN  CYCLES_A_PACKET  CONNECTIONS  CAPACITY  PAGE_KB  IDLE\n"
+            "     0      1          2   10%     1000         20              100           12    131072     2048  spinning\n"
+            "     1      2          0    0%        0          0                -            0    131072        4  blocked\n"))
+        self.assertEqual(json.loads(self.asks("worker.list", {}, "worker", "list", "-o", "json")), {"workers": WORKERS})
+
     def test_drops_layout(self):
         golden = ("REASON                  PACKETS  DIRECTION  PORT            ENI           WHAT IT MEANS\n"
                   "security_group_ingress       12  ingress    tap:nginx/eth0  eni-b0aaa4b2  No rule lets it in.\n")
@@ -188,7 +200,8 @@ class Looking(Case):
         out = self.asks("status", {}, "status")
         self.assertEqual(out.splitlines()[0], "healthy: trunklined 0.1.0, up 1 h 1 min, revision 7, pid 12")
         for part in ("trunk        0000:00:06.0, tagged, link up, MTU 9001", "2 active, 0 waiting, 0 failed, at most 512",
-                     "12 of 262144", "512 MB of huge pages", "durable, journal", "rte_flow: no, ENA has none", "busy 10%"):
+                     "12 of 262144", "512 MB of huge pages", "durable, journal", "rte_flow: no, ENA has none",
+                     "worker 0     lcore 1, 2 endpoints, 12 connections, busy 10%, now spinning", "worker 1     lcore 2, 0 endpoints"):
             self.assertIn(part, out)
 
     def test_task_show(self):
@@ -313,6 +326,7 @@ class Changing(Case):
             (("event", "submit", "-", "--vlan", "9", "--netns", ""), "event.submit",
              {"event": body, "defaults": {"vlan": 9, "port": {"kind": "tap", "netns": ""}}}),
             (("state", "replace", "-"), "state.replace", body),
+            (("worker", "move", "f5", "1"), "worker.move", {"task": "f5", "worker": 1}),
         ]:
             with self.subTest(words=words):
                 self.assertTrue(self.asks(method, params, *words, stdin=json.dumps(body)).endswith("revision 8\n"))
@@ -339,7 +353,8 @@ class Refusals(Case):
            ("task", "attach", "--eni", "e"), ("task", "detach", "x"), ("sg", "list"), ("sg", "show"), ("sg", "put", "-"),
            ("sg", "delete", "x"), ("sg", "members", "x"), ("sg", "members-put", "x", "y"),
            ("sg", "members-add", "x", "y"), ("sg", "members-remove", "x", "y"), ("prefix-list", "put", "-"),
-           ("subnet", "list"), ("subnet", "put", "-"), ("event", "submit", "-"), ("state", "get"), ("state", "replace", "-")]
+           ("subnet", "list"), ("subnet", "put", "-"), ("event", "submit", "-"), ("state", "get"), ("state", "replace", "-"),
+            ("worker", "list"), ("worker", "move", "x", "1")]
 
     def test_every_command(self):
         with Engine(refusing(-32002, "forbidden", "you may only look")) as engine:
@@ -385,6 +400,7 @@ class Usage(Case):
             (("task", "attach", "--eni"), "--eni"), (("ping", "--timeout", "0"), "--timeout"),
             (("ping", "--timeout", "nan"), "--timeout"), (("ping", "--out", "json"), "unknown option --out"),
             (("task", "attach", "--eni", "a", "--eni", "b"), "--eni is given twice"), (("help", "nope"), "no such command"),
+            (("worker", "move", "f5"), "`worker move` wants T WORKER"), (("worker", "move", "f5", "one"), "WORKER is a whole number"),
         ]:
             with self.subTest(words=words):
                 self.assertEqual(self.fails(2, *words, says=says).count("\n"), 1)
@@ -502,6 +518,7 @@ class Completion(Case):
         self.assertEqual(self.completes("task", "list", "--output", "="), ["json", "jsonl", "table"])
         self.assertIn("vhost-user", self.completes("task", "attach", "--port", ""))
         self.assertIn("status", self.completes(""))
+        self.assertEqual(self.completes("worker", ""), ["list", "move"])
         self.assertEqual(self.completes("help", "task", "at"), ["attach"])
         self.assertEqual(self.completes("task", "show", "", env=nobody), [])
         self.assertEqual(self.completes(env=nobody)[:1], ["drops"])
@@ -510,6 +527,8 @@ class Completion(Case):
         with Engine() as engine:
             self.assertEqual(self.completes("task", "show", "", engine=engine), ["eni-0000000f", "eni-b0aaa4b2", "f5aa"])
             self.assertEqual(self.completes("drops", "eni-b", engine=engine), ["eni-b0aaa4b2"])
+            self.assertEqual(self.completes("worker", "move", "f", engine=engine), ["f5aa"])
+            self.assertEqual(self.completes("worker", "move", "f5aa", "", engine=engine), ["0", "1"])
             self.assertEqual(self.completes("sg", "delete", "", engine=engine), ["sg-9effe8e4"])
             self.assertEqual(self.completes("task", "attach", "--group", "", engine=engine), ["sg-9effe8e4"])
             self.assertEqual(self.completes("task", "attach", "--subnet", "", engine=engine), ["subnet-c070009b"])

@@ -35,20 +35,21 @@ TEST(EngineConfig, TheSmallestFileHasDefaultsForTheRest) {
 
 TEST(EngineConfig, EveryMemberArrives) {
   const auto config = parse_engine_config(R"(// an operator's words
-{"version":1,"trunk":{"device":"net_tap0","mode":"untagged","mtu":1500,"mac":"0a:00:00:00:00:09"},
- "eal":{"main_lcore":2,"worker_lcores":[3],"memory_mb":64,"file_prefix":"p","hugepages":false,"extra_args":["-x"]},
+{"version":1,"trunk":{"device":"net_tap0","mode":"untagged","mtu":1500,"mac":"0a:00:00:00:00:09","queues":2},
+ "eal":{"main_lcore":2,"worker_lcores":[3,1],"memory_mb":64,"file_prefix":"p","hugepages":false,"extra_args":["-x"]},
  "buffers":{"count":5000,"data_room_bytes":4096,"rx_descriptors":64,"tx_descriptors":128},
- "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02"},"limits":{"endpoints":3,"connections":2048},
+ "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02"},"limits":{"endpoints":3,"connections":2048,"connections_per_endpoint":9,"connection_file":"/c"},
  "conntrack":{"tcp_handshake_timeout_s":1,"tcp_closing_timeout_s":2,"tcp_closed_timeout_s":3,"icmp_timeout_s":4,"other_timeout_s":5,"icmp_related":true},
- "idle":{"spin_turns":0,"sleep_us":0},"control":{"socket":"/s","socket_mode":"0600","socket_group":"g","admin_uids":[7]},"state_dir":"/d",
+ "idle":{"spin_us":1,"sleep_us":0,"block_after_ms":2,"long_sleep_us":3},"control":{"socket":"/s","socket_mode":"0600","socket_group":"g","admin_uids":[7]},"state_dir":"/d",
  "task_defaults":{"port":{"kind":"virtio-user","netns":"{task_id}"},"groups":["sg-1"]},
  "subnets":[{"id":"subnet-1","cidr":"10.0.0.9/24","ipv6_cidr":"2001:db8::/64","availability_zone":"a","vpc_id":"v"}]})");
   ASSERT_TRUE(config) << config.error()[0].message;
   EXPECT_EQ(config->trunk.mode, TrunkMode::untagged);
   EXPECT_EQ(config->trunk.mtu, 1500);
   EXPECT_EQ(config->trunk.mac->to_string(), "0a:00:00:00:00:09");
+  EXPECT_EQ(config->trunk.queues, 2);
   EXPECT_EQ(config->eal.main_lcore, 2);
-  EXPECT_EQ(config->eal.worker_lcores, std::vector<std::uint16_t>{3});
+  EXPECT_EQ(config->eal.worker_lcores, (std::vector<std::uint16_t>{3, 1}));
   EXPECT_EQ(config->eal.memory_mb, 64U);
   EXPECT_EQ(config->eal.file_prefix, "p");
   EXPECT_FALSE(config->eal.hugepages);
@@ -61,13 +62,18 @@ TEST(EngineConfig, EveryMemberArrives) {
   EXPECT_EQ(config->edge.router_mac.to_string(), "0a:00:00:00:00:02");
   EXPECT_EQ(config->limits.endpoints, 3);
   EXPECT_EQ(config->limits.connections, 2048U);
+  EXPECT_EQ(config->limits.connections_per_endpoint, 9U);
+  EXPECT_EQ(config->limits.connection_file, "/c");
   EXPECT_EQ(config->conntrack.tcp_handshake_timeout_s, 1U);
   EXPECT_EQ(config->conntrack.tcp_closing_timeout_s, 2U);
   EXPECT_EQ(config->conntrack.tcp_closed_timeout_s, 3U);
   EXPECT_EQ(config->conntrack.icmp_timeout_s, 4U);
   EXPECT_EQ(config->conntrack.other_timeout_s, 5U);
   EXPECT_TRUE(config->conntrack.icmp_related);
-  EXPECT_EQ(config->idle.spin_turns + config->idle.sleep_us, 0U);
+  EXPECT_EQ(config->idle.spin_us, 1U);
+  EXPECT_EQ(config->idle.sleep_us, 0U);
+  EXPECT_EQ(config->idle.block_after_ms, 2U);
+  EXPECT_EQ(config->idle.long_sleep_us, 3U);
   EXPECT_EQ(config->control.socket, "/s");
   EXPECT_EQ(config->control.socket_mode, 0600U);
   EXPECT_EQ(config->control.socket_group, "g");
@@ -86,7 +92,13 @@ TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
   expect_refused("", "/trunk/mtu", "\"mtu\" is 12; wanted a whole number from 576 to 9216", R"(,"mtu":12)");
   expect_refused("", "/trunk/mode", R"(wanted "tagged" or "untagged")", R"(,"mode":"vlan")");
   expect_refused("", "/trunk/mac", "multicast", R"(,"mac":"01:00:00:00:00:00")");
-  expect_refused(R"(,"eal":{"worker_lcores":[1,2]})", "/eal/worker_lcores", "several workers are not there yet");
+  expect_refused(R"(,"eal":{"worker_lcores":[]})", "/eal/worker_lcores", "wanted 1 to 16 lcores");
+  expect_refused(R"(,"eal":{"worker_lcores":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]})", "/eal/worker_lcores", "has 17 entries");
+  expect_refused(R"(,"eal":{"worker_lcores":[1,2,1]})", "/eal/worker_lcores/2", "each worker has its own");
+  expect_refused(R"(,"eal":{"worker_lcores":[1,2]},"limits":{"connections":2047})", "/limits/connections", "at least 1024 for each");
+  expect_refused(R"(,"limits":{"connection_file":"a\u0001"})", "/limits/connection_file", "0 to 4095 bytes");
+  expect_refused(R"(,"idle":{"spin_turns":0})", "/idle/spin_turns", "spin_us");
+  expect_refused(R"(,"idle":{"long_sleep_us":0})", "/idle/long_sleep_us", "1 to 100000");
   expect_refused(R"(,"eal":{"worker_lcores":[0]})", "/eal/worker_lcores", "both the main lcore and a worker's");
   expect_refused(R"(,"eal":{"main_lcore":1})", "/eal/main_lcore", "both the main lcore and a worker's");
   expect_refused(R"(,"limits":{"endpoints":1001})", "/limits/endpoints", "1 to 1000");
@@ -100,6 +112,24 @@ TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
   expect_refused(R"(,"subnets":[{"id":"subnet-1","cidr":"10.0.0.0/24"},{"id":"subnet-2","cidr":"10.0.0.0/25"}])",
                  "/subnets/1/cidr", "overlaps");
   expect_refused(R"(,"idle":null)", "/idle", "null");
+}
+
+TEST(EngineConfig, WhatEachWorkerGets) {
+  const auto of = [](const char* device, const char* members) {
+    return *parse_engine_config(std::string(R"({"version":1,"trunk":{"device":")") + device + R"("},"eal":{"worker_lcores":[1,2,3]})" + members + "}");
+  };
+  const EngineConfig pci = of("0000:00:06.0,large_llq_hdr=1", R"(,"limits":{"connections":30001,"connection_file":"/c"})");
+  EXPECT_EQ(pci.trunk_queues(), 3);
+  EXPECT_EQ(pci.connections_of_a_worker(), 10000U);
+  EXPECT_EQ(pci.connection_file_of(2), "/c.2");
+  EngineConfig vdev = of("net_virtio_user0,path=/a:b", "");
+  EXPECT_EQ(vdev.trunk_queues(), 1);
+  EXPECT_EQ(vdev.connection_file_of(2), "");
+  vdev.trunk.queues = 2;
+  EXPECT_EQ(vdev.trunk_queues(), 2);
+  vdev.eal.worker_lcores = {1};
+  vdev.limits.connection_file = "/c";
+  EXPECT_EQ(vdev.connection_file_of(0), "/c");
 }
 
 TEST(EngineConfig, WantsTheVersionAndTheTrunk) {

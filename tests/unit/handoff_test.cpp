@@ -321,6 +321,27 @@ TEST_F(HandoffTest, TheSweepLeavesWhatTheLaneDoesNotHold) {
   EXPECT_EQ(workers[0]->connections.size(), 300U - 256U);
 }
 
+// Two workers with full rings and a question first in both: neither may wait for the other.
+TEST_F(HandoffTest, AQuestionThatCannotBeAnsweredIsDroppedByName) {
+  from_trunk(0, towards(0, 1000, kSyn));
+  settle();
+  place(0, 1, 0, true);
+  from_trunk(1, towards(0, 1000, kAck));  // asks
+  SpscRing<HandedPacket>& back = workers[0]->handoff.to(1).packets;
+  std::uint32_t before = 0;
+  for (const HandedPacket filler{nullptr, {}, 0, HandoffKind::deliver, Direction::ingress}; back.push(filler);) ++before;
+  SpscRing<HandedPacket>& asked = workers[0]->handoff.from(1).packets;
+  ASSERT_EQ(asked.ready(), 1U);
+  ASSERT_EQ(asked.front().kind, HandoffKind::ask);
+  EXPECT_TRUE(answer_question(asked.front(), *workers[0], 1));
+  asked.drop(1);
+  EXPECT_EQ(before, 1024U);
+  EXPECT_EQ(workers[0]->outbox.discarded().size(), 1U);
+  EXPECT_EQ(drops(DropReason::handoff_full), 1U);
+  EXPECT_EQ(workers[0]->connections.size(), 1U) << "the connection stays for the next one that asks";
+  expect_closed();
+}
+
 // Packets of one connection keep their order over a move, whoever receives them.
 TEST_F(HandoffTest, OrderIsKept) {
   from_trunk(0, towards(0, 1000, kSyn));

@@ -22,15 +22,15 @@ GONE = object()
 SUBNET = {"cidr": "10.0.0.0/24", "ipv6_cidr": "2001:db8:0:1::/64", "availability_zone": "us-west-2a", "vpc_id": "vpc-1"}
 CONFIG = {
     "version": 1,
-    "trunk": {"device": "0000:00:06.0", "mode": "tagged", "mtu": 9001, "mac": "0a:11:22:33:44:55"},
+    "trunk": {"device": "0000:00:06.0", "mode": "tagged", "mtu": 9001, "mac": "0a:11:22:33:44:55", "queues": 0},
     "eal": {"main_lcore": 0, "worker_lcores": [1], "memory_mb": 256, "file_prefix": "trunkline", "hugepages": True,
             "extra_args": ["--log-level=7"]},
     "buffers": {"count": 32768, "data_room_bytes": 2176, "rx_descriptors": 512, "tx_descriptors": 512},
     "edge": {"mode": "relay", "router_mac": "0a:00:00:00:00:01"},
-    "limits": {"endpoints": 512, "connections": 262144},
+    "limits": {"endpoints": 512, "connections": 262144, "connections_per_endpoint": 0, "connection_file": ""},
     "conntrack": {"tcp_handshake_timeout_s": 30, "tcp_closing_timeout_s": 120, "tcp_closed_timeout_s": 10,
                   "icmp_timeout_s": 30, "other_timeout_s": 600, "icmp_related": False},
-    "idle": {"spin_turns": 20000, "sleep_us": 50},
+    "idle": {"spin_us": 50, "sleep_us": 50, "block_after_ms": 10, "long_sleep_us": 1000},
     "control": {"socket": "/run/trunkline/control.sock", "socket_mode": "0660", "socket_group": "", "admin_uids": [1000]},
     "state_dir": "/var/lib/trunkline",
     "task_defaults": {"port": {"kind": "tap", "netns": "{task_id}", "ifname": "eth0"}, "groups": ["sg-9effe8e4"]},
@@ -121,12 +121,18 @@ def config_changes():
     for key in CONFIG["conntrack"]:
         if key.endswith("_s"):
             yield from bounds(f"/conntrack/{key}", 1, 432000)
-    yield from bounds("/idle/spin_turns", 0, 10**9)
+    yield from bounds("/limits/connections_per_endpoint", 0, 64 << 20)
+    yield from [("/limits/connection_file", v, r) for v, r in (("", GOOD), ("/dev/hugepages/c", GOOD), ("a\nb", BAD), ("a" * 4096, BAD))]
+    yield from bounds("/trunk/queues", 0, 16)
+    yield from bounds("/idle/spin_us", 0, 10**6)
     yield from bounds("/idle/sleep_us", 0, 100000)
+    yield from bounds("/idle/block_after_ms", 0, 60000)
+    yield from bounds("/idle/long_sleep_us", 1, 100000)
     yield from bounds("/control/admin_uids/0", 0, 4294967294)
     yield from [("/eal/main_lcore", 127, GOOD), ("/eal/main_lcore", 128, BAD), ("/eal/main_lcore", 1, BEYOND)]
-    yield from [("/eal/worker_lcores", v, BAD) for v in ([], [1, 2], [128], [-1], ["1"])]
-    yield from [("/eal/worker_lcores", [127], GOOD), ("/eal/worker_lcores", [0], BEYOND)]
+    yield from [("/eal/worker_lcores", v, BAD) for v in ([], [1, 1], [128], [-1], ["1"], list(range(1, 18)))]
+    yield from [("/eal/worker_lcores", v, GOOD) for v in ([127], [2, 1], list(range(1, 17)))]
+    yield from [("/eal/worker_lcores", v, BEYOND) for v in ([0], [1, 0])]
     yield from [("/eal/file_prefix", v, r) for v, r in (("a" * 64, GOOD), ("a" * 65, BAD), ("a/b", BAD), ("", BAD), ("a\u0001", BAD))]
     yield from [("/trunk/device", v, r) for v, r in (("net_tap0,iface=x", GOOD), ("", BAD), ("a\u0000b", BAD))]
     yield from [("/trunk/mode", "Tagged", BAD), ("/trunk/mode", "untagged", GOOD), ("/edge/mode", "answer", GOOD), ("/edge/mode", "", BAD)]

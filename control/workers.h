@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The workers as the control thread sees them: all of them at once, and sums over them. An endpoint that moved has been
+// counted by several workers, and so has the trunk; a reading of one worker's meter says little.
+//
+// Control thread only. The workers outlive this.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "dataplane/worker.h"
+
+namespace trunkline::control {
+
+class Workers {
+ public:
+  // By number; at least one.
+  explicit Workers(std::vector<Worker*> workers) : workers_(std::move(workers)) {}
+
+  std::size_t size() const { return workers_.size(); }
+  Worker& operator[](std::size_t number) const { return *workers_[number]; }
+  auto begin() const { return workers_.begin(); }
+  auto end() const { return workers_.end(); }
+
+  void set_time(Tick now) const {
+    for (Worker* worker : workers_) worker->set_time(now);
+  }
+  void wake() const {
+    for (Worker* worker : workers_) worker->wake();
+  }
+
+  MeterReading of(EndpointId id, Direction direction) const {
+    return sum([&](const Worker& worker) { return &worker.state.meters[id.value].side(direction); });
+  }
+  MeterReading trunk_in() const {
+    return sum([](const Worker& worker) { return &worker.state.trunk_in; });
+  }
+  MeterReading trunk_out() const {
+    return sum([](const Worker& worker) { return &worker.state.trunk_out; });
+  }
+  std::uint64_t connections() const {
+    std::uint64_t count = 0;
+    for (const Worker* worker : workers_) count += worker->state.connections.size();
+    return count;
+  }
+  std::uint64_t connection_capacity() const {
+    std::uint64_t count = 0;
+    for (const Worker* worker : workers_) count += worker->state.connections.capacity();
+    return count;
+  }
+
+ private:
+  template <class MeterOf>
+  MeterReading sum(MeterOf&& meter_of) const {
+    std::vector<const Meter*> meters;
+    for (const Worker* worker : workers_) meters.push_back(meter_of(*worker));
+    return MeterReading::sum_of(meters);
+  }
+
+  std::vector<Worker*> workers_;
+};
+
+}  // namespace trunkline::control
