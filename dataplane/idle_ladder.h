@@ -10,6 +10,8 @@
 // wait() belongs to the worker. wake() and the readers may be called by any thread.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -80,6 +82,14 @@ void IdleLadder::wait(WorkCame&& work_came) {
       if (!work_came()) block();
       return;
   }
+}
+
+inline void IdleLadder::wake() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // what was given is seen before we look whether it blocks
+  IdleRung blocked = IdleRung::blocked;
+  if (!rung_.compare_exchange_strong(blocked, IdleRung::spinning)) return;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(event_, &one, sizeof one);
 }
 
 }  // namespace trunkline
