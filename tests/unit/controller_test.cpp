@@ -472,9 +472,9 @@ TEST_F(ControllerTest, ManyChangesLeadWhereOneLeads) {
     }, options);
     if (!result || i % 25 != 0) continue;
     Published<View> published(1);
-    Controller at_once(config_, published, worker_, [this](const config::Attachment& each, const config::Subnet&) {
+    Controller at_once(config_, published, workers_, [this](const config::Attachment& each, const config::Subnet&) {
       return std::make_unique<FakePort>(ports_, each.eni_id);
-    }, 0, nullptr);
+    }, TrunkPort{}, nullptr);
     ASSERT_TRUE(at_once.change([&](config::DesiredState& next, std::vector<std::string>&) {
       next = wanted;
       return config::Problems{};
@@ -488,6 +488,7 @@ TEST_F(ControllerTest, ManyChangesLeadWhereOneLeads) {
   make_controller();
   controller_->restore();
   EXPECT_EQ(controller_->desired(), desired);
+}
 
 // What one worker received another may have sent on: only the sums close.
 TEST_F(ControllerTest, TrunkReadingsAreSums) {
@@ -508,7 +509,10 @@ TEST_F(ControllerTest, EndpointsGoToTheWorkerThatHasTheFewest) {
   EXPECT_EQ(controller_->endpoints_of(0), 3U);
   detach(2);
   detach(4);
-  for (int i = 6; i <= 8; ++i) attach(i), EXPECT_EQ(endpoint(i)->worker, 1) << i;
+  for (int i = 6; i <= 8; ++i) {
+    attach(i);
+    EXPECT_EQ(endpoint(i)->worker, 1) << i;
+  }
   EXPECT_EQ(polled_by(0), 3U);
   EXPECT_EQ(polled_by(1), 3U);
   EXPECT_EQ(published_.read()->trunk_queues, 2) << "the trunk's four, but no more than there are workers";
