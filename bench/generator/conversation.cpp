@@ -234,7 +234,9 @@ Json run_connections(Wires& wires, const ConnectionSettings& settings, const Pro
   const double total_seconds = to_seconds(clock.elapsed());
   const double seconds = to_seconds(clock.elapsed() - began);
   const std::uint64_t completed_in_time = completed - completed_before;
-  for (last_arrival = clock.turn(), now = last_arrival; completed < opened && now - last_arrival < to_cycles(kLostAfter);
+  const std::uint64_t stopped = clock.turn();
+  for (last_arrival = stopped, now = stopped;
+       completed < opened && now - last_arrival < to_cycles(kLostAfter) && now - stopped < to_cycles(10 * kLostAfter);
        now = clock.turn()) {
     if (conversation.turn(at_task, at_trunk) != 0) last_arrival = now;
   }

@@ -78,11 +78,12 @@ std::uint16_t Port::send(std::span<rte_mbuf*> packets) const {
 
 void Port::drain() {
   rte_mbuf* packets[2 * kBurst];
-  const std::uint64_t patience = rte_get_tsc_hz() / 200;
-  for (std::uint64_t quiet_since = rte_rdtsc(); rte_rdtsc() - quiet_since < patience;) {
+  const std::uint64_t patience = rte_get_tsc_hz() / 200, limit = rte_get_tsc_hz() / 10;
+  const std::uint64_t began = rte_rdtsc();
+  for (std::uint64_t now = began, quiet_since = began; now - quiet_since < patience && now - began < limit; now = rte_rdtsc()) {
     const std::uint16_t count = receive(packets);
     rte_pktmbuf_free_bulk(packets, count);
-    if (count != 0) quiet_since = rte_rdtsc();
+    if (count != 0) quiet_since = now;
   }
 }
 

@@ -26,7 +26,7 @@ class Port {
   // From the next queue that has something; up to 2 * kBurst packets.
   std::uint16_t receive(std::span<rte_mbuf*> packets);
   std::uint16_t send(std::span<rte_mbuf*> packets) const;
-  // Throws away what is still under way from before.
+  // Throws away what is still under way from before; for a tenth of a second at most, should it never end.
   void drain();
   void close() const;
 

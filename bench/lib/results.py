@@ -47,7 +47,7 @@ def _cpu():
 
 def machine():
     version = ROOT / ".deps/dpdk-version"
-    return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "kernel": platform.release(),
+    return {"cpu": _cpu(), "cores": os.cpu_count(), "kernel": platform.release(),
             "dpdk": version.read_text().strip() if version.exists() else "", "tsc_hz": _tsc_hz}
 
 
