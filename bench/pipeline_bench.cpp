@@ -406,11 +406,11 @@ void during_updates(benchmark::State& state) {
     std::vector<double> samples;
     // 50 ms each, so that many updates fall into it.
     const std::uint64_t end = rte_rdtsc() + static_cast<std::uint64_t>(tsc_ghz() * 50e6);
-    while (rte_rdtsc() < end) {
+    do {
       worker.view = published.read();
       samples.push_back(run.ingress(Upto::all));
       published.quiescent(0);
-    }
+    } while (rte_rdtsc() < end);
     (with ? busy : quiet).push_back(median(samples));
   };
   for (auto _ : state) {
