@@ -104,6 +104,8 @@ def run_program(path, options, progress, deadline):
             raise BenchError(f"{path.name} ended with {status}")
         progress.say(f"{path.name}: {time.monotonic() - began:.1f} s")
         text = open(out.name).read()
+    if not text.strip():  # --filter left nothing of it
+        return []
     return convert(path.name.removeprefix("trunkline-"), json.loads(text), " ".join(words[:1] + words[4:]))
 
 
