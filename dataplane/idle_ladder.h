@@ -86,7 +86,8 @@ void IdleLadder::wait(WorkCame&& work_came) {
 
 inline void IdleLadder::wake() {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // what was given is seen before we look whether it blocks
-  IdleRung blocked = IdleRung::blocked;
+  IdleRung blocked = rung_.load(std::memory_order_relaxed);
+  if (blocked != IdleRung::blocked) return;  // without taking the line from a worker that runs
   if (!rung_.compare_exchange_strong(blocked, IdleRung::spinning)) return;
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(event_, &one, sizeof one);

@@ -40,7 +40,7 @@ struct FakePort final : TaskPort {
 class ControllerTest : public ::testing::Test {
  protected:
   ControllerTest() : published_(2) {
-    rte_log_set_global_level(RTE_LOG_EMERG);  // that there is no such port is no news
+    rte_log_set_global_level(0);  // that there is no such port is no news
     for (WorkerNumber number = 0; number < 2; ++number) {
       owned_workers_.push_back(std::make_unique<Worker>(number, published_, IdleSettings{}, 8, 1024, 1, &mesh_));
       workers_.push_back(owned_workers_.back().get());
