@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The same rules in DPDK's rte_acl, for comparison. It knows no groups and no sets of sources: each range of a rule is a
-// rule of its own here, and group references are left out (a group of 10,000 members named by 300 rules would be three
-// million rules). So it is only compared on rules that have ranges alone, which is its best case.
+// The same rules in DPDK's rte_acl, for comparison. It knows no groups and no sets of sources: each range of a rule is
+// a rule of its own here, and group references are left out (a group of 10,000 members named by 300 rules would be
+// three million rules). So it is only compared on rules that have ranges alone, which is its best case.
 //
 // Needs the EAL. Aborts the benchmark with a sentence when rte_acl refuses something.
 #pragma once
@@ -72,7 +72,8 @@ class AclPeer {
     parameters.max_rule_num = static_cast<std::uint32_t>(rules_.size());
     context_ = rte_acl_create(&parameters);
     if (context_ == nullptr) fail("rte_acl_create");
-    if (rte_acl_add_rules(context_, reinterpret_cast<const rte_acl_rule*>(rules_.data()), parameters.max_rule_num) != 0) {
+    if (rte_acl_add_rules(context_, reinterpret_cast<const rte_acl_rule*>(rules_.data()), parameters.max_rule_num) !=
+        0) {
       fail("rte_acl_add_rules");
     }
     rte_acl_config config{};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The classifier alone: what one first packet costs, what a change of a member costs, what building the rules costs; and
-// beside it, in the same run on the same packets, DPDK's rte_acl. Counters as sampling.h has them: TSC cycles a packet
-// (or a change, or a build), and a ratio above 1 where ours is faster.
+// The classifier alone: what one first packet costs, what a change of a member costs, what building the rules costs;
+// and beside it, in the same run on the same packets, DPDK's rte_acl. Counters as sampling.h has them: TSC cycles a
+// packet (or a change, or a build), and a ratio above 1 where ours is faster.
 #include <benchmark/benchmark.h>
 #include <rte_eal.h>
 #include <rte_vect.h>
@@ -144,7 +144,8 @@ void classify_beside_acl(benchmark::State& bench, RuleSetShape shape, AclAlgorit
   }
   Walk our_walk(packets), peer_walk(packets);
   for (auto _ : bench) {
-    report(bench.counters, compare(kPairs, [&] { return our_walk(ours); }, [&] { return peer_walk(peer); }));
+    report(bench.counters, compare(
+                               kPairs, [&] { return our_walk(ours); }, [&] { return peer_walk(peer); }));
   }
 }
 
@@ -194,7 +195,8 @@ void build_beside_acl(benchmark::State& bench, RuleSetShape shape) {
 bool start_eal(const char* program) {
   std::size_t free_pages = 0;
   std::ifstream("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") >> free_pages;
-  std::vector<std::string> arguments{program, "--no-pci", "--no-telemetry", "--log-level=error", "--force-max-simd-bitwidth=512"};
+  std::vector<std::string> arguments{program, "--no-pci", "--no-telemetry", "--log-level=error",
+                                     "--force-max-simd-bitwidth=512"};
   if (free_pages >= 64) {
     arguments.insert(arguments.end(), {"--in-memory", "-m", "128"});
   } else {
@@ -214,14 +216,18 @@ void add(const std::string& name, Arguments... arguments) {
 void add_all() {
   const std::pair<const char*, SearchIsa> isas[] = {
       {"scalar", SearchIsa::scalar}, {"avx2", SearchIsa::avx2}, {"avx512", SearchIsa::avx512}};
-  const std::pair<const char*, RuleSetShape> shapes[] = {
-      {"1_rule", kOne}, {"60_rules", kSixty}, {"1000_rules", kThousand}, {"1000_rules_mixed", kMixed},
-      {"1000_rules_group_list", kFull}};
-  const std::pair<const char*, AclAlgorithm> algorithms[] = {
-      {"scalar", RTE_ACL_CLASSIFY_SCALAR}, {"avx2", RTE_ACL_CLASSIFY_AVX2},
-      {"avx512x16", RTE_ACL_CLASSIFY_AVX512X16}, {"avx512x32", RTE_ACL_CLASSIFY_AVX512X32}};
+  const std::pair<const char*, RuleSetShape> shapes[] = {{"1_rule", kOne},
+                                                         {"60_rules", kSixty},
+                                                         {"1000_rules", kThousand},
+                                                         {"1000_rules_mixed", kMixed},
+                                                         {"1000_rules_group_list", kFull}};
+  const std::pair<const char*, AclAlgorithm> algorithms[] = {{"scalar", RTE_ACL_CLASSIFY_SCALAR},
+                                                             {"avx2", RTE_ACL_CLASSIFY_AVX2},
+                                                             {"avx512x16", RTE_ACL_CLASSIFY_AVX512X16},
+                                                             {"avx512x32", RTE_ACL_CLASSIFY_AVX512X32}};
   for (const auto& [shape_name, shape] : shapes) {
-    for (const auto& [isa_name, isa] : isas) add(std::string("classify/") + shape_name + "/" + isa_name, classify, shape, isa);
+    for (const auto& [isa_name, isa] : isas)
+      add(std::string("classify/") + shape_name + "/" + isa_name, classify, shape, isa);
     add(std::string("classify_singly/") + shape_name, classify_singly, shape);
   }
   add("classify/60_rules/120_endpoints", classify_endpoints, kSixty, std::size_t{120});

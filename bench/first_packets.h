@@ -22,8 +22,9 @@ namespace trunkline::bench {
 
 struct RuleSetShape {
   std::uint32_t rules = 1000;
-  // Ports that only one rule has and one or two ranges a rule, or what a grown group looks like: the well-known services
-  // again and again for one subnet after the other, wide port ranges, and a few rules for all ports or all protocols.
+  // Ports that only one rule has and one or two ranges a rule, or what a grown group looks like: the well-known
+  // services again and again for one subnet after the other, wide port ranges, and a few rules for all ports or all
+  // protocols.
   bool is_mixed = false;
   std::uint32_t members = 0;       // of a group that three rules in ten name
   std::uint32_t list_entries = 0;  // of a prefix list that four rules name
@@ -75,7 +76,8 @@ class FirstPackets {
   }
 
   void choose_mixed_ports(config::SecurityGroupRule& rule) {
-    static constexpr int kServices[] = {22, 25, 53, 80, 123, 389, 443, 636, 2049, 3306, 3389, 5432, 6379, 8080, 8443, 9092, 9200, 27017};
+    static constexpr int kServices[] = {22,   25,   53,   80,   123,  389,  443,  636,  2049,
+                                        3306, 3389, 5432, 6379, 8080, 8443, 9092, 9200, 27017};
     const std::uint32_t kind = below(100);
     rule.protocol = below(5) == 4 ? 17 : 6;
     if (kind < 60) {
@@ -115,7 +117,8 @@ class FirstPackets {
   }
 
   IpAddress inside(const IpPrefix& range) {
-    return IpAddress::from_v4(range.address.v4() | (static_cast<std::uint32_t>(random_()) & (~0U >> (range.length - 1) >> 1)));
+    return IpAddress::from_v4(range.address.v4() |
+                              (static_cast<std::uint32_t>(random_()) & (~0U >> (range.length - 1) >> 1)));
   }
 
   FlowQuery packet() {
@@ -123,10 +126,12 @@ class FirstPackets {
     FlowQuery query{IpAddress::from_v4(static_cast<std::uint32_t>(random_())), static_cast<std::uint8_t>(aim.protocol),
                     static_cast<std::uint16_t>(random_())};
     if (below(10) < 7) {
-      query.port = static_cast<std::uint16_t>(aim.from_port + static_cast<int>(below(static_cast<std::uint64_t>(aim.to_port - aim.from_port + 2))));
+      query.port = static_cast<std::uint16_t>(
+          aim.from_port + static_cast<int>(below(static_cast<std::uint64_t>(aim.to_port - aim.from_port + 2))));
     }
     switch (below(5)) {
-      case 0: break;  // nobody
+      case 0:
+        break;  // nobody
       case 1:
         if (!list_.empty()) query.remote = inside(list_[below(list_.size())]);
         break;

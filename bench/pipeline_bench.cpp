@@ -4,8 +4,12 @@
 // ring; the figures are medians over samples (sampling.h). `./dev bench quick`.
 #include <benchmark/benchmark.h>
 
+#include <atomic>
+#include <thread>
+
 #include "bench/bench_world.h"
 #include "bench/sampling.h"
+#include "dataplane/state/published.h"
 
 namespace trunkline::bench {
 namespace {
@@ -33,8 +37,9 @@ void run_ingress(Burst& burst, WorkerState& worker, Upto upto) {
 // Samples over established connections: the ring is filled with the next flows in a shuffled order, then processed.
 class Established {
  public:
-  Established(std::uint32_t flows, unsigned endpoints)
-      : endpoints_(endpoints), world_(endpoints, open_rules(), flows + flows / 8 + 1024), order_(shuffled(flows, 11)) {
+  // `others`: endpoints beside those that the flows are for.
+  Established(std::uint32_t flows, unsigned endpoints, unsigned others = 0)
+      : endpoints_(endpoints), world_(endpoints + others, open_rules(), flows + flows / 8 + 1024), order_(shuffled(flows, 11)) {
     // Opened by a SYN and its answer, so that they are what they are said to be.
     for (std::uint32_t k = 0; k < flows; k += kBurst) {
       const std::uint32_t count = std::min(kBurst, flows - k);
@@ -361,6 +366,63 @@ void hairpin(benchmark::State& state) {
   for (auto _ : state) report(state.counters, samples_of(400, one));
 }
 BENCHMARK(hairpin)->Iterations(1)->Unit(benchmark::kMillisecond);
+
+// Other ENIs' packets while one ENI gets a new policy of 1000 rules a thousand times a second: compiled, put into a copy of the
+// View and published by another thread, with the old ones reclaimed, and a member of a group written in place each time.
+// Samples with and without, in turns; the ratio is the throughput with updates over that without.
+void during_updates(benchmark::State& state) {
+  Established run(10'000, kEndpoints, 1);
+  WorkerState& worker = run.world().worker;
+  Published<View> published(1);
+  published.publish(run.world().view);
+  published.join(0);
+  std::atomic<bool> updating{false}, stop{false};
+  std::atomic<std::uint64_t> updates{0};
+  std::thread control([&] {
+    const Rules rules = many_rules(1000, 5);
+    control::GroupNumbers numbers;
+    const config::SecurityGroup* groups[] = {&rules.groups[0]};
+    auto next_time = std::chrono::steady_clock::now();
+    for (std::uint32_t number = 0; !stop.load(std::memory_order_relaxed);) {
+      next_time += std::chrono::milliseconds(1);
+      std::this_thread::sleep_until(next_time);
+      if (!updating.load(std::memory_order_relaxed)) continue;
+      auto view = std::make_shared<View>(*published.latest());
+      auto endpoint = std::make_shared<Endpoint>(*view->endpoints[kEndpoints]);
+      endpoint->policy = control::compile_policy(groups, rules.prefix_lists, numbers, ++number + 1);
+      endpoint->derive();
+      view->replace(endpoint);
+      ++view->generation;
+      const GroupId group{number & 1};
+      run.world().members->set(IpAddress::from_v4(0xc6330001U), {&group, 1});
+      published.publish(std::move(view));
+      published.reclaim();
+      updates.fetch_add(1, std::memory_order_relaxed);
+    }
+  });
+  std::vector<double> quiet, busy;
+  const auto sample = [&](bool with) {
+    updating.store(with);
+    std::vector<double> samples;
+    // 50 ms each, so that many updates fall into it.
+    const std::uint64_t end = rte_rdtsc() + static_cast<std::uint64_t>(tsc_ghz() * 50e6);
+    do {
+      worker.view = published.read();
+      samples.push_back(run.ingress(Upto::all));
+      published.quiescent(0);
+    } while (rte_rdtsc() < end);
+    (with ? busy : quiet).push_back(median(samples));
+  };
+  for (auto _ : state) {
+    for (int pair = 0; pair < 16; ++pair) sample(pair % 2 == 0), sample(pair % 2 != 0);
+  }
+  stop = true;
+  control.join();
+  published.leave(0);
+  report(state.counters, Comparison{busy, quiet});
+  state.counters["updates_per_second"] = static_cast<double>(updates.load()) / (0.05 * static_cast<double>(busy.size()));
+}
+BENCHMARK(during_updates)->Iterations(1)->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace trunkline::bench

@@ -37,7 +37,8 @@ def peer_of(benchmark):
     if known:
         return known[1]
     return next((peer for peer in PEER_NAMES if peer in benchmark["name"]),
-                "rte_acl" if "beside_acl" in benchmark["name"] else "rte_hash" if "table_" in benchmark["name"] else "peer")
+                "rte_acl" if "beside_acl" in benchmark["name"] else "rte_hash" if "table_" in benchmark["name"]
+                else "without updates" if "during_updates" in benchmark["name"] else "peer")
 
 
 def convert(program, report, command, noise=None):

@@ -10,6 +10,8 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_mempool.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -44,6 +46,18 @@ int believe_interface_mtu([[maybe_unused]] std::uint16_t ethdev, [[maybe_unused]
 #else
   return -ENOTSUP;
 #endif
+}
+
+// Until the first signal that one of its queues has something, net_tap asks the kernel at every poll of every queue; from
+// then on only after another signal. A tap that nobody speaks to would never have that first one. The signal is a
+// real-time one that the driver chose; its handler counts.
+void start_tap_signals() {
+  for (int number = SIGRTMIN + 1; number < SIGRTMAX; ++number) {
+    struct sigaction action {};
+    if (sigaction(number, nullptr, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN) continue;
+    kill(getpid(), number);
+    return;
+  }
 }
 
 std::string failure(const std::string& device, const char* step, int result) {
@@ -120,7 +134,10 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
     return std::unexpected(std::string("cannot be started: ") + rte_strerror(-result));
   }
   started_ = true;
-  if (can_wake) wake_descriptor_ = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, 0);
+  if (can_wake) {
+    wake_descriptor_ = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, 0);
+    start_tap_signals();
+  }
   if (settings_.promiscuous) note("promiscuous mode", rte_eth_promiscuous_enable(ethdev_));
   capabilities_.push_back({"chained buffers (jumbo frames)", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) != 0,
                            "the driver cannot; buffers.data_room_bytes must hold a whole frame"});

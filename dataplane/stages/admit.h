@@ -249,6 +249,7 @@ inline bool asks_previous_owner(Burst& burst, std::uint32_t i, WorkerState& work
     answer[i] = nullptr;
     if (burst.connection[i] != nullptr) return;
     lookups[count] = {&burst.endpoint[i]->policy->rules(direction), query_of(burst, i, direction), {}};
+    lookups[count].rules->prefetch();
     answer[i] = &lookups[count++];
   });
   match_rules({lookups, count}, *worker.view->members);

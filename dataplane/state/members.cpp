@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The memory order of a record's sequence lock. The writer makes the number odd, stores the words each with release, and
-// makes the number even with release. A reader loads the number with acquire, the words each with acquire, and the
+// The memory order of a record's sequence lock. The writer makes the number odd, stores the words each with release,
+// and makes the number even with release. A reader loads the number with acquire, the words each with acquire, and the
 // number again. If any word it got was stored by a write that began after its first load of the number, then that
 // load synchronised with a store that comes after the odd number, so its second load of the number sees at least
 // that: the copy is thrown away. On x86 all of these are plain moves; there are no fences, which ThreadSanitizer does
 // not model.
 //
 // That the record is still the address's: between the two loads of the number the reader loads the slot once more, and
-// it must say what it said. Had that word been stored for a later content of the record, the load would synchronise with
-// it, and the second load of the number would see the later number. Had it been stored for an earlier content, then the
-// writer has overwritten the slot before it wrote the record anew (it only rewrites records that no slot names, or IPv6
-// ones for the same address); the first load of the number synchronised with that, so the slot could not be seen with
-// the old word any more.
+// it must say what it said. Had that word been stored for a later content of the record, the load would synchronise
+// with it, and the second load of the number would see the later number. Had it been stored for an earlier content,
+// then the writer has overwritten the slot before it wrote the record anew (it only rewrites records that no slot
+// names, or IPv6 ones for the same address); the first load of the number synchronised with that, so the slot could not
+// be seen with the old word any more.
 //
 // Moving a slot's word from place p to an earlier place q of the same search: write q, count the move (release), then
 // write something else to p. A reader that missed the address at both places read q before it was written and p after
@@ -71,9 +71,13 @@ Members::Groups Members::search(const Key& key) const {
       const Scan found = scan(lines_[line], key);
       for (std::uint32_t rest = found.candidates; rest != 0; rest &= rest - 1) {
         switch (read(lines_[line].slots[static_cast<std::size_t>(std::countr_zero(rest))], key, groups)) {
-          case Reading::match: return groups;
-          case Reading::other_address: break;
-          case Reading::changed: changed = true; break;
+          case Reading::match:
+            return groups;
+          case Reading::other_address:
+            break;
+          case Reading::changed:
+            changed = true;
+            break;
         }
       }
       if (found.unused != 0 || changed) break;
@@ -96,7 +100,8 @@ std::size_t Members::probe_length(const IpAddress& address) const {
     const Scan found = scan(lines_[line], key);
     if (found.unused != 0) return length;
     for (std::uint32_t rest = found.candidates; rest != 0; rest &= rest - 1) {
-      if (read(lines_[line].slots[static_cast<std::size_t>(std::countr_zero(rest))], key, groups) == Reading::match) return length;
+      if (read(lines_[line].slots[static_cast<std::size_t>(std::countr_zero(rest))], key, groups) == Reading::match)
+        return length;
     }
   }
   return line_count_;
@@ -231,7 +236,8 @@ bool Members::set(const IpAddress& address, std::span<const GroupId> groups) {
 void Members::remove(Place gap) {
   const auto removed = static_cast<std::uint32_t>(word_at(gap));
   const auto is_full = [&](std::size_t line) {
-    return std::ranges::none_of(lines_[line].slots, [](const auto& slot) { return slot.load(std::memory_order_relaxed) == 0; });
+    return std::ranges::none_of(lines_[line].slots,
+                                [](const auto& slot) { return slot.load(std::memory_order_relaxed) == 0; });
   };
   std::size_t line = gap.line;
   while (is_full(line)) {

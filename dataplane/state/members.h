@@ -5,10 +5,10 @@
 //
 // An address is a slot of 8 bytes, and eight slots are a cache line: 32 bits of the address (all of an IPv4 one, a hash
 // of an IPv6 one) and the number of a record. A record is a list of groups; IPv4 addresses in the same groups share
-// one, so the few records in use stay in the cache and a search reads one cold line. An IPv6 address has a record of its
-// own, with the whole address in it. An address is in the line that its hash says or, when that is full, in one of the
-// next. Removing an address moves later ones forward into the gap instead of leaving a mark there: marks pile up while
-// addresses come and go, until a search in vain walks the whole table.
+// one, so the few records in use stay in the cache and a search reads one cold line. An IPv6 address has a record of
+// its own, with the whole address in it. An address is in the line that its hash says or, when that is full, in one of
+// the next. Removing an address moves later ones forward into the gap instead of leaving a mark there: marks pile up
+// while addresses come and go, until a search in vain walks the whole table.
 //
 // Threads: set() is for ONE thread, the control thread; it allocates. All else but memory_bytes() is for any number of
 // threads at the same time. A reader never sees parts of two writes: it copies a record and takes the copy only if the
@@ -79,18 +79,19 @@ class Members {
     std::array<std::atomic<std::uint64_t>, kSlots> slots{};
   };
   struct alignas(128) Record {
-    std::atomic<std::uint32_t> sequence{0};  // odd while the writer is inside
-    std::atomic<std::uint32_t> count{0};     // of groups
-    std::array<std::atomic<std::uint64_t>, 2> address{};              // IPv6 only
-    std::array<std::atomic<std::uint64_t>, kMaxGroups / 2> groups{~std::uint64_t{0}};  // two GroupIds a word, the first low
+    std::atomic<std::uint32_t> sequence{0};               // odd while the writer is inside
+    std::atomic<std::uint32_t> count{0};                  // of groups
+    std::array<std::atomic<std::uint64_t>, 2> address{};  // IPv6 only
+    std::array<std::atomic<std::uint64_t>, kMaxGroups / 2> groups{
+        ~std::uint64_t{0}};  // two GroupIds a word, the first low
   };
   static_assert(sizeof(Line) == 64 && sizeof(Record) == 128);
 
   struct Key {
     std::array<std::uint64_t, 2> words;
-    std::uint64_t hash;        // its high half chooses the line
-    std::uint32_t slot_bits;   // what the slot keeps of the address
-    std::uint32_t family;      // kIsIpv6 or 0
+    std::uint64_t hash;       // its high half chooses the line
+    std::uint32_t slot_bits;  // what the slot keeps of the address
+    std::uint32_t family;     // kIsIpv6 or 0
   };
   struct Place {
     std::size_t line;
@@ -119,7 +120,9 @@ class Members {
   // The low 32 bits of an IPv4 key's hash are not used, those of an IPv6 key are in its slot.
   std::size_t home_of(const Key& key) const { return (key.hash >> 32) * line_count_ >> 32; }
   std::size_t next(std::size_t line) const { return line + 1 == line_count_ ? 0 : line + 1; }
-  std::size_t distance(std::size_t from, std::size_t to) const { return to >= from ? to - from : to + line_count_ - from; }
+  std::size_t distance(std::size_t from, std::size_t to) const {
+    return to >= from ? to - from : to + line_count_ - from;
+  }
 
   // One bit a slot: those that may be the key's, and those that are unused.
   struct Scan {
@@ -172,7 +175,7 @@ class Members {
     bool operator()(std::uint32_t number, std::span<const GroupId> groups) const { return (*this)(groups, number); }
   };
   alignas(64) std::vector<std::unique_ptr<Record[]>> owned_chunks_;  // chunks_, for readers, shows these
-  std::vector<std::uint32_t> users_;         // of each record
+  std::vector<std::uint32_t> users_;                                 // of each record
   std::vector<std::uint32_t> free_records_;
   std::unordered_set<std::uint32_t, SameGroups, SameGroups> shared_;  // records of IPv4 addresses
 };
@@ -205,8 +208,8 @@ inline void Members::copy(const Record& source, Groups& out) {
   out.count = static_cast<std::uint8_t>(count);
 }
 
-// Nearly always the first line decides, whether the address is there or not; which of the two is a coin toss, so neither
-// way has branches of its own: what is not there has record 0, which is empty and stays so.
+// Nearly always the first line decides, whether the address is there or not; which of the two is a coin toss, so
+// neither way has branches of its own: what is not there has record 0, which is empty and stays so.
 inline Members::Groups Members::find(const IpAddress& address) const {
   const Key key = key_of(address);
   const Line& line = lines_[home_of(key)];
@@ -222,9 +225,11 @@ inline Members::Groups Members::find(const IpAddress& address) const {
   const bool is_whole = (before & 1) == 0 && line.slots[at].load(std::memory_order_acquire) == slot &&
                         source.sequence.load(std::memory_order_relaxed) == before &&
                         moves_.load(std::memory_order_relaxed) == moves;
-  const bool is_decided = found.candidates != 0 ? word >> 32 == key.slot_bits && (word & kIsIpv6) == 0 && key.family == 0
-                                                : found.unused != 0;
-  if (is_whole && is_decided) [[likely]] return groups;
+  const bool is_decided = found.candidates != 0
+                              ? word >> 32 == key.slot_bits && (word & kIsIpv6) == 0 && key.family == 0
+                              : found.unused != 0;
+  if (is_whole && is_decided) [[likely]]
+    return groups;
   return search(key);
 }
 

@@ -78,23 +78,25 @@ struct RuleMatcher {
   }
 
   // `sources`: the sets whose union is what the remote address satisfies.
-  [[gnu::always_inline]] static RuleMatch intersect_small(RuleSet ports, std::span<const RuleSet> sources, RuleSet everyone) {
+  [[gnu::always_inline]] static RuleMatch intersect_small(RuleSet ports, std::span<const RuleSet> sources,
+                                                          RuleSet everyone) {
     RuleSet remote = 0;
     for (const RuleSet source : sources) remote |= source;
     const RuleSet hit = ports & remote;
     return {hit != 0, (hit & everyone) != 0, hit != 0 ? static_cast<RuleId>(std::countr_zero(hit)) : kNoRule};
   }
 
-  [[gnu::always_inline]] static std::uint64_t hit_in(const Tables& tables, const std::uint64_t* port_words, std::size_t word,
-                                                     std::span<const RuleSet> sources, std::uint32_t bit) {
+  [[gnu::always_inline]] static std::uint64_t hit_in(const Tables& tables, const std::uint64_t* port_words,
+                                                     std::size_t word, std::span<const RuleSet> sources,
+                                                     std::uint32_t bit) {
     std::uint64_t remote = 0;
     for (const RuleSet source : sources) remote |= (source & bit) != 0 ? block(tables, source, bit)[word] : 0;
     return remote & port_words[word];
   }
 
   // The blocks given, lowest first.
-  static RuleMatch intersect_blocks(const Tables& tables, RuleSet ports, std::span<const RuleSet> sources, RuleSet everyone,
-                                    std::uint32_t blocks) {
+  static RuleMatch intersect_blocks(const Tables& tables, RuleSet ports, std::span<const RuleSet> sources,
+                                    RuleSet everyone, std::uint32_t blocks) {
     RuleMatch match;
     while (blocks != 0) {
       const std::uint32_t bit = blocks & -blocks;
@@ -118,8 +120,8 @@ struct RuleMatcher {
   }
 
   // Of sets that have so few rules in common that the first block in question mostly is the only one.
-  [[gnu::always_inline]] static RuleMatch intersect_large(const Tables& tables, RuleSet ports, std::span<const RuleSet> sources,
-                                                          RuleSet everyone) {
+  [[gnu::always_inline]] static RuleMatch intersect_large(const Tables& tables, RuleSet ports,
+                                                          std::span<const RuleSet> sources, RuleSet everyone) {
     std::uint32_t blocks = 0;
     for (const RuleSet source : sources) blocks |= static_cast<std::uint32_t>(source);
     blocks &= static_cast<std::uint32_t>(ports);
@@ -130,13 +132,14 @@ struct RuleMatcher {
     // All of this may be without a block, and then is without a hit.
     const std::uint64_t hit = hit_in(tables, block(tables, ports, first), 0, sources, first);
     const std::uint64_t anywhere = (everyone & first) != 0 ? *block(tables, everyone, first) : 0;
-    const auto rule = static_cast<RuleId>(std::countr_zero(first) * static_cast<int>(kWordBits) + std::countr_zero(hit));
+    const auto rule =
+        static_cast<RuleId>(std::countr_zero(first) * static_cast<int>(kWordBits) + std::countr_zero(hit));
     return {hit != 0, (hit & anywhere) != 0, hit != 0 ? rule : kNoRule};
   }
 
   template <class Search>
-  [[gnu::always_inline]] static RuleMatch intersect(const Tables& tables, RuleSet ports, std::span<const RuleSet> sources,
-                                                    RuleSet everyone) {
+  [[gnu::always_inline]] static RuleMatch intersect(const Tables& tables, RuleSet ports,
+                                                    std::span<const RuleSet> sources, RuleSet everyone) {
     if (is_small(tables)) return intersect_small(ports, sources, everyone);
     if constexpr (Search::kWidestSet != 0) {
       if (tables.rules <= Search::kWidestSet) [[likely]] {
@@ -175,8 +178,8 @@ struct RuleMatcher {
     return result;
   }
 
-  // In passes over a batch, so that the memory that one pass reads was asked for in the pass before; and each with little
-  // to do, or its values do not fit the registers. Which lookups a pass is about says a mask, one bit each.
+  // In passes over a batch, so that the memory that one pass reads was asked for in the pass before; and each with
+  // little to do, or its values do not fit the registers. Which lookups a pass is about says a mask, one bit each.
   static constexpr std::size_t kBatch = 64;
   using Mask = std::uint64_t;
   static Mask bit(bool is_set, std::size_t i) { return Mask{is_set} << i; }
@@ -234,7 +237,8 @@ struct RuleMatcher {
       });
     };
     std::array<OneSearch<std::uint32_t, RuleSet>, kBatch> ipv4_searches;
-    find_addresses(open & ipv4, ipv4_searches, &Tables::ipv4, &Tables::ipv4_shape, [](const IpAddress& remote) { return remote.v4(); });
+    find_addresses(open & ipv4, ipv4_searches, &Tables::ipv4, &Tables::ipv4_shape,
+                   [](const IpAddress& remote) { return remote.v4(); });
     if ((open & ~ipv4) != 0) {
       std::array<OneSearch<Key128, RuleSet>, kBatch> ipv6_searches;
       find_addresses(open & ~ipv4, ipv6_searches, &Tables::ipv6, &Tables::ipv6_shape, key128);
@@ -253,10 +257,12 @@ struct RuleMatcher {
       lookups[i].match = intersect<Search>(tables_of(i), ports[i], std::array{address[i]}, everyone(i));
     });
     for_each(candidates & grouped, [&](std::size_t i) {
-      lookups[i].match = intersect<Search>(tables_of(i), ports[i], std::array{address[i], group[i][0], group[i][1]}, everyone(i));
+      lookups[i].match =
+          intersect<Search>(tables_of(i), ports[i], std::array{address[i], group[i][0], group[i][1]}, everyone(i));
     });
     for_each(in_many_groups, [&](std::size_t i) {
-      lookups[i].match = match<Search>(*lookups[i].rules, lookups[i].query, members.find(lookups[i].query.remote).view());
+      lookups[i].match =
+          match<Search>(*lookups[i].rules, lookups[i].query, members.find(lookups[i].query.remote).view());
     });
   }
 
@@ -297,9 +303,12 @@ bool is_available(SearchIsa isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   switch (isa) {
-    case SearchIsa::scalar: return true;
-    case SearchIsa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
-    case SearchIsa::avx512: return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+    case SearchIsa::scalar:
+      return true;
+    case SearchIsa::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+    case SearchIsa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
   }
 #endif
   return isa == SearchIsa::scalar;

@@ -5,9 +5,10 @@
 // Security groups only allow; an ENI's groups are a union without order. So "is this flow allowed" asks whether some
 // rule matches, and a rule is (protocol and ports) x (sources). RuleBits answers with sets of rules, one bit a rule:
 // one set says which rules the ports satisfy, one says which rules the remote address satisfies, and the rules that
-// match are their intersection. Ports, addresses and groups are looked up in sorted elementary intervals (rule_search.h).
-// Up to 64 rules a set is one word. Beyond, it is a summary of which words are not empty, and those words alone, so that
-// most of an intersection is decided by two summaries and what is left reads a word or two of each set.
+// match are their intersection. Ports, addresses and groups are looked up in sorted elementary intervals
+// (rule_search.h). Up to 64 rules a set is one word. Beyond, it is a summary of which words are not empty, and those
+// words alone, so that most of an intersection is decided by two summaries and what is left reads a word or two of each
+// set.
 //
 // Rules of matching:
 //  * Protocol -1 is any protocol, ports ignored. ICMP (1) rules match IPv4 only, ICMPv6 (58) rules IPv6 only; their
@@ -103,7 +104,8 @@ class RuleBits {
 
   // Asks for what a lookup reads first.
   void prefetch() const {
-    for (std::size_t line = 0; line < 3; ++line) __builtin_prefetch(reinterpret_cast<const std::byte*>(this) + 64 * line);
+    for (std::size_t line = 0; line < 3; ++line)
+      __builtin_prefetch(reinterpret_cast<const std::byte*>(this) + 64 * line);
   }
 
   // `remote_groups`: the groups that the remote address is a member of (Members::find), in any order.
@@ -122,8 +124,8 @@ class RuleBits {
   friend struct RuleMatcher;
 
   // A set of rules in eight bytes. Up to 64 rules: the bits themselves. More: in the low half the summary, one bit for
-  // each block of words that has a rule in it; in the high half where those blocks begin in the arena's words. The empty
-  // set is 0 in both, and equal sets are equal numbers.
+  // each block of words that has a rule in it; in the high half where those blocks begin in the arena's words. The
+  // empty set is 0 in both, and equal sets are equal numbers.
   using RuleSet = std::uint64_t;
   template <typename Key>
   using Intervals = detail::IntervalMap<Key, RuleSet>;
@@ -143,8 +145,8 @@ class RuleBits {
     std::uint8_t block_shift = 0;  // a block is 1 << block_shift words, so that 32 blocks are enough
     bool open[2][2] = {};          // [UDP][IPv6]
     // The third line and on.
-    RuleSet decisive = 0;  // the bits of sets that tell without words whether they can have a rule in common
-    RuleSet grouped = 0;   // those bits of the rules that name a group: whether membership matters at all
+    RuleSet decisive = 0;      // the bits of sets that tell without words whether they can have a rule in common
+    RuleSet grouped = 0;       // those bits of the rules that name a group: whether membership matters at all
     RuleSet everyone[2] = {};  // the rules with source 0.0.0.0/0, ::/0
     const GroupSlot* groups = nullptr;
     std::uint32_t group_mask = 0;

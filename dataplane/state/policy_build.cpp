@@ -15,6 +15,7 @@
 
 #include "dataplane/state/policy.h"
 #include "dataplane/state/rule_bits.h"
+#include "dataplane/state/rule_sets.h"
 
 namespace trunkline {
 namespace {
@@ -60,21 +61,20 @@ void sort_by_key(std::vector<Element>& elements) {
 }
 
 template <typename Key>
-Key before(Key key) { return static_cast<Key>(key - 1); }
+Key before(Key key) {
+  return static_cast<Key>(key - 1);
+}
 template <>
-Key128 before(Key128 key) { return {key.high - (key.low == 0 ? 1 : 0), key.low - 1}; }
+Key128 before(Key128 key) {
+  return {key.high - (key.low == 0 ? 1 : 0), key.low - 1};
+}
 template <typename Key>
-Key after(Key key) { return static_cast<Key>(key + 1); }
+Key after(Key key) {
+  return static_cast<Key>(key + 1);
+}
 template <>
-Key128 after(Key128 key) { return {key.high + (key.low == ~std::uint64_t{0} ? 1 : 0), key.low + 1}; }
-
-// One well mixed number a rule (splitmix64), so that the hash of a set is the xor of its rules' and follows a change
-// without a walk over the set.
-std::uint64_t hash_of_rule(std::size_t rule) {
-  std::uint64_t mixed = (rule + std::uint64_t{1}) * 0x9e3779b97f4a7c15ULL;
-  mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9ULL;
-  mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebULL;
-  return mixed ^ mixed >> 31;
+Key128 after(Key128 key) {
+  return {key.high + (key.low == ~std::uint64_t{0} ? 1 : 0), key.low + 1};
 }
 
 }  // namespace
@@ -83,14 +83,8 @@ class RuleBitsBuilder {
  public:
   explicit RuleBitsBuilder(std::span<const RuleSpec> rules)
       : rules_(rules.first(std::min(rules.size(), RuleBits::kMaxRules))),
-        is_small_(rules_.size() <= kSmallSet),
-        current_((rules_.size() + kWordBits - 1) / kWordBits),
-        covers_(rules_.size(), 0),
-        everyone_(rules_.size(), 0) {
-    while ((current_.size() - 1) >> block_shift_ >= kMaxBlocks) ++block_shift_;
-    current_.resize((current_.size() + block_words() - 1) / block_words() * block_words(), 0);
-    if (!is_small_) known_.resize(std::bit_ceil(4 * rules_.size()));
-  }
+        sets_(rules_.size()),
+        everyone_(rules_.size(), 0) {}
 
   RuleBits build() {
     for (std::size_t rule = 0; rule < rules_.size(); ++rule) read(rule);
@@ -106,9 +100,9 @@ class RuleBitsBuilder {
     const std::vector<RuleBits::GroupSlot> groups = group_slots();
 
     tables_.rules = static_cast<std::uint32_t>(rules_.size());
-    tables_.block_shift = block_shift_;
-    tables_.everyone[0] = set_of(everyone4_);
-    tables_.everyone[1] = set_of(everyone6_);
+    tables_.block_shift = sets_.block_shift();
+    tables_.everyone[0] = sets_.set_of(everyone4_);
+    tables_.everyone[1] = sets_.set_of(everyone6_);
     tables_.group_mask = static_cast<std::uint32_t>(groups.size() - 1);
 
     std::size_t most_ports = 0;
@@ -117,6 +111,7 @@ class RuleBitsBuilder {
     tables_.ipv4_shape = shape_for<std::uint32_t>(ipv4.last.size());
     tables_.ipv6_shape = shape_for<Key128>(ipv6.last.size());
 
+    const std::vector<std::uint64_t> words = sets_.take_words();
     const auto lay_out = [&] {
       used_ = 0;
       // Those with one interval, usually three of the five, have the same nodes.
@@ -124,7 +119,8 @@ class RuleBitsBuilder {
       for (std::size_t kind = 0; kind < ports.size(); ++kind) {
         auto& target = tables_.ports[kind];
         const bool is_single = ports[kind].last.size() == 1;
-        target.nodes = is_single && single != nullptr ? single->nodes : place_nodes(ports[kind].last, tables_.port_shape);
+        target.nodes =
+            is_single && single != nullptr ? single->nodes : place_nodes(ports[kind].last, tables_.port_shape);
         if (is_single) single = &target;
       }
       tables_.ipv4.nodes = place_nodes(ipv4.last, tables_.ipv4_shape);
@@ -133,10 +129,8 @@ class RuleBitsBuilder {
       for (std::size_t kind = 0; kind < ports.size(); ++kind) tables_.ports[kind].values = place(ports[kind].sets);
       tables_.ipv4.values = place(ipv4.sets);
       tables_.ipv6.values = place(ipv6.sets);
-      tables_.words = place(words_);
+      tables_.words = place(words);
     };
-    // A lookup reads behind the last set rather than asking whether there is something to read.
-    words_.resize(words_.size() + std::max(block_words(), kReadBehind), 0);
     lay_out();  // without an arena yet: only counts
     tables_.arena_bytes = used_;
     RuleBits result;
@@ -149,7 +143,7 @@ class RuleBitsBuilder {
 
  private:
   using RuleSet = RuleBits::RuleSet;
-  using Rules = std::vector<std::uint16_t>;
+  using Rules = RuleSets::Rules;
   template <typename Key>
   using Events = std::vector<Event<Key>>;
   template <typename Key>
@@ -163,8 +157,6 @@ class RuleBitsBuilder {
     static constexpr std::size_t kDigits = 4;
     std::size_t digit(std::size_t i) const { return key >> 8 * i & 0xff; }
   };
-
-  std::size_t block_words() const { return std::size_t{1} << block_shift_; }
 
   // -- Reading the rules.
 
@@ -199,7 +191,8 @@ class RuleBitsBuilder {
         if (from == 0 && to == 0xffff) {
           (spec.protocol == kTcp ? covers_all_tcp_ : covers_all_udp_).push_back(id);
         } else {
-          add(spec.protocol == kTcp ? tcp_ : udp_, rule, static_cast<std::uint16_t>(from), static_cast<std::uint16_t>(to));
+          add(spec.protocol == kTcp ? tcp_ : udp_, rule, static_cast<std::uint16_t>(from),
+              static_cast<std::uint16_t>(to));
         }
         break;
       }
@@ -244,7 +237,9 @@ class RuleBitsBuilder {
       }
       const unsigned length = std::min<unsigned>(range.length, 128);
       constexpr std::uint64_t kAll = ~std::uint64_t{0};
-      const Key128 hosts{length >= 64 ? 0 : kAll >> length, length >= 128 ? 0 : length <= 64 ? kAll : kAll >> (length - 64)};
+      const Key128 hosts{length >= 64 ? 0 : kAll >> length, length >= 128  ? 0
+                                                            : length <= 64 ? kAll
+                                                                           : kAll >> (length - 64)};
       const Key128 address = key128(range.address);
       const Key128 first{address.high & ~hosts.high, address.low & ~hosts.low};
       add(ipv6_, rule, first, Key128{first.high | hosts.high, first.low | hosts.low});
@@ -262,103 +257,28 @@ class RuleBitsBuilder {
     }
   }
 
-  // -- The current set of rules, and its number among all sets seen.
-
-  // A rule may be covered twice at one key, by overlapping sources; its bit goes out with the last one.
-  void switch_on(std::size_t rule) {
-    if (covers_[rule]++ == 0) flip(rule);
-  }
-  void switch_off(std::size_t rule) {
-    if (--covers_[rule] == 0) flip(rule);
-  }
-  void flip(std::size_t rule) {
-    current_[rule / kWordBits] ^= std::uint64_t{1} << rule % kWordBits;
-    if (is_small_) return;
-    current_hash_ ^= hash_of_rule(rule);
-    const std::size_t block = rule / kWordBits >> block_shift_;
-    const auto words = std::span(current_).subspan(block << block_shift_, block_words());
-    const bool is_empty = std::ranges::all_of(words, [](std::uint64_t word) { return word == 0; });
-    const std::uint32_t bit = std::uint32_t{1} << block;
-    summary_ = is_empty ? summary_ & ~bit : summary_ | bit;
-  }
-  void clear() {
-    std::ranges::fill(current_, 0);
-    std::ranges::fill(covers_, 0);
-    current_hash_ = 0;
-    summary_ = 0;
-  }
-
-  RuleSet intern() {
-    if (is_small_) return current_[0];
-    if (summary_ == 0) return 0;
-    if (2 * known_count_ >= known_.size()) grow();
-    std::size_t slot = current_hash_;
-    for (;; ++slot) {
-      const Known& known = known_[slot & (known_.size() - 1)];
-      if (known.set == 0) break;
-      if (known.hash == current_hash_ && is_current(known.set)) return known.set;
-    }
-    const RuleSet set = static_cast<RuleSet>(words_.size()) << 32 | summary_;
-    for_each_block([&](const std::uint64_t* block) { words_.insert(words_.end(), block, block + block_words()); });
-    known_[slot & (known_.size() - 1)] = {current_hash_, set};
-    ++known_count_;
-    return set;
-  }
-  bool is_current(RuleSet set) const {
-    if (static_cast<std::uint32_t>(set) != summary_) return false;
-    const std::uint64_t* words = words_.data() + (set >> 32);
-    bool equal = true;
-    for_each_block([&](const std::uint64_t* block) {
-      equal = equal && std::equal(block, block + block_words(), words);
-      words += block_words();
-    });
-    return equal;
-  }
-  template <typename Visit>
-  void for_each_block(Visit&& visit) const {
-    for (std::uint32_t rest = summary_; rest != 0; rest &= rest - 1) {
-      visit(current_.data() + (static_cast<std::size_t>(std::countr_zero(rest)) << block_shift_));
-    }
-  }
-  void grow() {
-    std::vector<Known> larger(2 * known_.size());
-    for (const Known& known : known_) {
-      if (known.set == 0) continue;
-      std::size_t slot = known.hash;
-      while (larger[slot & (larger.size() - 1)].set != 0) ++slot;
-      larger[slot & (larger.size() - 1)] = known;
-    }
-    known_ = std::move(larger);
-  }
-
-  RuleSet set_of(const Rules& rules) {
-    clear();
-    for (const std::uint16_t rule : rules) switch_on(rule);
-    return intern();
-  }
-
   // -- Sweeping one dimension.
 
   template <typename Key>
   Map<Key> sweep(Events<Key>& events, const Rules& always, const Rules& also_always) {
     sort_by_key(events);
-    clear();
-    for (const std::uint16_t rule : always) switch_on(rule);
-    for (const std::uint16_t rule : also_always) switch_on(rule);
+    sets_.clear();
+    for (const std::uint16_t rule : always) sets_.switch_on(rule);
+    for (const std::uint16_t rule : also_always) sets_.switch_on(rule);
     Map<Key> map;
     map.last.reserve(events.size() + 1);
     map.sets.reserve(events.size() + 1);
-    RuleSet set = intern();
+    RuleSet set = sets_.intern();
     for (auto event = events.begin(); event != events.end();) {
       const Key at = event->key;  // all events at one key are one step
       for (; event != events.end() && event->key == at; ++event) {
         if (event->off) {
-          switch_off(event->rule);
+          sets_.switch_off(event->rule);
         } else {
-          switch_on(event->rule);
+          sets_.switch_on(event->rule);
         }
       }
-      const RuleSet next = intern();
+      const RuleSet next = sets_.intern();
       if (next == set) continue;
       if (at != Key{}) {
         map.last.push_back(before(at));
@@ -374,22 +294,23 @@ class RuleBitsBuilder {
   std::vector<RuleBits::GroupSlot> group_slots() {
     sort_by_key(references_);
     std::size_t distinct = 0;
-    for (std::size_t i = 0; i < references_.size(); ++i) distinct += i == 0 || references_[i].key != references_[i - 1].key;
+    for (std::size_t i = 0; i < references_.size(); ++i)
+      distinct += i == 0 || references_[i].key != references_[i - 1].key;
     // At most half full, and always with an unused slot where a search ends.
     std::vector<RuleBits::GroupSlot> slots(std::bit_ceil(2 * distinct + 1));
-    clear();
+    sets_.clear();
     for (auto first = references_.begin(); first != references_.end();) {
       const GroupId group{first->key};
       auto last = first;
-      for (; last != references_.end() && last->key == group.value; ++last) switch_on(last->rule);
+      for (; last != references_.end() && last->key == group.value; ++last) sets_.switch_on(last->rule);
       std::size_t slot = group_hash(group);
       while (slots[slot & (slots.size() - 1)].group != kNoGroup) ++slot;
-      slots[slot & (slots.size() - 1)] = {group, intern()};
-      for (; first != last; ++first) switch_off(first->rule);
+      slots[slot & (slots.size() - 1)] = {group, sets_.intern()};
+      for (; first != last; ++first) sets_.switch_off(first->rule);
     }
-    for (const GroupReference& reference : references_) switch_on(reference.rule);
-    tables_.decisive = is_small_ ? ~RuleSet{0} : RuleSet{0xffffffff};
-    tables_.grouped = intern() & tables_.decisive;
+    for (const GroupReference& reference : references_) sets_.switch_on(reference.rule);
+    tables_.decisive = sets_.decisive_bits();
+    tables_.grouped = sets_.intern() & tables_.decisive;
     return slots;
   }
 
@@ -427,7 +348,8 @@ class RuleBitsBuilder {
     if (to == nullptr) return nullptr;
     Node* const all = reinterpret_cast<Node*>(to);
     Node* node = all;
-    for (std::size_t width = 1, under_child = last_width; under_child != 0; width *= Node::kFanout, under_child /= Node::kFanout) {
+    for (std::size_t width = 1, under_child = last_width; under_child != 0;
+         width *= Node::kFanout, under_child /= Node::kFanout) {
       const std::size_t used = under_child == 1 ? last_used : width;
       for (std::size_t i = 0; i < used; ++i, ++node) {
         ::new (node) Node;
@@ -440,15 +362,10 @@ class RuleBitsBuilder {
     return all;
   }
 
-  struct Known {
-    std::uint64_t hash = 0;
-    RuleSet set = 0;  // none is 0: the empty set is not looked up
-  };
   static constexpr std::uint8_t kFromEveryone4 = 1, kFromEveryone6 = 2;
 
   std::span<const RuleSpec> rules_;
-  const bool is_small_;
-  std::uint8_t block_shift_ = 0;
+  RuleSets sets_;
 
   // What the rules say.
   Rules any_protocol_, covers_all_tcp_, covers_all_udp_, covers_all_icmp4_, covers_all_icmp6_;
@@ -458,14 +375,7 @@ class RuleBitsBuilder {
   Events<Key128> ipv6_;
   std::vector<GroupReference> references_;
 
-  std::vector<std::uint64_t> current_;  // the set of rules being swept
-  std::vector<std::uint32_t> covers_;   // per rule, how many of its sources cover the current key
   std::vector<std::uint8_t> everyone_;  // per rule
-  std::uint64_t current_hash_ = 0;
-  std::uint32_t summary_ = 0;           // blocks of `current_` that are not empty
-  std::vector<std::uint64_t> words_;    // of all sets seen
-  std::vector<Known> known_;
-  std::size_t known_count_ = 0;
 
   RuleBits::Tables tables_;
   std::byte* arena_ = nullptr;

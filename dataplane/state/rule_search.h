@@ -3,10 +3,10 @@
 // Finding the interval that a key lies in, one cache line of keys a comparison.
 //
 // The keys of a dimension (ports, addresses) are cut into intervals; what is kept of each is its last key. A node is as
-// many of them as fill one cache line (two for IPv6), compared all at once: the number that are less than the key is the
-// child to go to. Nodes lie in one array as in a heap, root first, the children of node n at n * kFanout + 1 and on; a
-// search goes down `depth` of them. What is beyond the last interval is the highest key, which is less than no key, so
-// nobody ever goes there.
+// many of them as fill one cache line (two for IPv6), compared all at once: the number that are less than the key is
+// the child to go to. Nodes lie in one array as in a heap, root first, the children of node n at n * kFanout + 1 and
+// on; a search goes down `depth` of them. What is beyond the last interval is the highest key, which is less than no
+// key, so nobody ever goes there.
 //
 // Search is one of the structs below; they give the same answers. Whoever uses one for more than the baseline
 // instruction set does so within a function whose target allows it. Pure, any thread.
@@ -66,8 +66,8 @@ struct CommonRules {
   std::uint16_t lowest;  // if any exist
 };
 
-// rank(): how many of a node's keys are less than the key. kWidestSet: up to how many rules common() works; 0 if there is
-// none, and then RuleBits goes word by word.
+// rank(): how many of a node's keys are less than the key. kWidestSet: up to how many rules common() works; 0 if there
+// is none, and then RuleBits goes word by word.
 struct ScalarSearch {
   static constexpr std::size_t kWidestSet = 0;
   template <typename Key>
@@ -122,16 +122,20 @@ struct Avx2Search {
   }
 
  private:
-  static std::uint32_t ones(int mask) { return static_cast<std::uint32_t>(std::popcount(static_cast<std::uint32_t>(mask))); }
+  static std::uint32_t ones(int mask) {
+    return static_cast<std::uint32_t>(std::popcount(static_cast<std::uint32_t>(mask)));
+  }
 };
 
 #define TRUNKLINE_AVX512 "avx512f,avx512bw,popcnt"
 struct Avx512Search {
   static constexpr std::size_t kWidestSet = 1024;
-  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint16_t>& node, std::uint16_t key) {
+  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint16_t>& node,
+                                                              std::uint16_t key) {
     return ones(_mm512_cmpgt_epu16_mask(_mm512_set1_epi16(static_cast<short>(key)), _mm512_load_si512(&node)));
   }
-  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint32_t>& node, std::uint32_t key) {
+  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint32_t>& node,
+                                                              std::uint32_t key) {
     return ones(_mm512_cmpgt_epu32_mask(_mm512_set1_epi32(static_cast<int>(key)), _mm512_load_si512(&node)));
   }
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<Key128>& node, const Key128& key) {
@@ -144,7 +148,8 @@ struct Avx512Search {
   // All words of all sets at once: those that a set has are spread to their places by its summary. What is read behind
   // a set's words, up to two lines, goes nowhere.
   [[gnu::target(TRUNKLINE_AVX512)]] static CommonRules common(const std::uint64_t* words, std::uint64_t ports,
-                                                              std::span<const std::uint64_t> sources, std::uint64_t marked) {
+                                                              std::span<const std::uint64_t> sources,
+                                                              std::uint64_t marked) {
     struct Wide {
       __m512i low, high;
     };
@@ -161,7 +166,8 @@ struct Avx512Search {
     }
     const Wide own = spread(ports);
     const Wide hit{_mm512_and_si512(remote.low, own.low), _mm512_and_si512(remote.high, own.high)};
-    const std::uint32_t hit_words = _mm512_test_epi64_mask(hit.low, hit.low) | _mm512_test_epi64_mask(hit.high, hit.high) << 8;
+    const std::uint32_t hit_words =
+        _mm512_test_epi64_mask(hit.low, hit.low) | _mm512_test_epi64_mask(hit.high, hit.high) << 8;
     alignas(64) std::array<std::uint64_t, 16> all;
     _mm512_store_si512(&all[0], hit.low);
     _mm512_store_si512(&all[8], hit.high);
@@ -171,7 +177,8 @@ struct Avx512Search {
       const Wide third = spread(marked);
       with_marked = (_mm512_test_epi64_mask(hit.low, third.low) | _mm512_test_epi64_mask(hit.high, third.high)) != 0;
     }
-    return {hit_words != 0, with_marked, static_cast<std::uint16_t>(first * 64 + static_cast<std::uint32_t>(std::countr_zero(all[first])))};
+    return {hit_words != 0, with_marked,
+            static_cast<std::uint16_t>(first * 64 + static_cast<std::uint32_t>(std::countr_zero(all[first])))};
   }
 
  private:
@@ -211,8 +218,8 @@ struct IntervalMap {
   }
 };
 
-// Many searches at once, level by level. One search is a chain of dependent loads; a processor overlaps those that stand
-// near each other in the program, so the first steps of all searches stand together, then the second ones.
+// Many searches at once, level by level. One search is a chain of dependent loads; a processor overlaps those that
+// stand near each other in the program, so the first steps of all searches stand together, then the second ones.
 template <typename Key, typename Value>
 struct OneSearch {
   const SearchNode<Key>* nodes;
@@ -250,7 +257,8 @@ template <class Search, typename Key, typename Value>
     at[i] = depth.least == 0 ? 0 : Map::template step<Search>(searches[i].nodes, 0, searches[i].key);
   }
   for (std::uint32_t level = 1; level < depth.least; ++level) {
-    for (std::size_t i = 0; i < count; ++i) at[i] = Map::template step<Search>(searches[i].nodes, at[i], searches[i].key);
+    for (std::size_t i = 0; i < count; ++i)
+      at[i] = Map::template step<Search>(searches[i].nodes, at[i], searches[i].key);
   }
   if (depth.least != depth.most) {
     for (std::size_t i = 0; i < count; ++i) {
