@@ -210,7 +210,9 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
     if (!ConnectionTable::expired(*connection, endpoint.timeouts, worker.now) && !reopens(*connection, headers)) {
       if (!(connection->allowed & bit(direction))) return DropReason::rule_revoked;
       burst.connection[i] = connection;
+      const bool was_over = ConnectionTable::is_over(*connection);
       advance(*connection, headers, direction, worker.now);
+      if (!was_over && ConnectionTable::is_over(*connection)) worker.connections.remember_over(*connection);
       return DropReason::none;
     }
   }

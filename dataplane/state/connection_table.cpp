@@ -69,6 +69,7 @@ ConnectionTable::ConnectionTable(std::uint32_t capacity, Arena arena, TakenOver)
     if (count.generation != entry.key.generation()) count = {0, entry.key.generation()};
     ++count.connections;
     if (is_unanswered(entry)) remember_unanswered(entry);
+    if (is_over(entry)) remember_over(entry);
   }
 }
 
@@ -80,12 +81,13 @@ void ConnectionTable::bind() {
   for (int i = 0; i < 3; ++i) secret_[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&head_->secret[2 * i]));
   free_entries_ = capacity_;
   by_endpoint_ = std::make_unique<EndpointCount[]>(FlowKey::kMaxEndpoints);
-  unanswered_capacity_ = std::max(capacity_ / 8, 64U);
-  unanswered_ = std::make_unique<Unanswered[]>(unanswered_capacity_);
+  ring_capacity_ = std::max(capacity_ / 8, 64U);
+  unanswered_.places = std::make_unique<Remembered[]>(ring_capacity_);
+  over_.places = std::make_unique<Remembered[]>(ring_capacity_);
 }
 
 std::size_t ConnectionTable::memory_bytes() const {
-  return arena_.memory_bytes() + unanswered_capacity_ * sizeof(Unanswered) + FlowKey::kMaxEndpoints * sizeof(EndpointCount);
+  return arena_.memory_bytes() + 2 * ring_capacity_ * sizeof(Remembered) + FlowKey::kMaxEndpoints * sizeof(EndpointCount);
 }
 
 void ConnectionTable::set_digest(FlowKey& key, const AddressPair& addresses) const {
@@ -241,22 +243,22 @@ bool ConnectionTable::adopt(const Connection& connection, const AddressPair& add
   return true;
 }
 
-void ConnectionTable::remember_unanswered(const Connection& connection) {
-  if (unanswered_count_ == unanswered_capacity_) {
-    const Unanswered& oldest = unanswered_[unanswered_first_];
+void ConnectionTable::remember(Ring& ring, const Connection& connection, bool (*still)(const Connection&)) {
+  if (ring.count == ring_capacity_) {
+    const Remembered& oldest = ring.places[ring.first];
     Connection& entry = entries_[oldest.entry];
-    // Answered meanwhile, or gone: then it takes no room of this kind.
-    if (&entry != &connection && is_unanswered(entry) && static_cast<std::uint32_t>(hash(entry.key)) == oldest.check) {
+    // No longer of the kind, or gone: then it takes no room of this kind.
+    if (&entry != &connection && still(entry) && static_cast<std::uint32_t>(hash(entry.key)) == oldest.check) {
       erase(&entry);
       recycled_.add(1);
     }
-    if (++unanswered_first_ == unanswered_capacity_) unanswered_first_ = 0;
-    --unanswered_count_;
-    __builtin_prefetch(&entries_[unanswered_[unanswered_first_].entry]);
+    if (++ring.first == ring_capacity_) ring.first = 0;
+    --ring.count;
+    __builtin_prefetch(&entries_[ring.places[ring.first].entry]);
   }
-  std::uint32_t at = unanswered_first_ + unanswered_count_++;
-  if (at >= unanswered_capacity_) at -= unanswered_capacity_;
-  unanswered_[at] = {static_cast<std::uint32_t>(&connection - entries_), static_cast<std::uint32_t>(hash(connection.key))};
+  std::uint32_t at = ring.first + ring.count++;
+  if (at >= ring_capacity_) at -= ring_capacity_;
+  ring.places[at] = {static_cast<std::uint32_t>(&connection - entries_), static_cast<std::uint32_t>(hash(connection.key))};
 }
 
 bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view) {

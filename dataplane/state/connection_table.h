@@ -18,8 +18,9 @@
 // it has to ask expired(), sweep() walks the entries with a clock hand and frees the dead.
 //
 // Room: an endpoint may hold so many connections and no more (its quota). Connections that nobody has answered yet are
-// remembered in a ring of an eighth of the capacity; when it is full the oldest of them that is still unanswered
-// makes room for the newest. So a flood of SYNs takes an eighth of the table and never an answered connection.
+// remembered in a ring of an eighth of the capacity, those that are over (both FINs, or RST) in another one; when a ring is
+// full the oldest of its kind makes room for the newest. So a flood of SYNs takes an eighth of the table, what is over and
+// only waits for late segments another, and a connection that is alive is never ended for a new one.
 //
 // No locks, no allocation after construction; only the owning worker calls anything but the readers marked so.
 #pragma once
@@ -127,8 +128,10 @@ class ConnectionTable {
   void erase(Connection* connection);
   // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. False: no room, or it is here.
   bool adopt(const Connection& connection, const AddressPair& addresses);
-  // To be told of a connection that has just begun and that nobody has answered: it may have to make room one day.
-  void remember_unanswered(const Connection& connection);
+  // To be told of a connection that has just begun and that nobody has answered, and of one that is over: it may have to
+  // make room one day.
+  void remember_unanswered(const Connection& connection) { remember(unanswered_, connection, is_unanswered); }
+  void remember_over(const Connection& connection) { remember(over_, connection, is_over); }
   const AddressPair& addresses_of(const Connection& ipv6) const {
     return reinterpret_cast<const ConnectionAddresses&>(entries_[ipv6.link]).addresses;
   }
@@ -146,10 +149,13 @@ class ConnectionTable {
   static bool is_unanswered(const Connection& connection) {
     return connection.state == ConnectionState::opening || connection.state == ConnectionState::udp_asked;
   }
+  static bool is_over(const Connection& connection) {
+    return connection.state == ConnectionState::closed || connection.state == ConnectionState::reset;
+  }
 
   // The control thread may call these.
   std::uint64_t size() const { return inserted_.read() - erased_.read(); }
-  std::uint64_t recycled() const { return recycled_.read(); }  // unanswered ones that made room
+  std::uint64_t recycled() const { return recycled_.read(); }  // that made room for another
   std::uint32_t capacity() const { return capacity_; }
   std::size_t memory_bytes() const;
   std::size_t page_bytes() const { return arena_.page_bytes(); }
@@ -186,8 +192,13 @@ class ConnectionTable {
   };
   static_assert(sizeof(Head) == 64);
   // An entry number alone would name whoever uses the entry now; with a part of the key's hash it names one connection.
-  struct Unanswered {
+  struct Remembered {
     std::uint32_t entry, check;
+  };
+  // The oldest at `first`.
+  struct Ring {
+    std::unique_ptr<Remembered[]> places;
+    std::uint32_t first = 0, count = 0;
   };
   struct EndpointCount {
     std::uint32_t connections = 0;
@@ -213,6 +224,7 @@ class ConnectionTable {
   bool make_room(std::uint32_t bucket);
   template <class Same>
   Connection* find_if(std::uint64_t hash, Same&& same) const;
+  void remember(Ring& ring, const Connection& connection, bool (*still)(const Connection&));
   std::uint32_t take_entry();
   void give_back(std::uint32_t number);
   Inserted insert_entries(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota, const AddressPair* addresses);
@@ -227,8 +239,8 @@ class ConnectionTable {
   std::uint32_t hand_ = 0;
   std::uint32_t free_entries_;  // not in use, of all
   std::unique_ptr<EndpointCount[]> by_endpoint_;
-  std::unique_ptr<Unanswered[]> unanswered_;  // ring, the oldest at unanswered_first_
-  std::uint32_t unanswered_capacity_, unanswered_first_ = 0, unanswered_count_ = 0;
+  std::uint32_t ring_capacity_;
+  Ring unanswered_, over_;
   Counter inserted_, erased_, recycled_;  // written by the worker, read by control
 };
 

@@ -413,6 +413,27 @@ TEST_F(PipelineTest, AFloodOfSynsEndsNoAnsweredConnection) {
   EXPECT_EQ(world.from_task(0, {tcp_out(80, 2, kSynAck)}).trunk.size(), 0U) << "the oldest made room, so its answer is nobody's";
 }
 
+TEST_F(PipelineTest, WhatIsOverMakesRoomForWhatIsOverLater) {
+  world.tasks[0].groups[0].ingress = {rule(6, 80, 80, {"198.51.100.0/24"})};
+  world.tasks[0].groups[0].egress = {};
+  world.publish();
+  const auto live = [&](std::uint16_t port) {
+    world.from_trunk({tcp_in(port, 80, kSyn)});
+    world.from_task(0, {tcp_out(80, port, kSynAck)});
+  };
+  live(1);
+  // The table of a World holds 4096, of which 512 may be over.
+  for (std::uint16_t port = 2; port < 5000; ++port) {
+    live(port);
+    ASSERT_EQ(world.from_task(0, {tcp_out(80, port, kFinAck)}).trunk.size(), 1U) << port;
+    ASSERT_EQ(world.from_trunk({tcp_in(port, 80, kFinAck)}).task["web"].size(), 1U) << port;
+  }
+  EXPECT_EQ(world.worker.connections.size(), 513U);
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 1, kAck)}).trunk.size(), 1U) << "what lives stays";
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 4999, kAck)}).trunk.size(), 1U) << "the last late segment of the newest";
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 2, kAck)}).trunk.size(), 0U) << "the oldest made room";
+}
+
 // --- the edge --------------------------------------------------------------------------------------------------------
 
 TEST_F(PipelineTest, ArpOfATask) {
