@@ -59,8 +59,7 @@ class Watcher {
   // When it was seen.
   std::int64_t seen() const {
     std::int64_t at = 0;
-    while ((at = seen_.load(std::memory_order_acquire)) == 0) {
-    }
+    while ((at = seen_.load(std::memory_order_acquire)) == 0) std::this_thread::yield();  // it may need this core
     return at;
   }
 
