@@ -106,7 +106,8 @@ def run_program(path, options, progress, deadline):
         text = open(out.name).read()
     if not text.strip():  # --filter left nothing of it
         return []
-    return convert(path.name.removeprefix("trunkline-"), json.loads(text), " ".join(words[:1] + words[4:]))
+    # The command as somebody types it who stands in the project's folder.
+    return convert(path.name.removeprefix("trunkline-"), json.loads(text), " ".join([os.path.relpath(path, results.ROOT)] + words[4:]))
 
 
 def number(value):
