@@ -56,6 +56,8 @@ struct Subnet {
   std::optional<IpPrefix> ipv6_cidr;   // a /64, canonical
   std::string availability_zone;
   std::string vpc_id;
+  // The first range of the VPC: its base and 2 is where Amazon's DNS resolver answers. Without one: the subnet's.
+  std::optional<IpPrefix> vpc_cidr;
 
   // The VPC router answers at the first address of the subnet (AWS reserves it), and over IPv6 at <subnet>::1.
   IpAddress router() const { return IpAddress::from_v4(cidr.address.v4() + 1); }
@@ -65,6 +67,7 @@ struct Subnet {
     address.bytes[15] = 1;
     return address;
   }
+  IpAddress resolver() const { return IpAddress::from_v4((vpc_cidr ? vpc_cidr->network() : cidr).address.v4() + 2); }
   friend bool operator==(const Subnet&, const Subnet&) = default;
 };
 
@@ -91,6 +94,40 @@ struct ConnectionTracking {
   std::uint32_t udp_timeout = 30;                  // 30..60
   std::uint32_t udp_stream_timeout = 180;          // 60..180
   friend bool operator==(const ConnectionTracking&, const ConnectionTracking&) = default;
+};
+
+// What one ENI may use of the host, per second; 0: as much as there is. Octets are those of IP packets, in bits as AWS has them.
+struct RateLimits {
+  std::uint64_t ingress_bits = 0, egress_bits = 0;
+  std::uint32_t ingress_packets = 0, egress_packets = 0;
+  friend bool operator==(const RateLimits&, const RateLimits&) = default;
+};
+
+// What a change of the rules does to connections that are tracked.
+enum class OnChange {
+  keep,        // AWS's way: they go on until they end or are idle
+  revalidate,  // each is judged anew by the rules as they are then
+};
+
+// One entry of a network ACL, of one direction.
+struct NetworkAclEntry {
+  std::uint16_t number = 0;  // 1..32766; the lowest that matches decides
+  bool allow = false;
+  int protocol = -1;         // IANA number, or -1
+  int from_port = -1;        // as in SecurityGroupRule
+  int to_port = -1;
+  IpPrefix range;            // of one family
+  friend bool operator==(const NetworkAclEntry&, const NetworkAclEntry&) = default;
+};
+
+// The entries are sorted by number. What no entry matches is denied: the fixed entries 32767 and 32768 are not kept.
+struct NetworkAcl {
+  std::string id;  // "acl-..."
+  std::string vpc_id;
+  bool is_default = false;
+  std::vector<NetworkAclEntry> ingress, egress;
+  std::vector<std::string> subnet_ids;  // its associations; a subnet has one ACL at most, and without one everything passes
+  friend bool operator==(const NetworkAcl&, const NetworkAcl&) = default;
 };
 
 // What describe-tasks says about the task an ENI belongs to; kept so that it can be said back in the same shape.
@@ -132,6 +169,11 @@ struct Attachment {
   std::string private_dns_name;
   bool source_dest_check = true;
   ConnectionTracking conntrack;
+  RateLimits limits;
+  OnChange on_change = OnChange::keep;
+  bool always_track = false;  // its paths are automatically tracked (a target of a Network Load Balancer, ...)
+  bool audit = false;         // what the rules would refuse is counted and logged, and passes
+  bool block_imds = false;    // no way to the instance metadata service
   Task task;
   friend bool operator==(const Attachment&, const Attachment&) = default;
 };
@@ -143,6 +185,7 @@ struct DesiredState {
   SharedMap<std::string, Subnet> subnets;
   SharedMap<std::string, SecurityGroup> security_groups;
   SharedMap<std::string, PrefixList> prefix_lists;
+  SharedMap<std::string, NetworkAcl> network_acls;
   // Members of groups that live elsewhere in the VPC; the ENIs attached here are members without being listed.
   SharedMap<std::string, AddressSet> remote_members;
   SharedMap<std::string, Attachment> attachments;  // by ENI id

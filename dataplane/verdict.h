@@ -19,7 +19,10 @@
   X(malformed, "a header is cut short or a length in it is impossible; capture at the sender")                        \
   X(ethertype, "neither IPv4, IPv6 nor ARP; a VPC carries nothing else")                                              \
   X(unexpected_vlan, "the frame has a VLAN tag where none may be (from a task, or a second tag)")                     \
-  X(fragment, "an IP fragment; this version passes whole datagrams only, lower the sender's MTU")                     \
+  X(fragment_tiny, "a first fragment without its whole transport header, or a later one that would overwrite it")     \
+  X(fragment_overlap, "fragments of one datagram overlap; the whole datagram is refused")                             \
+  X(fragment_orphan, "a later fragment whose first one did not come in time, or was refused")                         \
+  X(fragment_quota, "the ENI has as many datagrams in fragments under way as one may have")                           \
   X(ip_options, "IPv4 source routing or IPv6 routing header")                                                         \
   X(tcp_flags, "TCP flags that no connection has (none, SYN+FIN, SYN+RST)")                                           \
   X(martian, "a source address that no host may have (loopback, multicast, 0/8, 240/4)")                              \
@@ -31,6 +34,9 @@
   X(spoof_mac, "the task sent from a MAC address that is not its ENI's")                                              \
   X(spoof_ip, "the task sent from an address that is not its ENI's (source/destination check)")                       \
   X(no_policy, "the ENI is known but not in service: it waits for its groups or its port; see task list")             \
+  X(imds_blocked, "the task may not speak to the instance metadata service (block_imds)")                             \
+  X(link_local, "a link-local address that nothing outside of the host has (169.254.0.0/16, fd00:ec2::/32)")          \
+  X(dhcp_refused, "a DHCP message that a task may not send (a server's), or that nobody here answers")                \
   /* ARP and ND */                                                                                                     \
   X(arp_spoof, "the task claimed another's address or MAC in ARP or ND")                                              \
   X(arp_gratuitous, "a gratuitous ARP or unsolicited ND announcement; it has no effect in a VPC")                     \
@@ -40,9 +46,17 @@
   /* the rules */                                                                                                      \
   X(security_group_ingress, "no inbound rule of the ENI's security groups allows it")                                 \
   X(security_group_egress, "no outbound rule of the ENI's security groups allows it")                                 \
-  X(rule_revoked, "the rules that allowed this untracked flow no longer do")                                          \
+  X(network_acl_ingress, "the network ACL of the ENI's subnet does not let it in")                                    \
+  X(network_acl_egress, "the network ACL of the ENI's subnet does not let it out")                                    \
+  X(rule_revoked, "the rules that allowed this flow no longer do, and it is untracked or judged by each change")      \
+  X(connection_closed, "strict_syn: a segment of a TCP connection that nobody opened here with a SYN")                                          \
   X(conntrack_full, "no room for another connection (limits.connections)")                                            \
   X(conntrack_quota, "the ENI has all the connections that one may have (limits.connections_per_endpoint)")           \
+  /* what an ENI may use; the names are the ENA driver's */                                                            \
+  X(bw_in_allowance_exceeded, "more octets a second towards the task than its ENI may receive")                       \
+  X(bw_out_allowance_exceeded, "more octets a second from the task than its ENI may send")                            \
+  X(pps_allowance_exceeded, "more packets a second than the ENI may have")                                            \
+  X(linklocal_allowance_exceeded, "more than 1024 packets a second to the DNS resolver, IMDS and time service")       \
   /* between workers */                                                                                                \
   X(handoff_full, "the worker that owns the ENI does not keep up with what others hand to it; see worker list")       \
   /* the way out */                                                                                                    \

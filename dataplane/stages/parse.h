@@ -228,7 +228,7 @@ inline DropReason parse_ipv4(Parsing& in, std::uint32_t offset) {
     if (option == 131 || option == 137) return DropReason::ip_options;  // loose, strict source route
     at += header[at + 1];
   }
-  if ((load16(header + 6) & 0x3fff) != 0) return DropReason::fragment;  // more-fragments or an offset
+  if ((load16(header + 6) & 0x3fff) != 0) return DropReason::fragment_orphan;  // more-fragments or an offset
   if (headers.protocol == protocol::icmpv6) return DropReason::none;    // not ICMP here: just a number
   return parse_layer4(in, offset + header_bytes, total_bytes - header_bytes);
 }
@@ -248,7 +248,7 @@ inline DropReason parse_ipv6(Parsing& in, std::uint32_t offset) {
   std::uint32_t at = offset + 40;
   const std::uint32_t end = offset + total_bytes;
   for (unsigned extensions = 0;; ++extensions) {
-    if (next == 44) return DropReason::fragment;
+    if (next == 44) return DropReason::fragment_orphan;
     if (next == 43) return DropReason::ip_options;  // routing header
     if (next != 0 && next != 60) break;             // hop-by-hop and destination options are stepped over
     if (extensions == kMaxExtensions || at + 8 > end || at + 8 > in.data) return DropReason::malformed;

@@ -7,7 +7,11 @@ namespace trunkline {
 
 void Endpoint::derive() {
   flow_owner = FlowKey::owner_of(id, generation);
-  policy_generation = policy != nullptr ? policy->generation : 0;
+  // Different for each pair of the two; neither of them ever has the same number again.
+  policy_generation = (policy != nullptr ? policy->generation : 0) + (network_acl != nullptr ? network_acl->generation * 0x9e3779b1U : 0);
+  std::memcpy(&router_ipv4, &router4.bytes[12], sizeof router_ipv4);
+  std::memcpy(&resolver_ipv4, &resolver.bytes[12], sizeof resolver_ipv4);
+  limited = (limits.bytes[0] | limits.bytes[1] | limits.packets[0] | limits.packets[1]) != 0;
   mac_bits = ~std::uint64_t{0};
   for (const IpAddress& address : addresses()) {
     if (!address.is_v4()) continue;

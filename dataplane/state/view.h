@@ -25,6 +25,7 @@
 #include "dataplane/state/clock.h"
 #include "dataplane/state/flow_key.h"
 #include "dataplane/state/members.h"
+#include "dataplane/state/network_acl.h"
 #include "dataplane/state/policy.h"
 
 namespace trunkline {
@@ -78,6 +79,12 @@ class Timeouts {
 using WorkerNumber = std::uint8_t;
 inline constexpr WorkerNumber kNoWorker = 0xff;
 
+// What an ENI may use, per second; 0: as much as there is.
+struct RateLimits {
+  std::uint64_t bytes[2] = {};    // by Direction; octets of IP packets
+  std::uint32_t packets[2] = {};  // by Direction
+};
+
 // One task ENI (or the host's own). The first line is what every packet looks at.
 struct alignas(64) Endpoint {
   static constexpr std::size_t kMaxAddresses = 16;
@@ -86,7 +93,9 @@ struct alignas(64) Endpoint {
   std::uint64_t mac_bits = ~std::uint64_t{0};  // the MAC as six bytes lie in a frame; all ones where there is no IPv4 address
   std::uint32_t first_ipv4 = 0;                // network order
   std::uint32_t flow_owner = 0;                // id and generation as FlowKey::owner has them
-  std::uint32_t policy_generation = 0;
+  std::uint32_t policy_generation = 0;         // of policy and network ACL together: whose judgement a connection carries
+  std::uint32_t router_ipv4 = 0;               // network order
+  std::uint32_t resolver_ipv4 = 0;             // network order
 
   EndpointId id;
   std::uint16_t generation = 0;  // grows each time the id is used again; part of every connection's key
@@ -101,14 +110,25 @@ struct alignas(64) Endpoint {
   WorkerNumber previous_worker = kNoWorker;
   bool source_dest_check = true;
   std::uint8_t address_count = 0;
+  bool limited = false;  // has rate limits
   std::uint32_t max_connections = 0xffffffff;  // limits.connections_per_endpoint
 
+  // The second line and on.
+  bool audit = false;         // what the rules would refuse passes, and is counted
+  bool always_track = false;  // no flow is untracked
+  bool revalidate = false;    // a change of the rules judges tracked connections anew
+  bool strict_syn = false;    // TCP connections begin with a SYN
+  bool icmp_related = false;  // ICMP errors that quote a live connection pass
+  bool block_imds = false;
+  RateLimits limits;
   Timeouts timeouts;
   std::array<IpAddress, kMaxAddresses> address_list{};
   IpPrefix subnet4, subnet6;
   IpAddress router4, router6;
   bool has_ipv6_subnet = false;
+  IpAddress resolver;  // Amazon's DNS, the VPC's base and 2
   std::shared_ptr<const Policy> policy;
+  std::shared_ptr<const NetworkAcl> network_acl;  // nullptr: everything passes, as with a VPC's default ACL
 
   void derive();
 

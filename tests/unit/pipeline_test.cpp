@@ -659,10 +659,10 @@ TEST_F(PipelineTest, LengthsThatLieAreMalformed) {
   refused(frame, "malformed");
   frame = good;
   frame[24] = 0x20;  // more fragments
-  refused(frame, "fragment");
+  refused(frame, "fragment_orphan");
   frame = good;
   frame[25] = 1;  // an offset
-  refused(frame, "fragment");
+  refused(frame, "fragment_orphan");
   Frame padded = good;
   padded.resize(padded.size() + 6);
   EXPECT_EQ(world.from_trunk({padded}).task["web"].size(), 1U) << "padding is nobody's business";
