@@ -31,7 +31,7 @@ void run_ingress(Burst& burst, WorkerState& worker, Upto upto) {
   if (upto == Upto::track) return;
   admit(burst, worker, Direction::ingress);
   if (upto == Upto::admit) return;
-  account(burst, worker.now, Direction::ingress);
+  account(burst, worker, Direction::ingress);
 }
 
 // Samples over established connections: the ring is filled with the next flows in a shuffled order, then processed.

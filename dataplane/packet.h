@@ -8,7 +8,8 @@
 //    forward hands all of them on, the refused ones to be freed.
 //  * demux sorts the packets that pass it by two bit sets: `edge` are ARP and neighbour discovery, which the edge stage looks
 //    at, `filtered` are the others, which the security groups are asked about. track, admit and account walk over `filtered`
-//    and look at nothing else; a packet that is refused leaves it.
+//    and look at nothing else; a packet that is refused leaves it. What is in neither set and not refused is for a service
+//    that nobody filters (demux.h), and goes its way untouched.
 //  * A packet's bytes were written by a stranger. Every offset in these arrays was checked against the packet's length
 //    when it was parsed; nobody derives another offset without checking it.
 //  * The first segment of the mbuf holds all parsed headers. The rest of a chain is payload.
@@ -58,6 +59,9 @@ inline constexpr std::uint8_t rst = 0x04;
 inline constexpr std::uint8_t ack = 0x10;
 }  // namespace tcp_flag
 
+// A later fragment has no transport header: the fragments stage gives it the ports of its first one.
+enum class Fragment : std::uint8_t { none, first, later };
+
 // What parse found out about one packet, 16 bytes so that it is stored at once. vlan 0 is untagged; tag_bytes is what the
 // tag takes in the frame (0 when the port stripped it).
 struct alignas(16) Headers {
@@ -72,7 +76,7 @@ struct alignas(16) Headers {
   std::uint8_t icmp_type = 0;
   std::uint8_t icmp_code = 0;
   bool whole_key = false;  // the key has all that parse knows; track need not look again (it does for ICMP and IPv6)
-  std::uint8_t unused = 0;
+  Fragment fragment = Fragment::none;
 };
 static_assert(sizeof(Headers) == 16);
 
@@ -80,8 +84,10 @@ struct Burst {
   std::uint32_t size = 0;
   std::uint64_t filtered = 0;
   std::uint64_t edge = 0;
+  std::uint64_t fragments = 0;  // of all packets, set by parse
+  std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
 
-  rte_mbuf* mbuf[kMaxBurst];               // nullptr: it left for another worker
+  rte_mbuf* mbuf[kMaxBurst];               // nullptr: it left for another worker, or waits for its first fragment
   DropReason verdict[kMaxBurst];
   Route route[kMaxBurst];
   const Endpoint* endpoint[kMaxBurst];     // set by demux for every packet; nullptr: nobody's
@@ -133,6 +139,7 @@ struct Burst {
     endpoint[at] = &receiver;
     filtered |= std::uint64_t{1} << at;
     headers[at] = other.headers[i];
+    fragments |= std::uint64_t{headers[at].fragment != Fragment::none} << at;
     key[at] = other.key[i].from_the_other_end();
   }
 

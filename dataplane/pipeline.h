@@ -3,9 +3,9 @@
 // Start here. A packet's way through the engine: each function lists the stages in order, and nothing else. A stage is
 // a loop over the burst; it may refuse a packet with a named reason (verdict.h) and it never calls another stage.
 //
-//     trunk --> parse --> demux --> edge --> track --> admit --> account --> forward --> task port
-//     task  --> parse --> demux --> edge --> track --> admit --> account --> forward --> trunk
-//                                                                               \--> local task: the ingress half
+//     trunk --> parse --> demux --> edge --> fragments --> track --> admit --> limit --> account --> forward --> task port
+//     task  --> parse --> demux --> edge --> fragments --> track --> admit --> limit --> account --> forward --> trunk
+//                                                                                                       \--> local task: the ingress half
 //
 // A packet between two tasks of this host passes both in full: the sender's egress, then the receiver's ingress. Where an
 // endpoint belongs to another worker the packet goes on there: from demux or forward, by a handoff lane, into the last
@@ -20,7 +20,9 @@
 #include "dataplane/stages/demux.h"
 #include "dataplane/stages/edge.h"
 #include "dataplane/stages/forward.h"
+#include "dataplane/stages/fragments.h"
 #include "dataplane/stages/handoff.h"
+#include "dataplane/stages/limit.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/worker_state.h"
@@ -28,17 +30,21 @@
 namespace trunkline {
 
 inline void process_ingress(Burst& burst, WorkerState& worker, bool asked = false) {
+  fragments(burst, worker, Direction::ingress);
   track(burst, worker, Direction::ingress);
   admit(burst, worker, Direction::ingress, asked);
-  account(burst, worker.now, Direction::ingress);
+  limit(burst, worker, Direction::ingress);
+  account(burst, worker, Direction::ingress);
   forward_to_task(burst, worker);
 }
 
 inline void process_egress(Burst& burst, WorkerState& worker, bool asked = false) {
   Burst local;
+  fragments(burst, worker, Direction::egress);
   track(burst, worker, Direction::egress);
   admit(burst, worker, Direction::egress, asked);
-  account(burst, worker.now, Direction::egress);
+  limit(burst, worker, Direction::egress);
+  account(burst, worker, Direction::egress);
   forward_from_task(burst, worker, local);
   if (local.size != 0) process_ingress(local, worker);
 }

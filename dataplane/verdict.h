@@ -87,6 +87,14 @@ inline constexpr std::array kDropReasonTexts{
 
 inline constexpr std::size_t kDropReasonCount = kDropReasonTexts.size();
 
+// What a flow log calls REJECT: refused by security groups or a network ACL, or come after its connection was closed.
+constexpr bool is_rejection(DropReason reason) {
+  return reason >= DropReason::security_group_ingress && reason <= DropReason::connection_closed;
+}
+static_assert(is_rejection(DropReason::network_acl_ingress) && is_rejection(DropReason::network_acl_egress) &&
+              is_rejection(DropReason::security_group_egress) && is_rejection(DropReason::rule_revoked) &&
+              !is_rejection(DropReason::conntrack_full) && !is_rejection(DropReason::none));
+
 constexpr const DropReasonText& text(DropReason reason) { return kDropReasonTexts[static_cast<std::size_t>(reason)]; }
 
 }  // namespace trunkline

@@ -16,6 +16,13 @@ constexpr std::uint16_t kReceiveBurst = 32;
 // The sweep comes round in five seconds when there is time for nothing else, a chunk a turn until the tick's share is done.
 constexpr std::uint32_t kSweepSeconds = 5;
 constexpr std::uint32_t kSweepPerTurn = 64;
+constexpr std::uint32_t kFragmentsPerTurn = 16;
+
+// TSC cycles to microseconds, as a fixed-point product: no division a turn.
+std::uint64_t micros_of(std::uint64_t cycles) {
+  static const std::uint64_t scale = (std::uint64_t{1000000} << 32) / std::max<std::uint64_t>(1, rte_get_tsc_hz());
+  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(cycles) * scale >> 32);
+}
 
 }  // namespace
 
@@ -204,11 +211,23 @@ void Worker::sweep() {
   state.connections.sweep(count, state.now, *state.view);
 }
 
+// A piece a turn; when the ring is full the rest waits for control to empty it.
+void Worker::end_interval() {
+  static constexpr std::uint32_t kPerTurn = 256;
+  ConnectionTable& connections = state.connections;
+  if (!connections.end_interval(interval_at_, kPerTurn, state.flows) || interval_at_ < connections.high_water()) return;
+  if (!state.flows.take_loose(kPerTurn)) return;
+  state.flows.flush();
+  interval_at_ = 0;
+  state.flows.begin_loose();
+  interval_ = interval_asked_.load(std::memory_order_relaxed);
+  interval_done_.store(interval_, std::memory_order_release);
+}
+
 bool Worker::turn() {
   // The View of the turn before was needed until now: what comes between two turns looks at it too.
   published_.quiescent(state.number);
-  state.view = published_.read();
-  state.now = time_.load(std::memory_order_relaxed);
+  state.begin_turn(*published_.read(), time_.load(std::memory_order_relaxed), micros_of(rte_rdtsc()));
   std::uint32_t packets = 0;
   for (const PortView& port : state.view->ports) {
     if (port.is_trunk) {
@@ -221,6 +240,12 @@ bool Worker::turn() {
   if (state.handoff.workers() > 1 || !state.handoff.parked().empty()) packets += receive_handed();
   if (packets != 0 || !state.outbox.dirty().empty()) flush();
   sweep();
+  if (is_interval_open()) end_interval();
+  state.flows.flush();
+  if (!state.fragments.empty()) {
+    sweep_fragments(state, kFragmentsPerTurn);
+    after_burst();
+  }
   if (state.view->moving) flush();
   turns_.add(1);
   return packets != 0;
@@ -243,7 +268,7 @@ void Worker::run() {
       continue;
     }
     // While connections are on their way there is work without packets.
-    if (state.view->moving) continue;
+    if (state.view->moving || is_interval_open()) continue;
     const IdleRung rung = idle_.next(rte_rdtsc(), *state.view, state.number);
     if (rung <= IdleRung::spinning) {
       idle_.wait([] { return false; });

@@ -50,6 +50,12 @@ class Worker {
   std::uint64_t packets() const { return packets_.read(); }          // received from ports
   std::uint64_t handed_in() const { return handed_in_.read(); }      // received from other workers
   std::uint64_t start_cycles() const { return start_cycles_.load(std::memory_order_relaxed); }
+  // The flow log's interval has ended: what it counted is wanted (state.flows). Numbers grow; done() is the last that is complete.
+  void end_flow_interval(std::uint32_t number) {
+    interval_asked_.store(number, std::memory_order_relaxed);
+    wake();
+  }
+  std::uint32_t flow_interval_done() const { return interval_done_.load(std::memory_order_acquire); }
   // Rounds of the sweep that left nothing behind which belongs to another worker.
   std::uint64_t clean_rounds() const { return clean_rounds_.read(); }
   IdleRung idle_rung() const { return idle_.rung(); }
@@ -67,6 +73,8 @@ class Worker {
   void hand_to_trunk_sender(Outbox::Queue& queue, WorkerNumber sender);
   void flush();
   void sweep();
+  bool is_interval_open() const { return interval_asked_.load(std::memory_order_relaxed) != interval_; }
+  void end_interval();
   Meter& outgoing_meter(const PortView& port);
 
   Published<View>& published_;
@@ -76,12 +84,16 @@ class Worker {
   Tick swept_at_ = 0;           // the tick whose share of the sweep is under way
   std::uint32_t sweep_left_ = 0;  // entries that this tick is still to look at
   bool left_behind_ = false;
+  std::uint32_t interval_ = 0;      // the last one that is complete
+  std::uint32_t interval_at_ = 0;   // the next connection to take the totals off
   std::atomic<bool> stop_{false};  // written by control, read here
   std::atomic<Tick> time_{0};      // written by control, read here
+  std::atomic<std::uint32_t> interval_asked_{0};  // written by control, read here
   // Written here, read by control; on lines of their own.
   alignas(64) Counter turns_;
   Counter busy_turns_, busy_cycles_, packets_, handed_in_, clean_rounds_;
   std::atomic<std::uint64_t> start_cycles_{0};
+  std::atomic<std::uint32_t> interval_done_{0};
 };
 
 }  // namespace trunkline

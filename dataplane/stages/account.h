@@ -1,23 +1,48 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 6: what the connection is told of the packets that passed: packets, octets of the IP packet and TCP flags, a
-// direction each, for flow logs. (Ports count in their meters: demux counts what came, forward what went or was refused.)
+// Stage 8: what flow logs are told: packets, octets of the IP packet and TCP flags, a direction each. What passed is told to its
+// connection, whose entry is at hand; what belongs to none, and what the rules refused, to the table of loose flows.
+// (Ports count in their meters: demux counts what came, forward what went or was refused.)
 #pragma once
 
 #include "dataplane/packet.h"
-#include "dataplane/state/connection_table.h"
+#include "dataplane/stages/track.h"
+#include "dataplane/state/worker_state.h"
 
 namespace trunkline {
 
-inline void account(Burst& burst, Tick now, Direction direction) {
+namespace detail {
+
+[[gnu::noinline]] inline void account_loose(const Burst& burst, std::uint64_t packets, WorkerState& worker, Direction direction,
+                                            FlowAction action) {
+  if (!worker.flows.on) return;
+  for_each_bit(packets, [&](std::uint32_t i) {
+    const Headers& headers = burst.headers[i];
+    AddressPair addresses;
+    if (headers.layer3 == Layer3::ipv6) addresses = addresses6(burst, i, direction);
+    worker.flows.add_loose(burst.key[i], burst.hash[i], addresses, direction, headers.packet_bytes, logged_tcp_flags(headers.tcp_flags), action);
+  });
+}
+
+}  // namespace detail
+
+inline void account(Burst& burst, WorkerState& worker, Direction direction) {
+  const auto now = static_cast<std::uint16_t>(worker.now);
+  std::uint64_t loose = 0;
   for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    if (burst.connection[i] == nullptr) return;
+    if (burst.connection[i] == nullptr) [[unlikely]] {
+      loose |= std::uint64_t{1} << i;
+      return;
+    }
     const Headers& headers = burst.headers[i];
     Connection::Totals& totals = burst.connection[i]->totals[index(direction)];
     totals.bytes_and_flags = (totals.bytes_and_flags + headers.packet_bytes) |
-                             std::uint64_t{headers.tcp_flags} << Connection::Totals::kFlagsShift;
-    if (totals.packets++ == 0) totals.first_seen = now;
+                             std::uint64_t{logged_tcp_flags(headers.tcp_flags)} << Connection::Totals::kFlagsShift;
+    totals.last = now;
+    if (totals.packets++ == 0) totals.first = now;
   });
+  if (loose != 0) [[unlikely]] detail::account_loose(burst, loose, worker, direction, FlowAction::accept);
+  if (burst.refused != 0) [[unlikely]] detail::account_loose(burst, burst.refused, worker, direction, FlowAction::reject);
 }
 
 }  // namespace trunkline

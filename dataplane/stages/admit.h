@@ -1,27 +1,38 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 5: may it pass? A packet of a live connection may, whatever the rules say now; that is what stateful means.
+// Stage 6: may it pass? A packet of a live connection may, whatever the rules say now; that is what stateful means.
 // Any other packet is put to the security groups of its direction, and if a rule lets it in it opens a connection.
 //
-// Two ways. A packet that changes nothing of its connection is steady: alive, allowed, no state to move; it is settled by one
-// look at the entry, without a branch that depends on the traffic's mix. The rest takes the long way, in order.
+// Two ways. A packet that changes nothing of its connection is steady: alive, allowed by the rules as they are now, no state to
+// move; it is settled by one look at the entry, without a branch that depends on the traffic's mix. The rest takes the long way,
+// in order.
+//
+// Network ACLs have no state: each packet that crosses the edge of the ENI's subnet is asked about, replies and packets of
+// tracked connections too; inbound before the security groups, outbound after them. But to an ACL all packets of a connection
+// in one direction look the same, so its answers are kept with the connection (`allowed`), together with what the groups say of
+// untracked flows, and asked for anew when the endpoint's rules are others (`policy_generation`).
 //
 // The semantics are AWS's (EC2 user guide, "Security group connection tracking"):
-//  * An edit of the rules does not touch a tracked connection. A TCP or UDP flow that AWS would not track (let in by a
-//    rule from anywhere, with everything from anywhere allowed the other way) is remembered here too, but judged anew by
-//    each new policy, direction by direction.
+//  * An edit of the groups does not touch a tracked connection, unless its endpoint says `revalidate`. A TCP or UDP flow that AWS
+//    would not track (let in by a rule from anywhere, with everything from anywhere allowed the other way) is remembered here
+//    too, but judged anew by each new policy, direction by direction.
 //  * A reply is never matched against the rules of its own direction.
 //  * When the table is full, or the ENI has all the connections that it may have, a flow that needs an entry is refused;
 //    one that AWS would not track passes without.
-//  * ICMP errors open nothing and belong to nothing: the rules decide each one.
+//  * ICMP errors open nothing and belong to nothing: the rules decide each one (or, with `icmp_related`, the live connection
+//    that they quote).
+//
+// In audit mode an endpoint refuses nothing here: what would be refused is counted by its reason and passes.
 //
 // A packet without a connection, whose endpoint moved here a moment ago, first goes to ask the worker that had it before
 // (state/handoff.h).
 //
-// Refuses: security_group_ingress, security_group_egress, rule_revoked, conntrack_full, conntrack_quota, handoff_full.
+// Refuses: security_group_ingress, security_group_egress, network_acl_ingress, network_acl_egress, rule_revoked, connection_closed,
+// conntrack_full, conntrack_quota, handoff_full.
 #pragma once
 
 #include "dataplane/packet.h"
+#include "dataplane/stages/related.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/worker_state.h"
 
@@ -43,7 +54,7 @@ inline RuleMatch ask_rules(const WorkerState& worker, const Endpoint& endpoint, 
 
 // A flow that AWS would not track: let in by a rule from anywhere, with everything open the other way.
 inline bool is_untracked(const Endpoint& endpoint, Direction direction, const FlowQuery& query, const RuleMatch& match) {
-  return match.from_anywhere && (query.protocol == protocol::tcp || query.protocol == protocol::udp) &&
+  return !endpoint.always_track && match.from_anywhere && (query.protocol == protocol::tcp || query.protocol == protocol::udp) &&
          endpoint.policy->rules(opposite(direction)).open_to_everyone(query.protocol, query.remote.is_v4());
 }
 
@@ -68,18 +79,61 @@ inline bool answers_untracked(const WorkerState& worker, const Endpoint& endpoin
   return match.allowed && is_untracked(endpoint, asked, first, match);
 }
 
-// An untracked flow under a policy that it has not met: what do the rules say of each direction?
-inline void judge_again(const WorkerState& worker, const Endpoint& endpoint, Connection& connection) {
+// The first of the ENI's network ACL to refuse it, or none. Within a subnet nobody asks.
+inline bool acl_allows(const Endpoint& endpoint, Direction direction, const FlowQuery& query) {
+  if (endpoint.network_acl == nullptr || endpoint.in_subnet(query.remote)) return true;
+  return endpoint.network_acl->ask(query, direction).allowed;
+}
+inline DropReason refused_by_acl(Direction direction) {
+  return direction == Direction::ingress ? DropReason::network_acl_ingress : DropReason::network_acl_egress;
+}
+
+// What a packet of the connection that goes this way looks like to rules that know no connections.
+inline FlowQuery query_of(const WorkerState& worker, const Connection& connection, Direction direction) {
   const FlowKey& key = connection.key;
-  const IpAddress remote = key.is_ipv6() ? worker.connections.addresses_of(connection).remote : IpAddress::from_v4_bytes(&key.remote);
+  FlowQuery query;
+  query.remote = key.is_ipv6() ? worker.connections.addresses_of(connection).remote : IpAddress::from_v4_bytes(&key.remote);
+  query.protocol = key.protocol();
+  if (connection.state == ConnectionState::icmp) {
+    const auto type = static_cast<std::uint8_t>(key.remote_port);
+    const bool asks = direction == connection.initiator_direction();
+    query.port = static_cast<std::uint16_t>((asks ? type : icmp_answer_type(type)) << 8);
+  } else if (connection.state != ConnectionState::other) {
+    query.port = direction == Direction::ingress ? key.local_port_number() : key.remote_port_number();
+  }
+  return query;
+}
+
+// A connection under rules that it has not met: what do they say of each direction?
+inline void judge_again(const WorkerState& worker, const Endpoint& endpoint, Connection& connection) {
   const Direction initiator = connection.initiator_direction();
-  const bool inbound = initiator == Direction::ingress;
-  const FlowQuery first{remote, key.protocol(), inbound ? key.local_port_number() : key.remote_port_number()};
-  const FlowQuery reply{remote, key.protocol(), inbound ? key.remote_port_number() : key.local_port_number()};
-  connection.allowed = static_cast<std::uint8_t>(
-      (ask_rules(worker, endpoint, initiator, first).allowed ? bit(initiator) : 0) |
-      (ask_rules(worker, endpoint, opposite(initiator), reply).allowed ? bit(opposite(initiator)) : 0)) & 3;
+  const Direction answer = opposite(initiator);
+  const FlowQuery first = query_of(worker, connection, initiator);
+  const FlowQuery reply = query_of(worker, connection, answer);
+  unsigned allowed = 3;
+  if (connection.untracked) {
+    allowed = (ask_rules(worker, endpoint, initiator, first).allowed ? bit(initiator) : 0U) |
+              (ask_rules(worker, endpoint, answer, reply).allowed ? bit(answer) : 0U);
+  } else if ((endpoint.revalidate || connection.rule == kAuditedRule) && !endpoint.audit &&
+             !ask_rules(worker, endpoint, initiator, first).allowed) {
+    allowed = 0;  // for the other way too: the connection is over
+  }
+  if (!acl_allows(endpoint, initiator, first)) allowed &= ~bit(initiator) & 3U;
+  if (!acl_allows(endpoint, answer, reply)) allowed &= ~bit(answer) & 3U;
+  connection.allowed = allowed & 3;
   connection.policy_generation = endpoint.policy_generation;
+}
+
+// Why the rules do not let a packet of a connection pass this way.
+inline DropReason refusal_of(const WorkerState& worker, const Endpoint& endpoint, const Connection& connection, Direction direction) {
+  return acl_allows(endpoint, direction, query_of(worker, connection, direction)) ? DropReason::rule_revoked : refused_by_acl(direction);
+}
+
+// Audit: what the rules refuse is counted, and passes.
+inline DropReason refuse_or_audit(WorkerState& worker, const Endpoint& endpoint, DropReason reason) {
+  if (!endpoint.audit) return reason;
+  worker.meters[endpoint.id.value].audited[static_cast<std::size_t>(reason)].add(1);
+  return DropReason::none;
 }
 
 inline void advance_tcp(Connection& connection, std::uint8_t flags, Direction direction) {
@@ -130,7 +184,7 @@ inline void begin(Connection& connection, const Headers& headers, Direction dire
 // The packet's connection lives, allows it, and is not changed by it.
 [[gnu::always_inline]] inline bool is_steady(const Connection& connection, const Endpoint& endpoint, const Headers& headers, Direction direction, Tick now) {
   const bool changes = ((headers.tcp_flags & (tcp_flag::syn | tcp_flag::fin | tcp_flag::rst)) | (connection.awaits & bit(direction))) != 0;
-  const bool current = !connection.untracked | (connection.policy_generation == endpoint.policy_generation);
+  const bool current = connection.policy_generation == endpoint.policy_generation;
   return !changes & current & ((connection.allowed & bit(direction)) != 0) & !ConnectionTable::expired(connection, endpoint.timeouts, now);
 }
 
@@ -158,6 +212,14 @@ inline ConnectionTable::Inserted insert_connection(Burst& burst, std::uint32_t i
   return worker.connections.insert(key, burst.hash[i], addresses6(burst, i, direction), worker.now, quota);
 }
 
+// What the rules say of a packet that belongs to no connection, in the order of its way.
+inline DropReason judge_first(const Endpoint& endpoint, Direction direction, const RuleLookup& lookup) {
+  const bool in_acl = acl_allows(endpoint, direction, lookup.query);
+  if (direction == Direction::ingress && !in_acl) return refused_by_acl(direction);
+  if (!lookup.match.allowed) return refused_by_groups(direction);
+  return in_acl ? DropReason::none : refused_by_acl(direction);
+}
+
 // The first packet of a flow, or the first after its entry died. `match` is what the rules say of it; `stale` is that dead
 // entry, to be used again.
 inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, const RuleLookup& lookup,
@@ -166,11 +228,19 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   const Headers& headers = burst.headers[i];
   const FlowQuery& query = lookup.query;
   const RuleMatch& match = lookup.match;
-  if (!match.allowed) return refused_by_groups(direction);
+  const DropReason judgement = judge_first(endpoint, direction, lookup);
+  if (judgement != DropReason::none) {
+    if (is_related(burst, i, worker, direction) && acl_allows(endpoint, direction, query)) return DropReason::none;
+    if (const DropReason refused = refuse_or_audit(worker, endpoint, judgement); refused != DropReason::none) return refused;
+  }
   if (!opens_connection(headers)) return DropReason::none;
   const bool untracked = is_untracked(endpoint, direction, query, match);
+  if (endpoint.strict_syn && !untracked && headers.protocol == protocol::tcp && !(headers.tcp_flags & tcp_flag::syn)) {
+    if (const DropReason refused = refuse_or_audit(worker, endpoint, DropReason::connection_closed); refused != DropReason::none) return refused;
+  }
   Connection* connection = stale;
   if (connection != nullptr) {
+    worker.connections.log_end_of(*connection);
     const FlowKey key = connection->key;
     const std::uint32_t link = connection->link;
     *connection = Connection{};
@@ -186,8 +256,9 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   }
   begin(*connection, headers, direction);
   connection->untracked = untracked;
-  connection->rule = match.rule;
+  connection->rule = judgement == DropReason::none ? match.rule : kAuditedRule;
   connection->policy_generation = endpoint.policy_generation;
+  if (endpoint.network_acl != nullptr) judge_again(worker, endpoint, *connection);
   burst.connection[i] = connection;
   advance(*connection, headers, direction, worker.now);
   if (ConnectionTable::is_unanswered(*connection)) worker.connections.remember_unanswered(*connection);
@@ -204,11 +275,12 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
   if (has_connection(headers)) connection = find_connection(burst, i, worker.connections, direction);
   burst.connection[i] = nullptr;
   if (connection != nullptr) {
-    if (connection->untracked && connection->policy_generation != endpoint.policy_generation) {
-      judge_again(worker, endpoint, *connection);
-    }
+    if (connection->policy_generation != endpoint.policy_generation) judge_again(worker, endpoint, *connection);
     if (!ConnectionTable::expired(*connection, endpoint.timeouts, worker.now) && !reopens(*connection, headers)) {
-      if (!(connection->allowed & bit(direction))) return DropReason::rule_revoked;
+      if (!(connection->allowed & bit(direction))) {
+        const DropReason refused = refuse_or_audit(worker, endpoint, refusal_of(worker, endpoint, *connection, direction));
+        if (refused != DropReason::none) return refused;
+      }
       burst.connection[i] = connection;
       const bool was_over = ConnectionTable::is_over(*connection);
       advance(*connection, headers, direction, worker.now);
@@ -256,7 +328,11 @@ inline bool asks_previous_owner(Burst& burst, std::uint32_t i, WorkerState& work
   });
   match_rules({lookups, count}, *worker.view->members);
   const std::uint64_t recycled = worker.connections.recycled();
-  for_each_bit(rest, [&](std::uint32_t i) { burst.drop(i, admit_one(burst, i, worker, direction, answer[i])); });
+  for_each_bit(rest, [&](std::uint32_t i) {
+    const DropReason reason = admit_one(burst, i, worker, direction, answer[i]);
+    burst.drop(i, reason);
+    burst.refused |= std::uint64_t{is_rejection(reason)} << i;
+  });
   if (worker.connections.recycled() == recycled) return;
   // An entry that a packet of this burst has found may have made room for another one since.
   for_each_bit(burst.filtered, [&](std::uint32_t i) {

@@ -4,13 +4,17 @@
 // must be for that endpoint's MAC and address. On a task's port the endpoint is known, and the frame must come from
 // its MAC and address. No ENI can reach another's VLAN, and no task can speak for another.
 //
-// What nearly every packet is, an IPv4 packet of the ENI's first address, is settled with two comparisons against one line
-// of the endpoint; the rest is looked at in full. Passing packets are sorted into the burst's `filtered` and `edge`.
+// What nearly every packet is, an IPv4 packet of the ENI's first address, is settled with a few comparisons against one line
+// of the endpoint; the rest is looked at in full. Passing packets are sorted into the burst's `filtered` and `edge`, or into
+// neither: traffic with the subnet's router, Amazon's DNS resolver, time service and instance metadata is filtered by no security
+// group and no network ACL and is in no flow log (VPC user guide; EC2 user guide, "Security groups"), goes by the trunk only, and
+// has an allowance of its own.
 //
 // Also where meters begin: every packet is counted as received here, once. And where a packet leaves for the worker that owns
 // its endpoint (state/handoff.h), if that is another: then its place in the burst stays empty.
 //
-// Refuses: handoff_full, unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast.
+// Refuses: handoff_full, unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast,
+// link_local, imds_blocked, linklocal_allowance_exceeded.
 #pragma once
 
 #include <cstring>
@@ -62,6 +66,67 @@ inline bool is_neighbour_discovery(const Headers& headers) {
 }
 inline bool is_for_edge(const Headers& headers) { return headers.layer3 == Layer3::arp || is_neighbour_discovery(headers); }
 
+// --- the services that nobody filters -------------------------------------------------------------------------------
+
+enum class Service : std::uint8_t { none, router, resolver, time, metadata, other };
+
+inline constexpr std::uint16_t kLinkLocalIpv4 = 0xfea9;  // 169.254 as it lies in a packet
+inline constexpr std::uint16_t kDnsPort = __builtin_bswap16(53);
+
+// Whether the other end may be one of them, or has an address of their kind.
+[[gnu::always_inline]] inline bool may_be_service(std::uint32_t remote, const Endpoint& endpoint) {
+  return (static_cast<std::uint16_t>(remote) == kLinkLocalIpv4) | (remote == endpoint.router_ipv4) | (remote == endpoint.resolver_ipv4);
+}
+
+inline bool is_dns(const Headers& headers, const FlowKey& key) {
+  return (headers.protocol == protocol::udp || headers.protocol == protocol::tcp) &&
+         (key.remote_port == kDnsPort || headers.fragment == Fragment::later);
+}
+
+inline Service service_at4(std::uint32_t remote, const Headers& headers, const FlowKey& key, const Endpoint& endpoint) {
+  if (remote == endpoint.router_ipv4) return Service::router;
+  if (remote == endpoint.resolver_ipv4) return is_dns(headers, key) ? Service::resolver : Service::none;
+  if (static_cast<std::uint16_t>(remote) != kLinkLocalIpv4) return Service::none;
+  switch (__builtin_bswap32(remote) & 0xffff) {
+    case 0xa9fd: return Service::resolver;  // 169.254.169.253
+    case 0xa97b: return Service::time;      // .123
+    case 0xa9fe: return Service::metadata;  // .254
+    case 0xa9fa: case 0xa9fb: return Service::router;  // .250, .251: licence activation
+    case 0xaa02: return Service::router;    // 169.254.170.2: the task's own metadata and credentials
+    default: return Service::other;
+  }
+}
+
+inline Service service_at6(const IpAddress& remote, const Endpoint& endpoint) {
+  static constexpr std::array<std::uint8_t, 14> kAmazon{0xfd, 0x00, 0x0e, 0xc2};  // fd00:ec2::/112
+  static constexpr std::array<std::uint8_t, 16> kRouter{0xfe, 0x80, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};  // fe80:ec2::1
+  if (remote.bytes == kRouter || (endpoint.has_ipv6_subnet && remote == endpoint.router6)) return Service::router;
+  if (std::memcmp(remote.bytes.data(), kAmazon.data(), 4) != 0) return Service::none;
+  if (std::memcmp(remote.bytes.data(), kAmazon.data(), kAmazon.size()) != 0 || remote.bytes[14] > 2) return Service::other;
+  switch (remote.bytes[14] << 8 | remote.bytes[15]) {
+    case 0x253: return Service::resolver;
+    case 0x123: return Service::time;
+    case 0x254: return Service::metadata;
+    default: return Service::other;
+  }
+}
+
+inline Service service_of(const Burst& burst, std::uint32_t i, Direction direction) {
+  const Endpoint& endpoint = *burst.endpoint[i];
+  if (burst.headers[i].layer3 == Layer3::ipv4) return service_at4(burst.key[i].remote, burst.headers[i], burst.key[i], endpoint);
+  return service_at6(direction == Direction::ingress ? burst.source(i) : burst.destination(i), endpoint);
+}
+
+// What a task asks of them, each second, has a limit; what they answer has none.
+inline DropReason check_service(Service service, const Endpoint& endpoint, Direction direction, WorkerState& worker) {
+  if (service == Service::other) return DropReason::link_local;
+  if (service == Service::metadata && endpoint.block_imds) return DropReason::imds_blocked;
+  if (service == Service::router || direction == Direction::ingress) return DropReason::none;
+  Allowances& left = worker.allowances[endpoint.id.value];
+  left.of(endpoint.generation);
+  return left.take_link_local(worker.now) ? DropReason::none : DropReason::linklocal_allowance_exceeded;
+}
+
 [[gnu::always_inline]] inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const View& view) {
   if (burst.headers[i].vlan != 0) return view.at_vlan(burst.headers[i].vlan);
   const MacAddress destination = mac_at(burst.bytes(i));
@@ -74,7 +139,8 @@ inline bool is_for_edge(const Headers& headers) { return headers.layer3 == Layer
 // An IPv4 packet for the ENI's MAC and first address, from a possible source.
 [[gnu::always_inline]] inline bool is_plain_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
   return (mac_bits_at(burst.bytes(i)) == endpoint.mac_bits) & (burst.headers[i].layer3 == Layer3::ipv4) &
-         (burst.key[i].local == endpoint.first_ipv4) & !is_martian_byte(static_cast<std::uint8_t>(burst.key[i].remote));
+         (burst.key[i].local == endpoint.first_ipv4) & !is_martian_byte(static_cast<std::uint8_t>(burst.key[i].remote)) &
+         !may_be_service(burst.key[i].remote, endpoint);
 }
 
 inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
@@ -100,7 +166,7 @@ inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const En
   const std::uint8_t* frame = burst.bytes(i);
   return ((headers.tag_bytes | headers.vlan) == 0) & (mac_bits_at(frame + 6) == endpoint.mac_bits) & ((frame[0] & 1) == 0) &
          (headers.layer3 == Layer3::ipv4) & (burst.key[i].local == endpoint.first_ipv4) &
-         (static_cast<std::uint8_t>(burst.key[i].remote) < 224);
+         (static_cast<std::uint8_t>(burst.key[i].remote) < 224) & !may_be_service(burst.key[i].remote, endpoint);
 }
 
 inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
@@ -119,9 +185,16 @@ inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const End
   return DropReason::none;
 }
 
-inline void sort_or_drop(Burst& burst, std::uint32_t i, DropReason reason) {
+inline void sort_or_drop(Burst& burst, std::uint32_t i, DropReason reason, Direction direction, WorkerState& worker) {
   if (reason != DropReason::none) return burst.drop(i, reason);
-  (is_for_edge(burst.headers[i]) ? burst.edge : burst.filtered) |= std::uint64_t{1} << i;
+  const std::uint64_t bit = std::uint64_t{1} << i;
+  if (is_for_edge(burst.headers[i])) {
+    burst.edge |= bit;
+  } else if (const Service service = service_of(burst, i, direction); service == Service::none) {
+    burst.filtered |= bit;
+  } else {
+    burst.drop(i, check_service(service, *burst.endpoint[i], direction, worker));
+  }
 }
 
 // What a burst has of one endpoint is added to its meter at once: packets of one endpoint often come in a row.
@@ -189,7 +262,7 @@ inline void demux_from_trunk(Burst& burst, WorkerState& worker, bool received_by
     if (detail::is_plain_from_trunk(burst, i, *endpoint)) {
       burst.filtered |= std::uint64_t{1} << i;
     } else {
-      detail::sort_or_drop(burst, i, detail::check_from_trunk(burst, i, *endpoint));
+      detail::sort_or_drop(burst, i, detail::check_from_trunk(burst, i, *endpoint), Direction::ingress, worker);
     }
   }
   run.finish();
@@ -206,7 +279,7 @@ inline void demux_from_task(Burst& burst, WorkerState& worker, const Endpoint& e
     if (detail::is_plain_from_task(burst, i, endpoint)) {
       burst.filtered |= std::uint64_t{1} << i;
     } else {
-      detail::sort_or_drop(burst, i, detail::check_from_task(burst, i, endpoint));
+      detail::sort_or_drop(burst, i, detail::check_from_task(burst, i, endpoint), Direction::egress, worker);
     }
   }
   Meter& meter = worker.meter(endpoint, Direction::egress);

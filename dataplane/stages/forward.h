@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 7: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
+// Stage 9: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
 // go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host) and
 // are queued for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //

@@ -75,6 +75,7 @@ inline bool give_connection(WorkerState& worker, Connection& connection, WorkerN
   ConnectionRecord record{connection, {}};
   if (connection.key.is_ipv6()) record.addresses = worker.connections.addresses_of(connection);
   if (!worker.handoff.to(to).records.push(record)) return false;
+  connection.totals[0] = connection.totals[1] = {};  // they go along
   worker.connections.erase(&connection);
   return true;
 }

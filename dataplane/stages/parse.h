@@ -9,7 +9,9 @@
 // and finds the reason where there is something to refuse. What the first accepts, the second accepts with the
 // same result; a test compares them.
 //
-// Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment, ip_options, tcp_flags,
+// A later fragment has no transport header to look at: layer4_offset is where its bytes begin, and the ports stay 0.
+//
+// Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment_tiny, ip_options, tcp_flags,
 // martian (an IPv6 address that spells an IPv4 one).
 #pragma once
 
@@ -165,26 +167,31 @@ inline DropReason parse_layer4(Parsing& in, std::uint32_t offset, std::uint32_t 
   const std::uint8_t* header = in.frame + offset;
   const std::uint32_t seen = offset + room <= in.data ? room : in.data - offset;
   Headers& headers = in.headers;
+  const bool whole = headers.fragment == Fragment::none;
+  const DropReason too_short = whole ? DropReason::malformed : DropReason::fragment_tiny;
+  headers.layer4_offset = static_cast<std::uint16_t>(offset);
+  if (headers.fragment == Fragment::later) return DropReason::none;
   switch (headers.protocol) {
     case protocol::tcp: {
-      if (seen < kTcpBytes) return DropReason::malformed;
+      if (seen < kTcpBytes) return too_short;
       const std::uint32_t header_bytes = (header[12] >> 4) * 4U;
-      if (header_bytes < kTcpBytes || header_bytes > room) return DropReason::malformed;
+      if (header_bytes < kTcpBytes) return DropReason::malformed;
+      if (header_bytes > room) return too_short;
       headers.tcp_flags = header[13];
       if (is_bad_tcp(headers.tcp_flags)) return DropReason::tcp_flags;
       in.set_ports(load_raw<std::uint16_t>(header), load_raw<std::uint16_t>(header + 2));
       break;
     }
     case protocol::udp: {
-      if (seen < kUdpBytes) return DropReason::malformed;
+      if (seen < kUdpBytes) return too_short;
       const std::uint32_t length = load16(header + 4);
-      if (length < kUdpBytes || length > room) return DropReason::malformed;
+      if (length < kUdpBytes || (whole && length > room)) return DropReason::malformed;
       in.set_ports(load_raw<std::uint16_t>(header), load_raw<std::uint16_t>(header + 2));
       break;
     }
     case protocol::icmp:
     case protocol::icmpv6:
-      if (seen < 8) return DropReason::malformed;
+      if (seen < 8) return too_short;
       headers.whole_key = false;
       headers.icmp_type = header[0];
       headers.icmp_code = header[1];
@@ -195,7 +202,6 @@ inline DropReason parse_layer4(Parsing& in, std::uint32_t offset, std::uint32_t 
       break;
     default: break;
   }
-  headers.layer4_offset = static_cast<std::uint16_t>(offset);
   return DropReason::none;
 }
 
@@ -228,8 +234,13 @@ inline DropReason parse_ipv4(Parsing& in, std::uint32_t offset) {
     if (option == 131 || option == 137) return DropReason::ip_options;  // loose, strict source route
     at += header[at + 1];
   }
-  if ((load16(header + 6) & 0x3fff) != 0) return DropReason::fragment_orphan;  // more-fragments or an offset
-  if (headers.protocol == protocol::icmpv6) return DropReason::none;    // not ICMP here: just a number
+  const std::uint32_t place = load16(header + 6) & 0x3fff;  // more-fragments, and an offset
+  if (place != 0) headers.fragment = (place & 0x1fff) == 0 ? Fragment::first : Fragment::later;
+  if (headers.protocol == protocol::icmp) headers.whole_key = false;
+  if (headers.protocol == protocol::icmpv6) {  // not ICMP here: just a number
+    headers.layer4_offset = static_cast<std::uint16_t>(offset + header_bytes);
+    return DropReason::none;
+  }
   return parse_layer4(in, offset + header_bytes, total_bytes - header_bytes);
 }
 
@@ -248,7 +259,16 @@ inline DropReason parse_ipv6(Parsing& in, std::uint32_t offset) {
   std::uint32_t at = offset + 40;
   const std::uint32_t end = offset + total_bytes;
   for (unsigned extensions = 0;; ++extensions) {
-    if (next == 44) return DropReason::fragment_orphan;
+    if (next == 44) {
+      // The last of the extension headers that count here: what follows in the first fragment is the transport header.
+      if (headers.fragment != Fragment::none || at + 8 > end || at + 8 > in.data) return DropReason::malformed;
+      const std::uint32_t place = load16(in.frame + at + 2);
+      if ((place & 0xfff9) != 0) headers.fragment = (place & 0xfff8) == 0 ? Fragment::first : Fragment::later;
+      next = in.frame[at];
+      at += 8;
+      if (next == 0 || next == 43 || next == 44 || next == 60) return DropReason::ip_options;
+      break;
+    }
     if (next == 43) return DropReason::ip_options;  // routing header
     if (next != 0 && next != 60) break;             // hop-by-hop and destination options are stepped over
     if (extensions == kMaxExtensions || at + 8 > end || at + 8 > in.data) return DropReason::malformed;
@@ -259,10 +279,13 @@ inline DropReason parse_ipv6(Parsing& in, std::uint32_t offset) {
   }
   headers.protocol = next;
   in.key.owner = FlowKey::protocol_bits(next) | FlowKey::kIpv6;
+  headers.layer4_offset = static_cast<std::uint16_t>(at);
   if (next == 59 || next == protocol::icmp) return DropReason::none;  // no next header; ICMP for IPv4 is just a number here
-  const DropReason result = parse_layer4(in, at, end - at);
   headers.whole_key = false;  // the addresses come in track
-  return result;
+  if (const DropReason refused = parse_layer4(in, at, end - at); refused != DropReason::none) return refused;
+  // Neighbour discovery is never in fragments (RFC 6980).
+  const bool discovery = next == protocol::icmpv6 && headers.icmp_type >= 133 && headers.icmp_type <= 137;
+  return discovery && headers.fragment != Fragment::none ? DropReason::malformed : DropReason::none;
 }
 
 inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
@@ -308,7 +331,9 @@ inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
   static constexpr std::uint32_t kAhead = 4;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     if (i + kAhead < burst.size) rte_prefetch0(rte_pktmbuf_mtod(burst.mbuf[i + kAhead], void*));
-    if (!detail::parse_common(burst, i, direction)) [[unlikely]] burst.verdict[i] = detail::parse_any(burst, i, direction);
+    if (detail::parse_common(burst, i, direction)) [[likely]] continue;
+    burst.verdict[i] = detail::parse_any(burst, i, direction);
+    burst.fragments |= std::uint64_t{burst.headers[i].fragment != Fragment::none} << i;
   }
 }
 

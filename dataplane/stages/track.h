@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 4: find each packet's connection. Three passes, so that the loads of all packets are under way together: the first
+// Stage 5: find each packet's connection. Three passes, so that the loads of all packets are under way together: the first
 // finishes the keys, hashes them and asks for the buckets, the second looks into the buckets and asks for the entries, the
 // third compares. It decides nothing; admit does.
 //
@@ -31,6 +31,9 @@ inline std::uint8_t icmp_query_type(std::uint8_t protocol, std::uint8_t type, bo
   }
 }
 
+// The type that answers a query of this type.
+inline std::uint8_t icmp_answer_type(std::uint8_t query) { return query == 8 ? 0 : static_cast<std::uint8_t>(query + 1); }
+
 inline bool is_icmp(const Headers& headers) {
   return headers.layer3 == Layer3::ipv4 ? headers.protocol == protocol::icmp : headers.protocol == protocol::icmpv6;
 }
@@ -58,7 +61,8 @@ inline void complete_key(Burst& burst, std::uint32_t i, const ConnectionTable& t
     bool is_query;
     const std::uint8_t type = icmp_query_type(headers.protocol, headers.icmp_type, is_query);
     const bool asked_by_remote = is_query == (direction == Direction::ingress);
-    if (type != 0) key.local_port = load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);  // the identifier
+    // A later fragment has its first one's identifier already.
+    if (type != 0 && headers.fragment != Fragment::later) key.local_port = load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);  // the identifier
     key.remote_port = static_cast<std::uint16_t>(type | (asked_by_remote ? 0x100 : 0));
   }
 }

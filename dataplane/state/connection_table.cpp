@@ -30,7 +30,7 @@ Arena make_arena(std::uint32_t capacity, const std::string& path) {
 
 // FNV over what another build could have elsewhere. A change of meaning without a change of place changes the number.
 std::uint64_t ConnectionTable::layout() {
-  constexpr std::uint64_t kMeaning = 1;
+  constexpr std::uint64_t kMeaning = 2;
   std::uint64_t hash = 0xcbf29ce484222325ULL;
   for (const std::uint64_t value :
        {kMeaning, std::uint64_t{sizeof(Connection)}, std::uint64_t{offsetof(Connection, last_seen)}, std::uint64_t{offsetof(Connection, state)},
@@ -206,7 +206,17 @@ ConnectionTable::Inserted ConnectionTable::insert_entries(const FlowKey& key, st
   return {connection, Refusal::none};
 }
 
+bool ConnectionTable::end_interval(std::uint32_t& at, std::uint32_t count, FlowRecorder& recorder) {
+  for (; count != 0 && at < head_->high_water; --count, ++at) {
+    Connection& connection = entries_[at];
+    if (connection.state <= ConnectionState::addresses) continue;
+    if (!recorder.interval_ended(connection, connection.key.is_ipv6() ? &addresses_of(connection) : nullptr)) return false;
+  }
+  return true;
+}
+
 void ConnectionTable::erase(Connection* connection) {
+  log_end_of(*connection);
   const std::uint64_t key_hash = hash(connection->key);
   const std::uint16_t tag = tag_of(key_hash);
   const auto number = static_cast<std::uint32_t>(connection - entries_);

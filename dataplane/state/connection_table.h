@@ -35,49 +35,14 @@
 #include "config/net.h"
 #include "dataplane/state/arena.h"
 #include "dataplane/state/clock.h"
+#include "dataplane/state/connection.h"
 #include "dataplane/state/counters.h"
 #include "dataplane/state/flow_key.h"
+#include "dataplane/state/flow_recorder.h"
 #include "dataplane/state/policy.h"
 #include "dataplane/state/view.h"
 
 namespace trunkline {
-
-struct alignas(64) Connection {
-  FlowKey key;
-  Tick last_seen = 0;
-  std::uint32_t policy_generation = 0;  // untracked only: whose rules `allowed` speaks of
-  RuleId rule = kNoRule;                // the rule that let it in
-  ConnectionState state = ConnectionState::free;
-  // A bit per Direction in each of the pairs.
-  std::uint8_t initiator : 1 = 0;   // who spoke first
-  std::uint8_t untracked : 1 = 0;   // AWS would not track it: an edit of the rules bites at once
-  std::uint8_t allowed : 2 = 3;     // untracked: what the rules of policy_generation say
-  std::uint8_t awaits : 2 = 0;      // a packet this way changes the state
-  std::uint8_t fin_seen : 2 = 0;
-  std::uint32_t link = 0;           // free: the next free entry. IPv6: the entry with its addresses
-
-  // What passed, in the direction: octets of IP packets in the low 56 bits, in the high 8 all TCP flags seen (one add, one or).
-  struct Totals {
-    static constexpr unsigned kFlagsShift = 56;
-    std::uint64_t bytes_and_flags = 0;
-    std::uint32_t packets = 0;
-    Tick first_seen = 0;
-
-    std::uint64_t bytes() const { return bytes_and_flags & ((std::uint64_t{1} << kFlagsShift) - 1); }
-    std::uint8_t tcp_flags() const { return static_cast<std::uint8_t>(bytes_and_flags >> kFlagsShift); }
-  } totals[2];  // by Direction
-
-  Direction initiator_direction() const { return static_cast<Direction>(initiator); }
-};
-static_assert(sizeof(Connection) == 64);
-
-// The second entry of an IPv6 connection. `state` lies where Connection has it.
-struct alignas(64) ConnectionAddresses {
-  std::uint8_t before[offsetof(Connection, state)]{};
-  ConnectionState state = ConnectionState::addresses;
-  AddressPair addresses;
-};
-static_assert(sizeof(ConnectionAddresses) == 64 && offsetof(ConnectionAddresses, state) == offsetof(Connection, state));
 
 class ConnectionTable {
  public:
@@ -126,6 +91,12 @@ class ConnectionTable {
   Inserted insert(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota = 0xffffffff);
   Inserted insert(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses, Tick now, std::uint32_t quota = 0xffffffff);
   void erase(Connection* connection);
+  // Who is told of the totals of a connection before it goes.
+  void tell(FlowRecorder* recorder) { recorder_ = recorder; }
+  // Its entry is about to be used for another flow of the same name.
+  void log_end_of(Connection& connection) {
+    if (recorder_ != nullptr) recorder_->ended(connection, connection.key.is_ipv6() ? &addresses_of(connection) : nullptr);
+  }
   // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. False: no room, or it is here.
   bool adopt(const Connection& connection, const AddressPair& addresses);
   // To be told of a connection that has just begun and that nobody has answered, and of one that is over: it may have to
@@ -152,6 +123,10 @@ class ConnectionTable {
   static bool is_over(const Connection& connection) {
     return connection.state == ConnectionState::closed || connection.state == ConnectionState::reset;
   }
+
+  // Takes the totals off the next `count` connections from entry `at` on. False: the recorder has no room now; `at` is where to
+  // go on. At the end `at` is high_water().
+  bool end_interval(std::uint32_t& at, std::uint32_t count, FlowRecorder& recorder);
 
   // The control thread may call these.
   std::uint64_t size() const { return inserted_.read() - erased_.read(); }
@@ -241,6 +216,7 @@ class ConnectionTable {
   std::unique_ptr<EndpointCount[]> by_endpoint_;
   std::uint32_t ring_capacity_;
   Ring unanswered_, over_;
+  FlowRecorder* recorder_ = nullptr;
   Counter inserted_, erased_, recycled_;  // written by the worker, read by control
 };
 

@@ -64,8 +64,9 @@ class Outbox {
   std::unique_ptr<Queue[]> queues_;
   std::unique_ptr<PortSlot[]> dirty_;  // one more than there are ports: send() writes before it knows
   std::size_t dirty_count_ = 0;
-  // A burst's packets, the local packets made of it, and the tails cut off their chains.
-  std::array<rte_mbuf*, 4 * kMaxBurst> discarded_;
+  // A burst's packets, the local packets made of it, the tails cut off their chains, and the fragments that were held for each
+  // of both.
+  std::array<rte_mbuf*, 12 * kMaxBurst> discarded_;
   std::size_t discarded_count_ = 0;
 };
 

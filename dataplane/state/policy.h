@@ -44,6 +44,7 @@ struct FlowQuery {
 
 using RuleId = std::uint16_t;
 inline constexpr RuleId kNoRule = 0xffff;
+inline constexpr RuleId kAuditedRule = 0xfffe;  // no rule: the endpoint is in audit mode
 
 struct RuleMatch {
   bool allowed = false;
@@ -89,7 +90,7 @@ void match_rules(std::span<RuleLookup> lookups, const Members& members, SearchIs
 class RuleBits {
  public:
   // Rules that a RuleId can number; compile() leaves out what comes after, which can only deny more.
-  static constexpr std::size_t kMaxRules = 65535;
+  static constexpr std::size_t kMaxRules = kAuditedRule;
 
   RuleBits() = default;
   RuleBits(RuleBits&& other) noexcept

@@ -9,6 +9,7 @@ void Endpoint::derive() {
   flow_owner = FlowKey::owner_of(id, generation);
   // Different for each pair of the two; neither of them ever has the same number again.
   policy_generation = (policy != nullptr ? policy->generation : 0) + (network_acl != nullptr ? network_acl->generation * 0x9e3779b1U : 0);
+  if (audit) policy_generation ^= 1U << 31;  // what it let pass is judged when it ends
   std::memcpy(&router_ipv4, &router4.bytes[12], sizeof router_ipv4);
   std::memcpy(&resolver_ipv4, &resolver.bytes[12], sizeof resolver_ipv4);
   limited = (limits.bytes[0] | limits.bytes[1] | limits.packets[0] | limits.packets[1]) != 0;
@@ -25,6 +26,7 @@ void Endpoint::derive() {
 void View::replace(const std::shared_ptr<const Endpoint>& endpoint) {
   std::shared_ptr<const Endpoint>& place = endpoints[endpoint->id.value];
   if (place == endpoint) return;
+  limits = limits || endpoint->limited;
   if (!endpoint->vlan.is_untagged()) by_vlan[endpoint->vlan.value & 0xfff] = endpoint.get();
   by_ipv4.replace(place.get(), endpoint.get());
   place = endpoint;
@@ -36,6 +38,7 @@ void View::build_indexes() {
   std::vector<EndpointIndex<IpAddress>::Slot> addresses;
   for (const auto& endpoint : endpoints) {
     if (!endpoint) continue;
+    limits = limits || endpoint->limited;
     if (endpoint->vlan.is_untagged()) {
       macs.push_back({endpoint->mac.as_integer(), endpoint->id});
     } else {

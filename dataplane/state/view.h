@@ -243,6 +243,8 @@ struct View {
   std::uint16_t trunk_mtu = 9001;
   // Queues that the trunk has, each way: worker k has queue k, and one that has none sends through worker k modulo these.
   std::uint16_t trunk_queues = 1;
+  bool limits = false;  // an endpoint has rate limits
+  bool flow_logs = false;  // somebody wants records of flows
   bool moving = false;  // an endpoint's previous owner is still to hand over
   EdgeSettings edge;
   std::shared_ptr<const Members> members;

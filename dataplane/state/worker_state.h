@@ -5,13 +5,16 @@
 // set-up.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "dataplane/state/allowances.h"
 #include "dataplane/state/clock.h"
 #include "dataplane/state/connection_table.h"
 #include "dataplane/state/counters.h"
+#include "dataplane/state/fragment_table.h"
 #include "dataplane/state/handoff.h"
 #include "dataplane/state/outbox.h"
 #include "dataplane/state/view.h"
@@ -21,6 +24,7 @@ namespace trunkline {
 // Both sides of an endpoint's port. An endpoint that moved has been counted by several workers: its readings are sums.
 struct EndpointMeters {
   Meter ingress, egress;  // written by the worker whose they are, read by control
+  std::array<Counter, kDropReasonCount> audited;  // what audit mode let pass, by what it would have been refused for
   Meter& side(Direction direction) { return direction == Direction::ingress ? ingress : egress; }
   const Meter& side(Direction direction) const { return direction == Direction::ingress ? ingress : egress; }
 };
@@ -30,17 +34,26 @@ struct WorkerState {
               HandoffMesh* mesh = nullptr, const std::string& connection_file = {})
       : number(self),
         connections(max_connections, seed, connection_file),
+        flows(max_endpoints),
+        fragments(max_endpoints),
         meters(new EndpointMeters[max_endpoints]),
+        allowances(new Allowances[max_endpoints]),
         outbox(max_endpoints + 1),
-        handoff(mesh, self) {}
+        handoff(mesh, self) {
+    connections.tell(&flows);
+  }
 
   const WorkerNumber number;
   // Set by the worker at the start of a turn.
   const View* view = nullptr;
   Tick now = 0;
+  std::uint64_t micros = 0;  // the time again, as fine as rate limits need it; it may begin anywhere
 
   ConnectionTable connections;
+  FlowRecorder flows;
+  FragmentTable fragments;
   std::unique_ptr<EndpointMeters[]> meters;  // by EndpointId
+  std::unique_ptr<Allowances[]> allowances;  // by EndpointId
   Meter trunk_in, trunk_out;
   Outbox outbox;
   Handoff handoff;
@@ -50,6 +63,13 @@ struct WorkerState {
   Tick errors_tick = 0;
   std::uint32_t errors_left = kErrorsPerTick;
 
+  // At the start of a turn, or of a test's step.
+  void begin_turn(const View& current, Tick tick, std::uint64_t microseconds) {
+    view = &current;
+    now = flows.now = tick;
+    micros = microseconds;
+    flows.on = current.flow_logs;
+  }
   Meter& meter(const Endpoint& endpoint, Direction direction) { return meters[endpoint.id.value].side(direction); }
 };
 

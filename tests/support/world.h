@@ -109,7 +109,7 @@ class World {
     next->members = members;
     next->build_indexes();
     view = next;
-    worker.view = view.get();
+    worker.begin_turn(*view, worker.now, worker.micros);
   }
 
   Output from_trunk(const std::vector<Frame>& frames, std::size_t first_segment = SIZE_MAX) {
@@ -125,7 +125,7 @@ class World {
     return collect();
   }
 
-  void pass(std::uint32_t ticks) { worker.now += ticks; }
+  void pass(std::uint32_t ticks) { worker.begin_turn(*view, worker.now + ticks, worker.micros + ticks * 100000ULL); }
 
   // Everything that moved since the last call. Also checks that every meter closes.
   Movements movements() {

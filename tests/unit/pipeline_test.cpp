@@ -658,11 +658,11 @@ TEST_F(PipelineTest, LengthsThatLieAreMalformed) {
   frame[18 + 20 + 12] = 0x40;  // TCP header of 16 bytes
   refused(frame, "malformed");
   frame = good;
-  frame[24] = 0x20;  // more fragments
-  refused(frame, "fragment_orphan");
+  frame[24] = 0x20;  // more fragments, and no multiple of eight octets
+  refused(frame, "malformed");
   frame = good;
-  frame[25] = 1;  // an offset
-  refused(frame, "fragment_orphan");
+  frame[25] = 1;  // would overwrite the TCP flags of its first fragment
+  refused(frame, "fragment_tiny");
   Frame padded = good;
   padded.resize(padded.size() + 6);
   EXPECT_EQ(world.from_trunk({padded}).task["web"].size(), 1U) << "padding is nobody's business";

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Stage 7: what an ENI may use. A packet that the rules let pass and that its endpoint has no allowance for is dropped here, before
+// flow logs count it. Endpoints without limits, which are nearly all, cost a look at their first line.
+//
+// Refuses: bw_in_allowance_exceeded, bw_out_allowance_exceeded, pps_allowance_exceeded.
+#pragma once
+
+#include "dataplane/packet.h"
+#include "dataplane/state/worker_state.h"
+
+namespace trunkline {
+
+namespace detail {
+
+inline DropReason take_allowance(const Endpoint& endpoint, Allowances& left, std::uint32_t bytes, Direction direction, std::uint64_t micros) {
+  static constexpr std::uint64_t kLeastBytes = 2 * 9001, kLeastPackets = 2;
+  const std::size_t way = index(direction);
+  const RateLimits& limits = endpoint.limits;
+  left.of(endpoint.generation);
+  if (limits.packets[way] != 0 && !left.packets[way].take(1, limits.packets[way], kLeastPackets, micros)) {
+    return DropReason::pps_allowance_exceeded;
+  }
+  if (limits.bytes[way] == 0 || left.bytes[way].take(bytes, limits.bytes[way], kLeastBytes, micros)) return DropReason::none;
+  if (limits.packets[way] != 0) left.packets[way].give_back(1);
+  return direction == Direction::ingress ? DropReason::bw_in_allowance_exceeded : DropReason::bw_out_allowance_exceeded;
+}
+
+}  // namespace detail
+
+inline void limit(Burst& burst, WorkerState& worker, Direction direction) {
+  if (!worker.view->limits) [[likely]] return;
+  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+    const Endpoint& endpoint = *burst.endpoint[i];
+    if (!endpoint.limited) return;
+    burst.drop(i, detail::take_allowance(endpoint, worker.allowances[endpoint.id.value], burst.headers[i].packet_bytes, direction, worker.micros));
+  });
+}
+
+}  // namespace trunkline

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What an ENI has left of what it may use (RateLimits), as token buckets: of octets and of packets, each way. A bucket fills with
+// time up to a twentieth of a second's worth, and at least two of the largest packets, so that a burst passes and a steady
+// stream gets what its rate says. Also the fixed allowance of the link-local services: 1024 packets a second and ENI.
+//
+// Owned by the worker that serves the endpoint. An endpoint that comes to another worker, or a new one of the same number, begins
+// with full buckets. Units: octets and packets times a million, so that a microsecond's share is a whole number.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "dataplane/state/clock.h"
+
+namespace trunkline {
+
+class TokenBucket {
+ public:
+  // Whether `cost` may be taken at a rate a second.
+  bool take(std::uint64_t cost, std::uint64_t rate, std::uint64_t least_depth, std::uint64_t micros) {
+    const std::uint64_t depth = std::max(rate / kDepthPart, least_depth) * kUnit;
+    const std::uint64_t elapsed = std::min<std::uint64_t>(micros - filled_at_, kUnit);
+    tokens_ = started_ ? std::min(depth, tokens_ + elapsed * rate) : depth;
+    started_ = true;
+    filled_at_ = micros;
+    if (tokens_ < cost * kUnit) return false;
+    tokens_ -= cost * kUnit;
+    return true;
+  }
+  void give_back(std::uint64_t cost) { tokens_ += cost * kUnit; }
+
+ private:
+  static constexpr std::uint64_t kUnit = 1000000;
+  static constexpr std::uint64_t kDepthPart = 20;
+  std::uint64_t tokens_ = 0, filled_at_ = 0;
+  bool started_ = false;
+};
+
+struct Allowances {
+  static constexpr std::uint32_t kLinkLocalPerSecond = 1024;
+
+  TokenBucket bytes[2], packets[2];  // by Direction
+  std::uint16_t generation = 0;      // of the endpoint whose they are
+  Tick link_local_second = 0;
+  std::uint32_t link_local = 0;  // packets of that second
+
+  void of(std::uint16_t endpoint_generation) {
+    if (generation != endpoint_generation) *this = Allowances{}, generation = endpoint_generation;
+  }
+  bool take_link_local(Tick now) {
+    const Tick second = now / kTicksPerSecond;
+    if (link_local_second != second) link_local_second = second, link_local = 0;
+    return link_local++ < kLinkLocalPerSecond;
+  }
+};
+
+}  // namespace trunkline

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The entry of one connection in a worker's table (connection_table.h): a cache line with the key, the state, and both
+// directions' totals for flow logs. An IPv6 connection has a second one with its addresses.
+//
+// Only the owning worker touches it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "config/net.h"
+#include "dataplane/state/clock.h"
+#include "dataplane/state/flow_key.h"
+#include "dataplane/state/policy.h"
+#include "dataplane/state/view.h"
+
+namespace trunkline {
+
+struct alignas(64) Connection {
+  FlowKey key;
+  Tick last_seen = 0;
+  std::uint32_t policy_generation = 0;  // of the rules that `allowed` speaks of
+  RuleId rule = kNoRule;                // the rule that let it in
+  ConnectionState state = ConnectionState::free;
+  // A bit per Direction in each of the pairs.
+  std::uint8_t initiator : 1 = 0;   // who spoke first
+  std::uint8_t untracked : 1 = 0;   // AWS would not track it: an edit of the rules bites at once
+  std::uint8_t allowed : 2 = 3;     // what the rules of policy_generation say (admit.h)
+  std::uint8_t awaits : 2 = 0;      // a packet this way changes the state
+  std::uint8_t fin_seen : 2 = 0;
+  std::uint32_t link = 0;           // free: the next free entry. IPv6: the entry with its addresses
+
+  // What passed, in the direction, since the flow log's interval began: octets of IP packets in the low 56 bits, in the high 8
+  // the TCP flags that flow logs know (one add, one or). Of the times only the low bits, which are enough for an interval.
+  struct Totals {
+    static constexpr unsigned kFlagsShift = 56;
+    std::uint64_t bytes_and_flags = 0;
+    std::uint32_t packets = 0;
+    std::uint16_t first = 0, last = 0;
+
+    std::uint64_t bytes() const { return bytes_and_flags & ((std::uint64_t{1} << kFlagsShift) - 1); }
+    std::uint8_t tcp_flags() const { return static_cast<std::uint8_t>(bytes_and_flags >> kFlagsShift); }
+    Tick first_seen(Tick now) const { return now - static_cast<std::uint16_t>(now - first); }
+    Tick last_seen(Tick now) const { return now - static_cast<std::uint16_t>(now - last); }
+  } totals[2];  // by Direction
+
+  Direction initiator_direction() const { return static_cast<Direction>(initiator); }
+};
+static_assert(sizeof(Connection) == 64);
+
+// The second entry of an IPv6 connection. `state` lies where Connection has it.
+struct alignas(64) ConnectionAddresses {
+  std::uint8_t before[offsetof(Connection, state)]{};
+  ConnectionState state = ConnectionState::addresses;
+  AddressPair addresses;
+};
+static_assert(sizeof(ConnectionAddresses) == 64 && offsetof(ConnectionAddresses, state) == offsetof(Connection, state));
+
+}  // namespace trunkline

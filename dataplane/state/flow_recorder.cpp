@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dataplane/state/flow_recorder.h"
+
+namespace trunkline {
+
+FlowRecord* LooseFlows::find_or_add(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, FlowAction action) {
+  FlowRecord* free = nullptr;
+  const std::uint64_t start = hash + (action == FlowAction::reject ? 0x9e3779b97f4a7c15ULL : 0);
+  for (std::uint32_t i = 0; i < kPlaces; ++i) {
+    FlowRecord& record = records_[(start + i) % kCapacity];
+    if (!is_used(record)) {
+      if (free == nullptr) free = &record;
+      continue;
+    }
+    if (record.key == key && record.action == action && (!key.is_ipv6() || record.ipv6 == ipv6)) return &record;
+  }
+  if (free == nullptr) return nullptr;
+  ++size_;
+  free->key = key;
+  if (key.is_ipv6()) free->ipv6 = ipv6;
+  free->action = action;
+  return free;
+}
+
+FlowRecord FlowRecorder::record_of(const Connection& connection, const AddressPair* ipv6) const {
+  FlowRecord record;
+  record.key = connection.key;
+  if (ipv6 != nullptr) record.ipv6 = *ipv6;
+  record.audited = connection.rule == kAuditedRule;
+  for (std::size_t i = 0; i < 2; ++i) {
+    const Connection::Totals& totals = connection.totals[i];
+    record.way[i] = {totals.bytes(), totals.packets, totals.first_seen(now), totals.last_seen(now), totals.tcp_flags()};
+  }
+  return record;
+}
+
+void FlowRecorder::ended(Connection& connection, const AddressPair* ipv6) {
+  if (!interval_ended(connection, ipv6)) {
+    lost_[connection.key.endpoint().value].add(1);
+    connection.totals[0] = connection.totals[1] = {};
+  }
+}
+
+bool FlowRecorder::interval_ended(Connection& connection, const AddressPair* ipv6) {
+  if (!on || (connection.totals[0].packets | connection.totals[1].packets) == 0) return true;
+  if (!ring_.push(record_of(connection, ipv6))) return false;
+  connection.totals[0] = connection.totals[1] = {};
+  return true;
+}
+
+void FlowRecorder::add_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, std::uint16_t bytes,
+                             std::uint8_t tcp_flags, FlowAction action) {
+  if (!on) return;
+  FlowRecord* record = loose_.find_or_add(key, hash, ipv6, action);
+  if (record == nullptr) return lost_[key.endpoint().value].add(1);
+  FlowRecord::Way& way = record->way[index(direction)];
+  if (way.packets++ == 0) way.first = now;
+  way.last = now;
+  way.bytes += bytes;
+  way.tcp_flags |= tcp_flags;
+}
+
+bool FlowRecorder::take_loose(std::uint32_t count) {
+  for (; count != 0 && loose_at_ < LooseFlows::kCapacity; --count, ++loose_at_) {
+    if (!loose_.take(loose_at_, [&](const FlowRecord& record) { return ring_.push(record); })) break;
+  }
+  return loose_at_ == LooseFlows::kCapacity;
+}
+
+}  // namespace trunkline

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The worker's half of flow logs: makes FlowRecords (flow_record.h) of what connections counted and of what belongs to no
+// connection, and passes them to the control thread.
+//
+// When an interval has ended control asks for it (ask_interval); the worker then takes the totals off its connections, a bounded
+// piece a turn, and says when it is through (interval_done). The packets that pass meanwhile count for the interval before or the
+// next one, each once. A connection that ends in between gives its totals at once.
+//
+// LooseFlows is a table of bounded size: open addressing, a few places to look at. What finds no place, and what the ring has no
+// room for, is counted as lost for its endpoint, so that the log can say SKIPDATA.
+//
+// Threads: the worker calls everything but what is marked as control's.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "dataplane/state/connection.h"
+#include "dataplane/state/counters.h"
+#include "dataplane/state/flow_record.h"
+#include "dataplane/state/spsc_ring.h"
+
+namespace trunkline {
+
+// Packets that belong to no connection, by flow and action.
+class LooseFlows {
+ public:
+  static constexpr std::uint32_t kCapacity = 4096;
+
+  LooseFlows() : records_(new FlowRecord[kCapacity]) {}
+
+  // The flow's record, a new one if there is none; nullptr: no place. `ipv6` is looked at only for an IPv6 key.
+  FlowRecord* find_or_add(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, FlowAction action);
+  std::uint32_t size() const { return size_; }
+  // Hands over what is at a place and frees it. False: not taken, so it stays.
+  template <class Take>
+  bool take(std::uint32_t place, Take&& take) {
+    FlowRecord& record = records_[place];
+    if (!is_used(record)) return true;
+    if (!take(record)) return false;
+    record = FlowRecord{};
+    --size_;
+    return true;
+  }
+
+ private:
+  static constexpr std::uint32_t kPlaces = 16;
+  static bool is_used(const FlowRecord& record) { return record.way[0].packets + record.way[1].packets != 0; }
+
+  std::unique_ptr<FlowRecord[]> records_;
+  std::uint32_t size_ = 0;
+};
+
+class FlowRecorder {
+ public:
+  static constexpr std::uint32_t kRing = 8192;
+
+  explicit FlowRecorder(std::size_t max_endpoints) : lost_(new Counter[max_endpoints]) {}
+
+  // Set by the worker at the start of a turn: whether anybody wants records, and the time.
+  bool on = false;
+  Tick now = 0;
+
+  // The connection is about to go, or to be used for another flow. Its totals are nobody's afterwards.
+  void ended(Connection& connection, const AddressPair* ipv6);
+  // The interval of a connection that goes on. False: no room in the ring now, so its totals stay.
+  bool interval_ended(Connection& connection, const AddressPair* ipv6);
+  // A packet that belongs to no connection. `key` and `hash` as track made them.
+  void add_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, std::uint16_t bytes,
+                 std::uint8_t tcp_flags, FlowAction action);
+  // Takes `count` places of LooseFlows. Answers whether all of them have been taken since begin_loose().
+  void begin_loose() { loose_at_ = 0; }
+  bool take_loose(std::uint32_t count);
+  void flush() { ring_.flush(); }
+
+  // --- control thread ---
+  SpscRing<FlowRecord>& ring() { return ring_; }  // its reader's half
+  std::uint64_t lost(EndpointId endpoint) const { return lost_[endpoint.value].read(); }
+
+ private:
+  FlowRecord record_of(const Connection& connection, const AddressPair* ipv6) const;
+
+  SpscRing<FlowRecord> ring_{kRing};
+  LooseFlows loose_;
+  std::uint32_t loose_at_ = 0;
+  std::unique_ptr<Counter[]> lost_;  // by EndpointId; written by the worker
+};
+
+}  // namespace trunkline
