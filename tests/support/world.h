@@ -48,6 +48,7 @@ class World {
     std::uint16_t mtu = 9001;
     bool source_dest_check = true;
     std::uint32_t max_connections = 0xffffffff;
+    RateLimits limits;
   };
 
   // What came out of one send.
@@ -57,7 +58,7 @@ class World {
     std::size_t discarded = 0;
   };
 
-  World() : worker(64, 4096, 42), members(std::make_shared<Members>(1024)) { publish(); }
+  explicit World(std::uint32_t connections = 4096) : worker(64, connections, 42), members(std::make_shared<Members>(1024)) { publish(); }
 
   std::uint16_t add(const Task& task) {
     const auto id = static_cast<std::uint16_t>(tasks.size());
@@ -101,11 +102,13 @@ class World {
       for (const auto& group : task.groups) groups.push_back(&group);
       endpoint->policy = control::compile_policy(groups, prefix_lists, numbers, ++policy_generation);
       endpoint->max_connections = task.max_connections;
+      endpoint->limits = task.limits;
       endpoint->derive();
       next->endpoints[i] = endpoint;
       next->ports.push_back({endpoint->port, static_cast<std::uint16_t>(i + 1), false, endpoint->id});
     }
     next->edge = edge;
+    next->flow_logs = flow_logs;
     next->members = members;
     next->build_indexes();
     view = next;
@@ -126,6 +129,32 @@ class World {
   }
 
   void pass(std::uint32_t ticks) { worker.begin_turn(*view, worker.now + ticks, worker.micros + ticks * 100000ULL); }
+
+  // What the worker has told flow logs so far, and with the end of the interval.
+  std::vector<FlowRecord> records() {
+    std::vector<FlowRecord> result;
+    SpscRing<FlowRecord>& ring = worker.flows.ring();
+    worker.flows.flush();
+    const std::uint32_t ready = ring.ready();
+    for (std::uint32_t i = 0; i < ready; ++i) result.push_back(ring.front(i));
+    ring.drop(ready);
+    return result;
+  }
+  std::vector<FlowRecord> end_interval() {
+    std::vector<FlowRecord> result;
+    const auto take = [&] {
+      for (FlowRecord& record : records()) result.push_back(record);
+    };
+    std::uint32_t at = 0;
+    do {
+      worker.connections.end_interval(at, 256, worker.flows);
+      take();
+    } while (at < worker.connections.high_water());
+    worker.flows.begin_loose();
+    while (!worker.flows.take_loose(256)) take();
+    take();
+    return result;
+  }
 
   // Everything that moved since the last call. Also checks that every meter closes.
   Movements movements() {
@@ -160,6 +189,7 @@ class World {
   std::vector<std::uint16_t> generations;
   std::uint32_t policy_generation = 0;
   EdgeSettings edge;
+  bool flow_logs = false;
   Mbufs mbufs;
   std::map<std::string, MeterReading> seen;
 
