@@ -284,6 +284,7 @@ void Controller::admit(const config::Attachment& attachment, std::shared_ptr<Tas
   active.port = std::move(port);
   active.ingress_start = workers_.of(*id, Direction::ingress);
   active.egress_start = workers_.of(*id, Direction::egress);
+  for (std::size_t i = 0; i < kDropReasonCount; ++i) active.audited_start[i] = workers_.audited(*id, static_cast<DropReason>(i));
   active_[attachment.eni_id] = std::move(active);
   active_attachments_.insert_or_assign(attachment.eni_id, attachment);
 }

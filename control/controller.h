@@ -21,6 +21,7 @@
 // Control thread only.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <expected>
 #include <functional>
@@ -72,6 +73,7 @@ struct ActiveEndpoint {
   std::shared_ptr<const Endpoint> endpoint;
   std::shared_ptr<TaskPort> port;
   MeterReading ingress_start, egress_start;  // the meters' readings when it came: an id is used again
+  std::array<std::uint64_t, kDropReasonCount> audited_start{};
 };
 
 // What workers have to know of the trunk's Port.

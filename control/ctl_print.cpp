@@ -303,6 +303,12 @@ std::string print_stats(const Json& result, const Style& style) {
   const Json& unaccounted = member(result, "unaccounted");
   std::string out = table.text(style);
   if (!style.headers) return out;  // rows only: for a program
+  const Json& allowances = member(result, "allowances");
+  if (allowances.is_object()) {
+    for (const auto& [name, count] : allowances.items()) {
+      if (name.ends_with("_exceeded") && count != 0) out += "\n" + painted(printable(name) + ": " + text(count) + " packets", Colour::yellow, style);
+    }
+  }
   if (unaccounted == 0 && open.empty())
     return out + "\n" + painted("every packet is accounted for", Colour::green, style) + "\n";
   return out + "\n" +

@@ -54,6 +54,29 @@ const char* state_name(Controller& controller, const std::string& eni) {
 
 std::string task_id(const std::string& arn) { return arn.substr(arn.rfind('/') + 1); }
 
+// The names and the meaning are those of the ENA driver's statistics, so that a dashboard made for it can be kept.
+Json allowances_json(const Workers& workers) {
+  Json allowances = Json::object();
+  for (const DropReason reason : {DropReason::bw_in_allowance_exceeded, DropReason::bw_out_allowance_exceeded,
+                                  DropReason::pps_allowance_exceeded, DropReason::linklocal_allowance_exceeded}) {
+    allowances[std::string(text(reason).name)] = workers.dropped(reason);
+  }
+  allowances["conntrack_allowance_exceeded"] = workers.dropped(DropReason::conntrack_full) + workers.dropped(DropReason::conntrack_quota);
+  const std::uint64_t used = workers.connections(), capacity = workers.connection_capacity();
+  allowances["conntrack_allowance_available"] = capacity > used ? capacity - used : 0;
+  return allowances;
+}
+
+// Relative to the start of the endpoint that has the number now.
+Json audited_json(const Workers& workers, const ActiveEndpoint& active) {
+  Json audited = Json::object();
+  for (std::size_t i = 0; i < kDropReasonCount; ++i) {
+    const std::uint64_t count = workers.audited(active.endpoint->id, static_cast<DropReason>(i)) - active.audited_start[i];
+    if (count != 0) audited[std::string(kDropReasonTexts[i].name)] = count;
+  }
+  return audited;
+}
+
 }  // namespace
 
 Json task_report(Controller& controller, const config::Attachment& attachment, bool full) {
@@ -92,6 +115,7 @@ Json task_report(Controller& controller, const config::Attachment& attachment, b
     const EndpointId id = active->second.endpoint->id;
     report["counters"] = {{"in", meter_json(controller.workers().of(id, Direction::egress).since(active->second.egress_start))},
                           {"out", meter_json(controller.workers().of(id, Direction::ingress).since(active->second.ingress_start))}};
+    report["audited"] = audited_json(controller.workers(), active->second);
     report["moving"] = controller.is_moving(eni);
     report["link"] = active->second.port->link_up() ? "up" : "down";
   }
@@ -108,7 +132,7 @@ Json stats_report(Controller& controller) {
                      {"in", meter_json(port.in)},
                      {"out", meter_json(port.out)}});
   }
-  return {{"ports", std::move(ports)}, {"unaccounted", unaccounted}};
+  return {{"ports", std::move(ports)}, {"unaccounted", unaccounted}, {"allowances", allowances_json(controller.workers())}};
 }
 
 Json drops_report(Controller& controller, const std::optional<std::string>& eni_id) {

@@ -33,6 +33,23 @@ class Workers {
   MeterReading of(EndpointId id, Direction direction) const {
     return sum([&](const Worker& worker) { return &worker.state.meters[id.value].side(direction); });
   }
+  // What audit mode let pass, by what it would have been refused for; since the number was first used.
+  std::uint64_t audited(EndpointId id, DropReason reason) const {
+    std::uint64_t count = 0;
+    for (const Worker* worker : workers_) count += worker->state.meters[id.value].audited[static_cast<std::size_t>(reason)].read();
+    return count;
+  }
+  // Of all endpoints that there are or were, both directions.
+  std::uint64_t dropped(DropReason reason) const {
+    std::uint64_t count = 0;
+    for (const Worker* worker : workers_) {
+      for (std::size_t id = 0; id < worker->state.max_endpoints; ++id) {
+        const EndpointMeters& meters = worker->state.meters[id];
+        count += meters.ingress.drops[static_cast<std::size_t>(reason)].read() + meters.egress.drops[static_cast<std::size_t>(reason)].read();
+      }
+    }
+    return count;
+  }
   MeterReading trunk_in() const {
     return sum([](const Worker& worker) { return &worker.state.trunk_in; });
   }

@@ -30,9 +30,10 @@ struct EndpointMeters {
 };
 
 struct WorkerState {
-  WorkerState(std::size_t max_endpoints, std::uint32_t max_connections, std::uint64_t seed, WorkerNumber self = 0,
+  WorkerState(std::size_t endpoints, std::uint32_t max_connections, std::uint64_t seed, WorkerNumber self = 0,
               HandoffMesh* mesh = nullptr, const std::string& connection_file = {})
       : number(self),
+        max_endpoints(endpoints),
         connections(max_connections, seed, connection_file),
         flows(max_endpoints),
         fragments(max_endpoints),
@@ -44,6 +45,7 @@ struct WorkerState {
   }
 
   const WorkerNumber number;
+  const std::size_t max_endpoints;
   // Set by the worker at the start of a turn.
   const View* view = nullptr;
   Tick now = 0;
