@@ -402,6 +402,7 @@ std::expected<void, std::string> Journal::save(const config::DesiredState& state
       return std::unexpected("the state takes " + std::to_string(text.size()) + " bytes on disk; at most " +
                              std::to_string(kMaxBytes) + " are written");
     }
+    const bool follows = current_found_ == Found::good;
     auto done = write_temporary(text);
     if (done) done = keep_previous();
     if (done && ::rename(temporary_.c_str(), path_.c_str()) != 0) {
@@ -414,6 +415,12 @@ std::expected<void, std::string> Journal::save(const config::DesiredState& state
     current_found_ = Found::good;
     rotate_log();
     if (done = sync_directory(); !done) return done;
+    // The first generation, and one after a broken one, has none before it that leads to it: a copy stands in, which the log
+    // follows as well as it follows the original.
+    if (!follows && (previous_found_ == Found::absent || previous_found_ == Found::good) && write_copy(state, previous_)) {
+      previous_found_ = Found::good;
+      static_cast<void>(sync_directory());
+    }
     on_disk_ = state;
     log_bytes_ = 0;
     log_last_ = std::move(checksum);

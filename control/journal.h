@@ -10,7 +10,8 @@
 //
 // Rules:
 //  * A save is atomic: written to state.json.tmp, synced, renamed, directory synced. Whenever the engine dies,
-//    state.json is the old state or the new one, whole. The generation before it is kept as state.json.previous.
+//    state.json is the old state or the new one, whole. The generation before it is kept as state.json.previous; of the first
+//    one it is a copy, so that no single broken file loses the state.
 //  * record() appends a line and syncs it: a change costs what it changes. When the log has grown large beside the state, a
 //    generation is written, and the log becomes state.log.previous, which leads from the generation before to this one.
 //    A log's lines name what they follow, so a crash between any two of these steps leaves nothing ambiguous.

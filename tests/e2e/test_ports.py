@@ -31,6 +31,8 @@ class TestManyTaps(LabTest):
         for number in numbers:
             self.lab.add_netns(self.task(number).name)
         self.tell_vpc()
+        self.put_groups(group(PING))  # the second change after the start opens the journal's log
+        self.put_groups(group(tcp(80), PING))
         fds = self.engine_fds()
         buffers = []
         for turn in (1, 2):

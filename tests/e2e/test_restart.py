@@ -182,9 +182,9 @@ class TestJournal(LabTest):
                 "garbage": lambda text: os.urandom(len(text))}
         for number, (what, how) in enumerate(ways.items()):
             with self.subTest(what):
-                good = self.put_groups(group(tcp(80), tcp(9000 + number)))["revision"]
-                self.put_groups(group(tcp(80), tcp(9000 + number), PING))  # this change is lost with the file
+                self.put_groups(group(tcp(80), tcp(9000 + number), PING))
                 self.assertTrue(self.lab.ping(self.lab.client, self.one.address))
+                good = self.put_groups(group(tcp(80), tcp(9000 + number)))["revision"]  # in the log, which is whole
                 self.lab.kill_engine(signal.SIGKILL)
                 self.damage(self.journal, how)
                 self.lab.start_engine()

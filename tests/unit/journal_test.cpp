@@ -174,7 +174,7 @@ TEST_F(JournalTest, ABrokenFileIsSetAsideAndThePreviousUsed) {
   EXPECT_FALSE(again.quarantined);
 }
 
-TEST_F(JournalTest, ASaveAfterAQuarantineKeepsTheGoodGeneration) {
+TEST_F(JournalTest, ASaveAfterAQuarantineIsKeptTwice) {
   save_two();
   write_file(path_, "junk");
   Journal journal(directory_);
@@ -182,7 +182,7 @@ TEST_F(JournalTest, ASaveAfterAQuarantineKeepsTheGoodGeneration) {
   ASSERT_TRUE(journal.save(state_of(3)));
   EXPECT_EQ(Journal(directory_).load().state->revision, 3U);
   write_file(path_, "junk again");
-  EXPECT_EQ(Journal(directory_).load().state->revision, 1U);
+  EXPECT_EQ(Journal(directory_).load().state->revision, 3U) << "not what was there before it";
   EXPECT_EQ(names("state.json.bad-").size(), 2U);
 }
 
@@ -401,7 +401,20 @@ TEST_F(JournalTest, AChangeIsALineAndIsLoaded) {
     ASSERT_TRUE(journal.record(with_changes(revision + 1)));
   }
   EXPECT_EQ(std::ranges::count(read_file(log_), '\n'), 42);
-  EXPECT_EQ(names("").size(), 2U);
+  EXPECT_EQ(names("").size(), 3U) << "state.json, its copy, and the log";
+}
+
+TEST_F(JournalTest, ABrokenFileLosesNothingTwiceInARow) {
+  std::uint64_t revision = 1;
+  for (int round = 0; round < 3; ++round) {
+    {
+      Journal journal(directory_);
+      if (round != 0) ASSERT_EQ(journal.load().state, with_changes(revision)) << round;
+      for (int change = 0; change < 3; ++change) ASSERT_TRUE(journal.record(with_changes(++revision)));
+    }
+    write_file(path_, "{");
+  }
+  EXPECT_EQ(Journal(directory_).load().state, with_changes(revision));
 }
 
 TEST_F(JournalTest, ALogCutOffAnywhereIsTheStateOfItsLastWholeLine) {
