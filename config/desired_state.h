@@ -57,7 +57,7 @@ struct Subnet {
   std::string availability_zone;
   std::string vpc_id;
   // The first range of the VPC: its base and 2 is where Amazon's DNS resolver answers. Without one: the subnet's.
-  std::optional<IpPrefix> vpc_cidr;
+  std::optional<IpPrefix> vpc_cidr{};
 
   // The VPC router answers at the first address of the subnet (AWS reserves it), and over IPv6 at <subnet>::1.
   IpAddress router() const { return IpAddress::from_v4(cidr.address.v4() + 1); }

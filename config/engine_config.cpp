@@ -121,6 +121,7 @@ void read_edge(ObjectReader& reader, EngineConfig::Edge& edge) {
     edge.router_mac = *mac;
     check_mac(*mac, reader.pointer_to("router_mac"), reader.problems());
   }
+  take_boolean(reader, "block_imds", edge.block_imds);
 }
 
 void read_limits(ObjectReader& reader, EngineConfig::Limits& limits) {
@@ -137,6 +138,7 @@ void read_conntrack(ObjectReader& reader, EngineConfig::Conntrack& conntrack) {
   take_integer(reader, "icmp_timeout_s", 1, kMaxTimeout, conntrack.icmp_timeout_s);
   take_integer(reader, "other_timeout_s", 1, kMaxTimeout, conntrack.other_timeout_s);
   take_boolean(reader, "icmp_related", conntrack.icmp_related);
+  take_boolean(reader, "strict_syn", conntrack.strict_syn);
 }
 
 void read_idle(ObjectReader& reader, EngineConfig::Idle& idle) {
@@ -210,6 +212,18 @@ void read_task_defaults(ObjectReader& reader, std::uint16_t trunk_mtu, EngineCon
     add_problem(reader.problems(), {"invalid_params", pointer_to(reader.pointer_to("port"), "mtu"),
                                     "\"mtu\" is " + std::to_string(defaults.port->mtu) + "; wanted at most " +
                                         std::to_string(trunk_mtu) + ", the trunk's"});
+  }
+}
+
+void read_names(ObjectReader& reader, EngineConfig::Names& names) {
+  take_name(reader, "hosts_file", names.hosts_file, 0);
+  const auto region = reader.text("region");
+  if (!region) return;
+  const bool sound = region->size() <= 32 && std::ranges::all_of(*region, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
+  if (sound) {
+    names.region = *region;
+  } else {
+    reader.complain("region", "invalid_params", "\"region\" is " + words::in_quotes(*region) + "; wanted a region's name such as \"us-west-2\"");
   }
 }
 
@@ -287,6 +301,7 @@ std::expected<EngineConfig, Problems> parse_engine_config(std::string_view text)
   take_name(reader, "state_dir", config.state_dir);
   section("task_defaults",
           [&](ObjectReader& each) { read_task_defaults(each, config.trunk.mtu, config.task_defaults); });
+  section("names", [&](ObjectReader& each) { read_names(each, config.names); });
   if (const Json* list = reader.array("subnets")) read_subnets(*list, "/subnets", problems, config.subnets);
   reader.finish();
   check_shares(config, problems);

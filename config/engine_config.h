@@ -55,6 +55,7 @@ struct EngineConfig {
   struct Edge {
     EdgeMode mode = EdgeMode::relay;
     MacAddress router_mac{{0x0a, 0, 0, 0, 0, 1}};
+    bool block_imds = false;  // of every ENI, beside those that say so themselves
   } edge;
   struct Limits {
     std::uint16_t endpoints = 512;
@@ -70,6 +71,7 @@ struct EngineConfig {
     std::uint32_t icmp_timeout_s = 30;
     std::uint32_t other_timeout_s = 600;
     bool icmp_related = false;  // accept ICMP errors that quote a live connection; AWS does not
+    bool strict_syn = false;    // a TCP connection begins with a SYN: none is picked up in the middle
   } conntrack;
   // What a worker does when there is nothing to do, rung by rung: dataplane/idle_ladder.h.
   struct Idle {
@@ -90,6 +92,11 @@ struct EngineConfig {
     std::optional<PortSpec> port;
     std::vector<std::string> group_ids;
   } task_defaults;
+  // Names of the ENIs' addresses, for the host's DNS server.
+  struct Names {
+    std::string hosts_file;  // empty: none is written
+    std::string region;      // "us-west-2"; empty: the short names only
+  } names;
   // Subnets known from the start; the control socket can add others.
   std::vector<Subnet> subnets;
 

@@ -83,6 +83,7 @@ Json difference_json(const DesiredState& before, const DesiredState& after) {
   put_map(difference, "subnets", before.subnets, after.subnets, whole);
   put_map(difference, "security_groups", before.security_groups, after.security_groups, group_json);
   put_map(difference, "prefix_lists", before.prefix_lists, after.prefix_lists, list_json);
+  put_map(difference, "network_acls", before.network_acls, after.network_acls, whole);
   put_map(difference, "remote_members", before.remote_members, after.remote_members,
           [](const AddressSet* had, const AddressSet& has) {
             Json added = Json::array(), removed = Json::array();
@@ -153,6 +154,7 @@ std::expected<void, std::string> apply_difference(DesiredState& state, const Jso
   take_map(state.subnets, with->subnets, gone["subnets"]);
   take_map(state.security_groups, with->security_groups, gone["security_groups"]);
   take_map(state.prefix_lists, with->prefix_lists, gone["prefix_lists"]);
+  take_map(state.network_acls, with->network_acls, gone["network_acls"]);
   take_map(state.attachments, with->attachments, gone["attachments"]);
   take_map(state.finished_tasks, with->finished_tasks, gone["finished_tasks"]);
   take_map(state.remote_members, {}, gone["remote_members"]);

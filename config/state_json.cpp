@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "config/protocol.h"
 #include "config/validate.h"
 #include "config/words.h"
 
@@ -15,32 +16,18 @@ namespace {
 
 constexpr std::int64_t kMaxInteger = std::numeric_limits<std::int64_t>::max();
 
-constexpr std::pair<std::string_view, int> kProtocolNames[] = {
-    {"tcp", 6}, {"udp", 17}, {"icmp", 1}, {"icmpv6", 58}, {"-1", -1}};
 constexpr std::pair<std::string_view, PortKind> kPortKinds[] = {{"tap", PortKind::tap},
                                                                 {"virtio-user", PortKind::virtio_user},
                                                                 {"vhost-user", PortKind::vhost_user},
                                                                 {"vdev", PortKind::vdev}};
 
-std::string protocol_text(int protocol) {
-  for (const auto& [name, number] : kProtocolNames) {
-    if (number == protocol) return std::string(name);
-  }
-  return std::to_string(protocol);
-}
-
-std::optional<int> protocol_number(std::string_view text) {
-  for (const auto& [name, number] : kProtocolNames) {
-    if (name == text) return number;
-  }
-  if (text.empty() || text.size() > 3 || (text.size() > 1 && text[0] == '0')) return std::nullopt;
-  int number = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return std::nullopt;
-    number = 10 * number + (c - '0');
-  }
-  return number <= 255 ? std::optional(number) : std::nullopt;
-}
+// Members that are told only when they say something.
+constexpr std::pair<const char*, std::uint64_t RateLimits::*> kLimits64[] = {{"ingress_bits", &RateLimits::ingress_bits},
+                                                                             {"egress_bits", &RateLimits::egress_bits}};
+constexpr std::pair<const char*, std::uint32_t RateLimits::*> kLimits32[] = {{"ingress_packets", &RateLimits::ingress_packets},
+                                                                             {"egress_packets", &RateLimits::egress_packets}};
+constexpr std::pair<const char*, bool Attachment::*> kSwitches[] = {
+    {"always_track", &Attachment::always_track}, {"audit", &Attachment::audit}, {"block_imds", &Attachment::block_imds}};
 
 template <typename List>
 Json texts_of(const List& list) {
@@ -60,7 +47,7 @@ Json rules_to_json(const std::vector<SecurityGroupRule>& rules) {
               {"ranges", texts_of(rule.ranges)},
               {"prefix_lists", rule.prefix_list_ids},
               {"groups", rule.group_ids}};
-    if (rule.protocol == 6 || rule.protocol == 17 || rule.protocol == 1 || rule.from_port != -1 || rule.to_port != -1) {
+    if (has_ports(rule.protocol) || rule.protocol == kIcmp || rule.from_port != -1 || rule.to_port != -1) {
       each["from_port"] = rule.from_port;
       each["to_port"] = rule.to_port;
     }
@@ -119,6 +106,7 @@ Json to_json(const Subnet& subnet) {
   if (subnet.ipv6_cidr) object["ipv6_cidr"] = subnet.ipv6_cidr->to_string();
   put_text(object, "availability_zone", subnet.availability_zone);
   put_text(object, "vpc_id", subnet.vpc_id);
+  if (subnet.vpc_cidr) object["vpc_cidr"] = subnet.vpc_cidr->to_string();
   return object;
 }
 
@@ -149,6 +137,16 @@ Json to_json(const Attachment& attachment) {
   if (!attachment.group_ids.empty()) object["groups"] = attachment.group_ids;
   if (attachment.port) object["port"] = to_json(*attachment.port);
   put_text(object, "private_dns_name", attachment.private_dns_name);
+  for (const auto& [key, member] : kLimits64) {
+    if (attachment.limits.*member != 0) object["limits"][key] = attachment.limits.*member;
+  }
+  for (const auto& [key, member] : kLimits32) {
+    if (attachment.limits.*member != 0) object["limits"][key] = attachment.limits.*member;
+  }
+  if (attachment.on_change == OnChange::revalidate) object["on_change"] = "revalidate";
+  for (const auto& [key, member] : kSwitches) {
+    if (attachment.*member) object[key] = true;
+  }
   if (attachment.task != Task{}) object["task"] = task_to_json(attachment.task);
   return object;
 }
@@ -156,12 +154,13 @@ Json to_json(const Attachment& attachment) {
 Json to_json(const DesiredState& state) {
   Json object{{"revision", state.revision}};
   for (const char* key :
-       {"subnets", "security_groups", "prefix_lists", "remote_members", "attachments", "finished_tasks"}) {
+       {"subnets", "security_groups", "prefix_lists", "network_acls", "remote_members", "attachments", "finished_tasks"}) {
     object[key] = Json::object();
   }
   for (const auto& [id, subnet] : state.subnets) object["subnets"][id] = to_json(subnet);
   for (const auto& [id, group] : state.security_groups) object["security_groups"][id] = to_json(group);
   for (const auto& [id, list] : state.prefix_lists) object["prefix_lists"][id]["entries"] = texts_of(list.entries);
+  for (const auto& [id, acl] : state.network_acls) object["network_acls"][id] = to_json(acl);
   for (const auto& [id, members] : state.remote_members) object["remote_members"][id] = texts_of(members);
   for (const auto& [id, attachment] : state.attachments) {
     Json each = to_json(attachment);
@@ -186,23 +185,13 @@ std::vector<SecurityGroupRule> read_rules(ObjectReader& reader, std::string_view
     ObjectReader each((*list)[i], pointer_to(reader.pointer_to(key), i), problems);
     each.refuse_null();
     SecurityGroupRule rule;
-    if (const auto text = each.text("protocol")) {
-      if (const auto number = protocol_number(*text)) {
-        rule.protocol = *number;
-      } else {
-        each.complain("protocol", "invalid_params",
-                      "\"protocol\" is " + words::in_quotes(*text) +
-                          R"(; wanted "tcp", "udp", "icmp", "icmpv6", a number from "0" to "255", or "-1" for any)");
-      }
-    } else if (!each.has("protocol")) {
-      each.missing("protocol", R"("tcp", "udp", "icmp", "icmpv6", a number as a string, or "-1" for any)");
-    }
+    rule.protocol = read_protocol(each);
     rule.from_port = static_cast<int>(each.integer("from_port", -1, 65535).value_or(-1));
     rule.to_port = static_cast<int>(each.integer("to_port", -1, 65535).value_or(-1));
     rule.ranges = each.networks("ranges");
     rule.prefix_list_ids = read_ids(each, "prefix_lists", "pl");
     rule.group_ids = read_ids(each, "groups", "sg");
-    if (rule.protocol == 6 || rule.protocol == 17 || rule.protocol == 1) {
+    if (has_ports(rule.protocol) || rule.protocol == kIcmp) {
       for (const char* port : {"from_port", "to_port"}) {
         if (!each.has(port))
           each.missing(port, "a number, since tcp, udp and icmp rules need both from_port and to_port");
@@ -344,6 +333,7 @@ Subnet read_subnet(ObjectReader& reader, std::string id) {
   subnet.ipv6_cidr = reader.network("ipv6_cidr");
   subnet.availability_zone = reader.text("availability_zone").value_or("");
   subnet.vpc_id = reader.text("vpc_id").value_or("");
+  subnet.vpc_cidr = reader.network("vpc_cidr");
   return subnet;
 }
 
@@ -408,7 +398,45 @@ AttachmentFacts read_attachment_facts(ObjectReader& reader, std::uint16_t defaul
   if (const Json* conntrack = reader.object("conntrack")) {
     facts.conntrack = read_conntrack(*conntrack, reader.pointer_to("conntrack"), reader.problems());
   }
+  read_settings(reader, facts);
   return facts;
+}
+
+void read_settings(ObjectReader& reader, AttachmentFacts& facts) {
+  if (const Json* limits = reader.object("limits")) {
+    ObjectReader each(*limits, reader.pointer_to("limits"), reader.problems());
+    each.refuse_null();
+    const auto take = [&](const char* key, std::int64_t most, auto& into) {
+      if (const auto value = each.integer(key, 0, most)) into = static_cast<std::remove_cvref_t<decltype(*into)>>(*value);
+    };
+    take("ingress_bits", kMaxLimitBits, facts.limits.ingress_bits);
+    take("egress_bits", kMaxLimitBits, facts.limits.egress_bits);
+    take("ingress_packets", kMaxLimitPackets, facts.limits.ingress_packets);
+    take("egress_packets", kMaxLimitPackets, facts.limits.egress_packets);
+    each.finish();
+  }
+  if (const auto text = reader.text("on_change")) {
+    facts.on_change = *text == "revalidate" ? OnChange::revalidate : OnChange::keep;
+    if (*text != "keep" && *text != "revalidate") {
+      reader.complain("on_change", "invalid_params",
+                      "\"on_change\" is " + words::in_quotes(*text) + R"(; wanted "keep" (as AWS does) or "revalidate")");
+    }
+  }
+  facts.always_track = reader.boolean("always_track");
+  facts.audit = reader.boolean("audit");
+  facts.block_imds = reader.boolean("block_imds");
+}
+
+int read_protocol(ObjectReader& reader) {
+  const auto text = reader.text("protocol");
+  if (!text) {
+    if (!reader.has("protocol")) reader.missing("protocol", kProtocolWanted);
+    return kAnyProtocol;
+  }
+  if (const auto number = protocol_number(*text)) return *number;
+  reader.complain("protocol", "invalid_params",
+                  "\"protocol\" is " + words::in_quotes(*text) + "; wanted " + std::string(kProtocolWanted));
+  return kAnyProtocol;
 }
 
 void merge(Attachment& attachment, const AttachmentFacts& facts) {
@@ -428,6 +456,14 @@ void merge(Attachment& attachment, const AttachmentFacts& facts) {
   take(attachment.private_dns_name, facts.private_dns_name);
   take(attachment.source_dest_check, facts.source_dest_check);
   take(attachment.conntrack, facts.conntrack);
+  take(attachment.limits.ingress_bits, facts.limits.ingress_bits);
+  take(attachment.limits.egress_bits, facts.limits.egress_bits);
+  take(attachment.limits.ingress_packets, facts.limits.ingress_packets);
+  take(attachment.limits.egress_packets, facts.limits.egress_packets);
+  take(attachment.on_change, facts.on_change);
+  take(attachment.always_track, facts.always_track);
+  take(attachment.audit, facts.audit);
+  take(attachment.block_imds, facts.block_imds);
   if (!facts.task) return;
   const auto add = [](auto& into, const auto& fact) {
     if (fact != std::remove_cvref_t<decltype(fact)>{}) into = fact;
@@ -467,6 +503,7 @@ std::expected<DesiredState, Problems> state_from_json(const Json& document, std:
              if (!list.has("entries")) list.missing("entries", "a list of ranges");
              return PrefixList{id, list.networks("entries")};
            }));
+  read_map(reader, "network_acls", "acl", state.network_acls, with_reader(read_network_acl));
   read_map(reader, "attachments", "eni", state.attachments, with_reader(read_attachment));
   if (const Json* map = reader.object("remote_members")) {
     ObjectReader members(*map, reader.pointer_to("remote_members"), problems);

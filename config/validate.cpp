@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What a valid state is, in this order: subnets, groups and prefix lists, each attachment by itself, attachments among
+// What a valid state is, in this order: subnets, groups and prefix lists, network ACLs, each attachment by itself, attachments among
 // each other. The rules are AWS's where AWS has one.
 #include "config/validate.h"
 
@@ -68,12 +68,13 @@ bool exceeds(const RuleCount& count, const RuleCount& other) {
   return false;
 }
 
-// What an ENI has for itself alone, and which ENI has it.
+// What an ENI has for itself alone, and which ENI has it; and which network ACL has a subnet.
 struct Claims {
   std::map<VlanId, std::string> vlans;
   std::map<MacAddress, std::string> macs;
   std::map<IpAddress, std::string> addresses;
   std::map<std::string, std::string> interfaces;
+  std::map<std::string, std::string> subnets;
 
   template <class Act>
   static void for_each_kind(Claims& a, Claims& b, Act act) {
@@ -81,6 +82,7 @@ struct Claims {
     act(a.macs, b.macs);
     act(a.addresses, b.addresses);
     act(a.interfaces, b.interfaces);
+    act(a.subnets, b.subnets);
   }
 };
 
@@ -129,6 +131,7 @@ class Validator {
     check_all_subnets();
     for (const auto& [id, group] : state_.security_groups) check_group(id, group);
     for (const auto& [id, list] : state_.prefix_lists) check_prefix_list(id, list);
+    for (const auto& [id, acl] : state_.network_acls) check_acl(id, acl);
     for (const auto& [id, members] : state_.remote_members) check_id("sg", "remote_members", id);
     check_attachment_count();
     // The subject goes last, so that in a quarrel the complaint is about it.
@@ -155,6 +158,11 @@ class Validator {
     if (!lists.empty()) count_users_again(lists);
     for_each_unshared(memory_->state.remote_members, state_.remote_members,
                         [&](const std::string& id, const AddressSet*, const AddressSet*) { check_id("sg", "remote_members", id); });
+    for_each_unshared(memory_->state.network_acls, state_.network_acls,
+                        [&](const std::string& id, const NetworkAcl*, const NetworkAcl*) { touched_.insert(id); });
+    for (const std::string& id : touched_) {
+      if (const NetworkAcl* acl = state_.network_acls.get(id)) check_acl(id, *acl);
+    }
     check_attachment_count();
     for_each_unshared(memory_->state.attachments, state_.attachments,
                         [&](const std::string& eni, const Attachment*, const Attachment*) { touched_.insert(eni); });
@@ -170,6 +178,7 @@ class Validator {
     Validator before(memory.state, config_);
     for (const std::string& eni : touched_) {
       if (const Attachment* attachment = memory.state.attachments.get(eni)) before.check_attachment(eni, *attachment);
+      if (const NetworkAcl* acl = memory.state.network_acls.get(eni)) before.check_acl(eni, *acl);
     }
     Claims::for_each_kind(memory.claims, before.claims_, [](auto& known, const auto& released) {
       for (const auto& [key, eni] : released) known.erase(key);
@@ -235,6 +244,21 @@ class Validator {
                  std::to_string(kMaxPrefixListEntries) + " at most, so split it");
   }
 
+  void check_acl(const std::string& id, const NetworkAcl& acl) {
+    const std::string pointer = place("network_acls", id);
+    check_id("acl", "network_acls", id);
+    check_network_acl(acl, pointer, problems_);
+    for (std::size_t i = 0; i < acl.subnet_ids.size(); ++i) {
+      const std::string& subnet = acl.subnet_ids[i];
+      const std::string* owner = other_claim(&Claims::subnets, subnet, id);
+      if (owner == nullptr) continue;
+      const std::string at = pointer_to(pointer_to(pointer, "subnets"), i);
+      complain("duplicate_subnet", at,
+               *owner == id ? subnet + " is listed twice for " + id + "; name it once"
+                            : subnet + " has network ACL " + *owner + " already and can have one only; give both ACLs as they are now");
+    }
+  }
+
   // The groups that did not change themselves, but name one of these lists.
   void count_users_again(const std::set<std::string>& lists) {
     for (const auto& [id, facts] : memory_->rules) {
@@ -296,6 +320,7 @@ class Validator {
     check_addresses(eni, attachment, pointer_to(pointer, "addresses"));
     check_groups(eni, attachment, pointer_to(pointer, "groups"));
     check_conntrack(attachment.conntrack, pointer_to(pointer, "conntrack"), problems_);
+    check_limits(attachment.limits, pointer_to(pointer, "limits"), problems_);
     if (attachment.port) check_port_of(eni, *attachment.port, pointer_to(pointer, "port"));
   }
 
@@ -381,16 +406,21 @@ class Validator {
     return known == memory_->rules.end() ? nullptr : &known->second;
   }
 
-  // Notes that `eni` has `thing` for itself, or says who has it already.
+  // Notes that `claimant` has `key` for itself; the answer is who has it already, if anyone.
+  template <typename Key>
+  const std::string* other_claim(std::map<Key, std::string> Claims::*kind, const Key& key, const std::string& claimant) {
+    const auto [mine, is_new] = (claims_.*kind).emplace(key, claimant);
+    if (!is_new) return &mine->second;
+    if (memory_ == nullptr) return nullptr;
+    const auto known = (memory_->claims.*kind).find(key);
+    return known != (memory_->claims.*kind).end() && !touched_.contains(known->second) ? &known->second : nullptr;
+  }
+
+  // The same of an ENI, and the complaint.
   template <typename Key>
   void claim(std::map<Key, std::string> Claims::*kind, const Key& key, const std::string& eni, const char* name,
              const std::string& pointer, const std::string& thing) {
-    const auto [mine, is_new] = (claims_.*kind).emplace(key, eni);
-    const std::string* owner = is_new ? nullptr : &mine->second;
-    if (is_new && memory_ != nullptr) {
-      const auto known = (memory_->claims.*kind).find(key);
-      if (known != (memory_->claims.*kind).end() && !touched_.contains(known->second)) owner = &known->second;
-    }
+    const std::string* owner = other_claim(kind, key, eni);
     if (owner == nullptr) return;
     if (*owner == eni) return complain(name, pointer, thing + " is listed twice for " + eni + "; name it once");
     complain(name, pointer,
@@ -403,7 +433,7 @@ class Validator {
   Problems problems_;
   std::map<std::string, RuleFacts> rules_;  // with a memory: of groups that count otherwise than there
   Claims claims_;                           // with a memory: of `touched_`
-  std::set<std::string> touched_;           // attachments that differ from what is remembered
+  std::set<std::string> touched_;           // attachments and network ACLs that differ from what is remembered
 };
 
 }  // namespace

@@ -23,6 +23,12 @@ inline constexpr std::size_t kMaxGroupsPerInterface = 16;
 inline constexpr std::size_t kMaxRulesPerInterface = 1000;  // per direction and family
 inline constexpr std::size_t kMaxPrefixListEntries = 1000;
 inline constexpr std::size_t kMaxAddressesPerInterface = 16;
+inline constexpr std::size_t kMaxNetworkAclEntries = 40;  // per direction and family, the fixed last one included
+inline constexpr std::uint16_t kMaxNetworkAclEntryNumber = 32766;
+
+// Of one ENI, each way and second: far above what a host can do, and without danger for whoever computes with it.
+inline constexpr std::int64_t kMaxLimitBits = 10'000'000'000'000;
+inline constexpr std::int64_t kMaxLimitPackets = 4'000'000'000;
 
 inline constexpr std::size_t kMaxSocketPath = 107;  // sockaddr_un has 108 bytes, one of them for the terminator
 inline constexpr std::uint16_t kMinPortMtu = 576;
@@ -57,7 +63,7 @@ std::optional<std::string> missing_facts(const Attachment& attachment, const Des
 // A subnet as the state has it, or else the config file; nullptr: not known.
 const Subnet* find_subnet(const std::string& id, const DesiredState& state, const EngineConfig& config);
 
-// `kind` is "sg", "eni", "subnet" or "pl". AWS has 8 or 17 hex digits behind it; any 1 to 32 letters and digits will do.
+// `kind` is "sg", "eni", "subnet", "pl" or "acl". AWS has 8 or 17 hex digits behind it; any 1 to 32 letters and digits will do.
 bool is_resource_id(std::string_view kind, std::string_view text);
 
 // The device's name in a DPDK device string: "net_ring0" of "net_ring0,size=1024".
@@ -66,6 +72,10 @@ std::string vdev_name(const std::string& devargs);
 // The parts of validate() that need nothing else, for the readers of documents that hold only such a part.
 void check_port(const PortSpec& port, const std::string& pointer, Problems& problems);
 void check_rule(const SecurityGroupRule& rule, const std::string& pointer, Problems& problems);
+void check_network_acl_entry(const NetworkAclEntry& entry, const std::string& pointer, Problems& problems);
+// Its entries one by one, their numbers and how many they are.
+void check_network_acl(const NetworkAcl& acl, const std::string& pointer, Problems& problems);
+void check_limits(const RateLimits& limits, const std::string& pointer, Problems& problems);
 void check_mac(const MacAddress& mac, const std::string& pointer, Problems& problems);
 void check_conntrack(const ConnectionTracking& conntrack, const std::string& pointer, Problems& problems);
 struct PlacedSubnet {

@@ -5,13 +5,12 @@
 #include <utility>
 
 #include "config/json_reader.h"
+#include "config/protocol.h"
 #include "config/validate.h"
 #include "config/words.h"
 
 namespace trunkline::config {
 namespace {
-
-constexpr int kTcp = 6, kUdp = 17, kIcmp = 1, kIcmp6 = 58;
 
 bool is_path_text(std::string_view text) {
   return std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; });
@@ -102,6 +101,55 @@ void check_rule(const SecurityGroupRule& rule, const std::string& pointer, Probl
   }
 }
 
+void check_network_acl_entry(const NetworkAclEntry& entry, const std::string& pointer, Problems& problems) {
+  if (entry.number < 1 || entry.number > kMaxNetworkAclEntryNumber) {
+    add_problem(problems, {"invalid_params", pointer_to(pointer, "number"),
+                           "the entry's number is " + std::to_string(entry.number) + "; wanted 1 to " +
+                               std::to_string(kMaxNetworkAclEntryNumber) + ", those above are AWS's own"});
+  }
+  SecurityGroupRule rule;
+  rule.protocol = entry.protocol;
+  rule.from_port = entry.from_port;
+  rule.to_port = entry.to_port;
+  check_rule(rule, pointer, problems);
+}
+
+void check_network_acl(const NetworkAcl& acl, const std::string& pointer, Problems& problems) {
+  for (const bool egress : {false, true}) {
+    const auto& entries = egress ? acl.egress : acl.ingress;
+    const std::string list = pointer_to(pointer, egress ? "egress" : "ingress");
+    std::size_t of_family[2] = {1, 1};  // the fixed last one
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      check_network_acl_entry(entries[i], pointer_to(list, i), problems);
+      ++of_family[entries[i].range.is_v4() ? 0 : 1];
+      if (i != 0 && entries[i].number <= entries[i - 1].number) {
+        add_problem(problems, {"invalid_params", pointer_to(pointer_to(list, i), "number"),
+                               "entry " + std::to_string(entries[i].number) + " is there twice, or behind a higher one; a number is one entry's in "
+                               "each direction, whatever its family"});
+      }
+    }
+    for (const std::size_t family : {0U, 1U}) {
+      if (of_family[family] <= kMaxNetworkAclEntries) continue;
+      add_problem(problems, {"quota", list,
+                             acl.id + " has " + std::to_string(of_family[family]) + (family == 0 ? " IPv4" : " IPv6") + " entries here with the fixed one; AWS allows " +
+                                 std::to_string(kMaxNetworkAclEntries) + " at most, so merge some"});
+    }
+  }
+}
+
+void check_limits(const RateLimits& limits, const std::string& pointer, Problems& problems) {
+  const auto check = [&](const char* name, std::uint64_t value, std::int64_t most) {
+    if (value <= static_cast<std::uint64_t>(most)) return;
+    add_problem(problems, {"invalid_params", pointer_to(pointer, name),
+                           "\"" + std::string(name) + "\" is " + std::to_string(value) + " a second; wanted " + std::to_string(most) +
+                               " at most, or 0 for no limit"});
+  };
+  check("ingress_bits", limits.ingress_bits, kMaxLimitBits);
+  check("egress_bits", limits.egress_bits, kMaxLimitBits);
+  check("ingress_packets", limits.ingress_packets, kMaxLimitPackets);
+  check("egress_packets", limits.egress_packets, kMaxLimitPackets);
+}
+
 void check_port(const PortSpec& port, const std::string& pointer, Problems& problems) {
   const auto complain = [&](const char* member, std::string message) {
     add_problem(problems, {"invalid_params", pointer_to(pointer, member), std::move(message)});
@@ -139,6 +187,12 @@ void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems) {
     } else if (!placed.pointer.empty()) {
       add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "cidr"),
                              "the range of " + subnet.id + " is " + subnet.cidr.to_string() +
+                                 "; wanted an IPv4 range from /16 to /28"});
+    }
+    const bool vpc_fits = !subnet.vpc_cidr || (subnet.vpc_cidr->is_v4() && subnet.vpc_cidr->length >= 16 && subnet.vpc_cidr->length <= 28);
+    if (!vpc_fits && !placed.pointer.empty()) {
+      add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "vpc_cidr"),
+                             "the first range of the VPC of " + subnet.id + " is " + subnet.vpc_cidr->to_string() +
                                  "; wanted an IPv4 range from /16 to /28"});
     }
     if (!subnet.ipv6_cidr) continue;

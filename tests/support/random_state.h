@@ -4,6 +4,7 @@
 // valid and invalid states come of them, and unchanged ones too.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <random>
 #include <string>
@@ -47,6 +48,17 @@ class RandomEdits {
     return result;
   }
 
+  config::NetworkAclEntry entry() {
+    config::NetworkAclEntry result;
+    result.number = static_cast<std::uint16_t>(below(60) == 0 ? 32767 : 1 + below(200));
+    result.allow = below(2) == 0;
+    result.protocol = below(40) == 0 ? 300 : below(2) == 0 ? 6 : -1;
+    result.from_port = static_cast<int>(below(1000));
+    result.to_port = result.from_port + 10;
+    result.range = below(3) == 0 ? IpPrefix{*IpAddress::parse("2001:db8::"), 32} : IpPrefix{IpAddress::from_v4(0x0a000000U), 8};
+    return result;
+  }
+
   config::Attachment attachment(const std::string& eni) {
     config::Attachment result;
     result.eni_id = eni;
@@ -61,6 +73,9 @@ class RandomEdits {
       result.port->netns = "ns" + std::to_string(below(30));
     }
     result.conntrack.udp_timeout = below(40) == 0 ? 10 : 30;
+    if (below(4) == 0) result.limits.egress_bits = below(40) == 0 ? ~std::uint64_t{0} : below(1000000);
+    if (below(4) == 0) result.on_change = config::OnChange::revalidate;
+    result.audit = below(4) == 0;
     return result;
   }
 
@@ -73,12 +88,13 @@ class RandomEdits {
   }
 
   void edit_once(config::DesiredState& state) {
-    switch (below(16)) {
+    switch (below(20)) {
       case 0: {
         config::Subnet subnet;
         subnet.id = id("subnet-", below(3));
         const auto length = static_cast<std::uint8_t>(below(6) == 0 ? 23 : 24);
         subnet.cidr = IpPrefix{IpAddress::from_v4(0x0a000000U + (below(3) << 8)), length}.network();
+        if (below(3) == 0) subnet.vpc_cidr = IpPrefix{IpAddress::from_v4(0x0a000000U), 16};
         state.subnets.insert_or_assign(subnet.id, subnet);
         return;
       }
@@ -127,6 +143,32 @@ class RandomEdits {
         return;
       }
       case 14: return erase_one(state.attachments);
+      case 15:
+      case 16: {
+        const std::string name = id("acl-", below(5));
+        config::NetworkAcl& acl = state.network_acls[name];
+        acl.id = name;
+        auto& entries = below(2) == 0 ? acl.egress : acl.ingress;
+        // Many at once, so that the quota is met.
+        for (std::uint32_t i = below(20) == 0 ? 60 : 1; i > 0; --i) {
+          const config::NetworkAclEntry one = entry();
+          const auto place = std::ranges::lower_bound(entries, one.number, {}, &config::NetworkAclEntry::number);
+          if (place == entries.end() || place->number != one.number || below(20) == 0) entries.insert(place, one);
+        }
+        if (below(2) == 0) entries.erase(entries.begin() + below(static_cast<std::uint32_t>(entries.size())));
+        return;
+      }
+      case 17: {
+        // An association moves, and sometimes to two places.
+        const std::string subnet = id("subnet-", below(3)), to = id("acl-", below(5));
+        for (std::uint32_t i = 0; i < 5; ++i) {
+          const std::string other = id("acl-", i);
+          if (state.network_acls.contains(other) && below(4) != 0) std::erase(state.network_acls[other].subnet_ids, subnet);
+        }
+        if (state.network_acls.contains(to)) state.network_acls[to].subnet_ids.push_back(subnet);
+        return;
+      }
+      case 18: return below(2) == 0 ? erase_one(state.network_acls) : void();
       default: {
         state.finished_tasks[id("task/", below(5))] = below(100);
         return;

@@ -38,11 +38,12 @@ TEST(EngineConfig, EveryMemberArrives) {
 {"version":1,"trunk":{"device":"net_tap0","mode":"untagged","mtu":1500,"mac":"0a:00:00:00:00:09","queues":2},
  "eal":{"main_lcore":2,"worker_lcores":[3,1],"memory_mb":64,"file_prefix":"p","hugepages":false,"extra_args":["-x"]},
  "buffers":{"count":5000,"data_room_bytes":4096,"rx_descriptors":64,"tx_descriptors":128},
- "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02"},"limits":{"endpoints":3,"connections":2048,"connections_per_endpoint":9,"connection_file":"/c"},
- "conntrack":{"tcp_handshake_timeout_s":1,"tcp_closing_timeout_s":2,"tcp_closed_timeout_s":3,"icmp_timeout_s":4,"other_timeout_s":5,"icmp_related":true},
+ "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02","block_imds":true},"limits":{"endpoints":3,"connections":2048,"connections_per_endpoint":9,"connection_file":"/c"},
+ "conntrack":{"tcp_handshake_timeout_s":1,"tcp_closing_timeout_s":2,"tcp_closed_timeout_s":3,"icmp_timeout_s":4,"other_timeout_s":5,"icmp_related":true,"strict_syn":true},
  "idle":{"spin_us":1,"sleep_us":0,"block_after_ms":2,"long_sleep_us":3},"control":{"socket":"/s","socket_mode":"0600","socket_group":"g","admin_uids":[7]},"state_dir":"/d",
  "task_defaults":{"port":{"kind":"virtio-user","netns":"{task_id}"},"groups":["sg-1"]},
- "subnets":[{"id":"subnet-1","cidr":"10.0.0.9/24","ipv6_cidr":"2001:db8::/64","availability_zone":"a","vpc_id":"v"}]})");
+ "subnets":[{"id":"subnet-1","cidr":"10.0.0.9/24","ipv6_cidr":"2001:db8::/64","availability_zone":"a","vpc_id":"v","vpc_cidr":"10.0.0.9/16"}],
+ "names":{"hosts_file":"/h","region":"us-west-2"}})");
   ASSERT_TRUE(config) << config.error()[0].message;
   EXPECT_EQ(config->trunk.mode, TrunkMode::untagged);
   EXPECT_EQ(config->trunk.mtu, 1500);
@@ -70,6 +71,10 @@ TEST(EngineConfig, EveryMemberArrives) {
   EXPECT_EQ(config->conntrack.icmp_timeout_s, 4U);
   EXPECT_EQ(config->conntrack.other_timeout_s, 5U);
   EXPECT_TRUE(config->conntrack.icmp_related);
+  EXPECT_TRUE(config->conntrack.strict_syn);
+  EXPECT_TRUE(config->edge.block_imds);
+  EXPECT_EQ(config->names.hosts_file, "/h");
+  EXPECT_EQ(config->names.region, "us-west-2");
   EXPECT_EQ(config->idle.spin_us, 1U);
   EXPECT_EQ(config->idle.sleep_us, 0U);
   EXPECT_EQ(config->idle.block_after_ms, 2U);
@@ -85,6 +90,7 @@ TEST(EngineConfig, EveryMemberArrives) {
   ASSERT_EQ(config->subnets.size(), 1U);
   EXPECT_EQ(config->subnets[0].cidr.to_string(), "10.0.0.0/24");
   EXPECT_EQ(config->subnets[0].router6()->to_string(), "2001:db8::1");
+  EXPECT_EQ(config->subnets[0].vpc_cidr->to_string(), "10.0.0.0/16");
 }
 
 TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
@@ -97,6 +103,8 @@ TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
   expect_refused(R"(,"eal":{"worker_lcores":[1,2,1]})", "/eal/worker_lcores/2", "each worker has its own");
   expect_refused(R"(,"eal":{"worker_lcores":[1,2]},"limits":{"connections":2047})", "/limits/connections", "at least 1024 for each");
   expect_refused(R"(,"limits":{"connection_file":"a\u0001"})", "/limits/connection_file", "0 to 4095 bytes");
+  expect_refused(R"(,"names":{"region":"US"})", "/names/region", "us-west-2");
+  expect_refused(R"(,"subnets":[{"id":"subnet-1","cidr":"10.0.0.0/24","vpc_cidr":"10.0.0.0/8"}])", "/subnets/0/vpc_cidr", "/16 to /28");
   expect_refused(R"(,"idle":{"spin_turns":0})", "/idle/spin_turns", "spin_us");
   expect_refused(R"(,"idle":{"long_sleep_us":0})", "/idle/long_sleep_us", "1 to 100000");
   expect_refused(R"(,"eal":{"worker_lcores":[0]})", "/eal/worker_lcores", "both the main lcore and a worker's");

@@ -19,21 +19,23 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOOD, BAD, BEYOND = "accepted by both", "refused by both", "refused by the engine only"
 GONE = object()
 
-SUBNET = {"cidr": "10.0.0.0/24", "ipv6_cidr": "2001:db8:0:1::/64", "availability_zone": "us-west-2a", "vpc_id": "vpc-1"}
+SUBNET = {"cidr": "10.0.0.0/24", "ipv6_cidr": "2001:db8:0:1::/64", "availability_zone": "us-west-2a", "vpc_id": "vpc-1",
+          "vpc_cidr": "10.0.0.0/16"}
 CONFIG = {
     "version": 1,
     "trunk": {"device": "0000:00:06.0", "mode": "tagged", "mtu": 9001, "mac": "0a:11:22:33:44:55", "queues": 0},
     "eal": {"main_lcore": 0, "worker_lcores": [1], "memory_mb": 256, "file_prefix": "trunkline", "hugepages": True,
             "extra_args": ["--log-level=7"]},
     "buffers": {"count": 32768, "data_room_bytes": 2176, "rx_descriptors": 512, "tx_descriptors": 512},
-    "edge": {"mode": "relay", "router_mac": "0a:00:00:00:00:01"},
+    "edge": {"mode": "relay", "router_mac": "0a:00:00:00:00:01", "block_imds": False},
     "limits": {"endpoints": 512, "connections": 262144, "connections_per_endpoint": 0, "connection_file": ""},
     "conntrack": {"tcp_handshake_timeout_s": 30, "tcp_closing_timeout_s": 120, "tcp_closed_timeout_s": 10,
-                  "icmp_timeout_s": 30, "other_timeout_s": 600, "icmp_related": False},
+                  "icmp_timeout_s": 30, "other_timeout_s": 600, "icmp_related": False, "strict_syn": False},
     "idle": {"spin_us": 50, "sleep_us": 50, "block_after_ms": 10, "long_sleep_us": 1000},
     "control": {"socket": "/run/trunkline/control.sock", "socket_mode": "0660", "socket_group": "", "admin_uids": [1000]},
     "state_dir": "/var/lib/trunkline",
     "task_defaults": {"port": {"kind": "tap", "netns": "{task_id}", "ifname": "eth0"}, "groups": ["sg-9effe8e4"]},
+    "names": {"hosts_file": "/run/trunkline/hosts/enis", "region": "us-west-2"},
     "subnets": [dict(SUBNET, id="subnet-c070009b")],
 }
 STATE = {
@@ -45,6 +47,10 @@ STATE = {
                      "prefix_lists": ["pl-1"], "groups": ["sg-unknown"]}],
         "egress": [{"protocol": "-1", "ranges": ["0.0.0.0/0"]}]}},
     "prefix_lists": {"pl-1": {"entries": ["10.2.0.0/16", "2001:db8::/32"]}},
+    "network_acls": {"acl-9aeb5ef7": {
+        "vpc_id": "vpc-1", "is_default": False, "subnets": ["subnet-c070009b"],
+        "ingress": [{"number": 100, "action": "allow", "protocol": "tcp", "from_port": 80, "to_port": 80, "range": "0.0.0.0/0"}],
+        "egress": [{"number": 90, "action": "deny", "protocol": "-1", "range": "::/0"}]}},
     "remote_members": {"sg-9effe8e4": ["10.0.9.9", "2001:db8::9"]},
     "attachments": {"eni-b0aaa4b2": {
         "attachment_id": "1789", "attachment_status": "ATTACHED", "mac": "0a:47:e4:7a:2b:02", "trunk_mac": "0a:11:22:33:44:55",
@@ -52,10 +58,13 @@ STATE = {
         "port": {"kind": "tap", "netns": "nginx", "ifname": "eth0", "mtu": 9001, "default_route": True},
         "private_dns_name": "ip-10-0-0-35", "source_dest_check": True,
         "conntrack": {"TcpEstablishedTimeout": 350, "UdpTimeout": 30, "UdpStreamTimeout": 180},
+        "limits": {"ingress_bits": 10**9, "egress_bits": 0, "ingress_packets": 1, "egress_packets": 0},
+        "on_change": "keep", "always_track": False, "audit": False, "block_imds": False,
         "task": {"task_arn": "arn:aws:ecs:t", "version": 3, "containers": [{"arn": "a", "name": "n"}]}}},
     "finished_tasks": {"arn:aws:ecs:x": 4},
 }
 ENI = "/attachments/eni-b0aaa4b2"
+ACL = "/network_acls/acl-9aeb5ef7"
 RULE = "/security_groups/sg-9effe8e4/ingress/0"
 ANYTHING_BUT = {"text": [5, True, None, [], {}], "number": ["1", True, None, [], {}, 1.5, 2**63, -(2**40), 1e30],
                 "bool": [0, 1, "true", None, [], {}], "list": [0, "a", None, {}], "object": [0, "a", None, []]}
@@ -142,6 +151,8 @@ def config_changes():
         yield path, "0A:BC:de:00:00:01", GOOD
     for mode, result in (("0600", GOOD), ("777", GOOD), ("660", GOOD), ("0888", BAD), ("1777", BAD), ("66", BAD), ("", BAD), ("00660", BAD)):
         yield "/control/socket_mode", mode, result
+    yield from [("/names/hosts_file", v, r) for v, r in (("", GOOD), ("a" * 4095, GOOD), ("a" * 4096, BAD), ("a\nb", BAD))]
+    yield from [("/names/region", v, r) for v, r in (("", GOOD), ("us-gov-west-1", GOOD), ("a" * 33, BAD), ("us_west", BAD), ("US", BAD), ("a.b", BAD))]
     yield from [("/control/socket", "s" * 107, GOOD), ("/control/socket", "s" * 108, BAD), ("/control/socket", "", BAD)]
     yield from [("/state_dir", "", BAD), ("/state_dir", "a\nb", BAD)]
     yield from [("/task_defaults/port/netns", v, r) for v, r in (
@@ -166,7 +177,9 @@ def subnet_changes(path):
     for cidr, result in (("2001:db8:0:1::/64", GOOD), ("2001:DB8:0:1::5/64", GOOD), ("2001:db8::/63", BAD), ("2001:db8::/56", BAD),
                          ("10.0.0.0/24", BAD), ("2001:db8:::/64", BEYOND)):
         yield f"{path}/ipv6_cidr", cidr, result
-    for key in ("ipv6_cidr", "vpc_id", "availability_zone"):
+    for cidr, result in (("10.0.0.0/16", GOOD), ("172.31.0.0/28", GOOD), ("10.0.0.0/15", BAD), ("10.0.0.0/29", BAD), ("2001:db8::/64", BAD), ("", BAD)):
+        yield f"{path}/vpc_cidr", cidr, result
+    for key in ("ipv6_cidr", "vpc_id", "availability_zone", "vpc_cidr"):
         yield f"{path}/{key}", GONE, GOOD
 
 
@@ -229,6 +242,41 @@ def rule_changes():
         yield f"{RULE}/{key}", GONE, GOOD
 
 
+def acl_changes():
+    def entry(protocol, *ports, number=7, **more):
+        return dict({"number": number, "action": "deny", "protocol": protocol, "range": "10.0.0.0/8"}, **dict(zip(("from_port", "to_port"), ports)), **more)
+    place = f"{ACL}/ingress/0"
+    yield from bounds(f"{place}/number", 1, 32766)
+    yield from [(f"{place}/action", v, r) for v, r in (("deny", GOOD), ("Allow", BAD), ("", BAD))]
+    for protocol in ("tcp", "17"):
+        yield place, entry(protocol, 0, 65535), GOOD
+        yield place, entry(protocol, 80, 79), BEYOND
+        for ports in ((), (80,), (-1, 80), (0, 65536)):
+            yield place, entry(protocol, *ports), BAD
+    for protocol in ("icmp", "58"):
+        for ports in ((8, -1), (0, 0), (-1, -1), (255, 255)):
+            yield place, entry(protocol, *ports), GOOD
+        for ports in ((-1, 0), (256, 0), (8, 256), (-2, -1)):
+            yield place, entry(protocol, *ports), BAD
+        yield place, entry(protocol), BAD if protocol == "icmp" else GOOD
+    for protocol in ("-1", "50", "0"):
+        yield place, entry(protocol), GOOD
+    yield from [(place, entry(protocol), BAD) for protocol in ("", "all", "256", "06")]
+    yield from [(f"{place}/range", v, r) for v, r in (("10.0.0.7/8", GOOD), ("::/0", GOOD), ("10.0.0.0", BAD), ("10.0.0.0/33", BAD))]
+    for key in ("number", "action", "protocol", "range"):
+        yield f"{place}/{key}", GONE, BAD
+    for key in ("ingress", "egress", "subnets", "vpc_id", "is_default"):
+        yield f"{ACL}/{key}", GONE, GOOD
+    yield f"{ACL}/ingress", [entry("-1", number=n) for n in (2, 1)], GOOD
+    yield f"{ACL}/ingress", [entry("-1", number=1)] * 2, BEYOND
+    yield f"{ACL}/ingress", [entry("-1", number=n) for n in range(1, 40)], GOOD
+    yield f"{ACL}/ingress", [entry("-1", number=n) for n in range(1, 41)], BEYOND
+    yield f"{ACL}/ingress", [dict(entry("-1", number=n), range="::/0" if n % 2 else "0.0.0.0/0") for n in range(1, 79)], GOOD
+    yield f"{ACL}/ingress", [dict(entry("-1", number=n), range="::/0" if n % 2 else "0.0.0.0/0") for n in range(1, 80)], BAD
+    yield from [(f"{ACL}/subnets", v, r) for v, r in (([], GOOD), (["subnet-unknown"], GOOD), (["subnet-1"] * 2, BAD), (["sg-1"], BAD))]
+    yield "/network_acls/acl-2", {"subnets": ["subnet-c070009b"]}, BEYOND
+
+
 def state_changes():
     yield from of_every_member(STATE)
     yield "", {}, GOOD
@@ -239,8 +287,9 @@ def state_changes():
     yield "/revision", 2**63 - 1, GOOD
     yield "/finished_tasks/x", 2**63 - 1, GOOD
     yield "/finished_tasks/x", -1, BAD
-    for collection, good in (("subnets", SUBNET), ("security_groups", {}), ("prefix_lists", {"entries": []}), ("remote_members", []), ("attachments", {})):
-        prefix = {"subnets": "subnet", "security_groups": "sg", "prefix_lists": "pl", "remote_members": "sg", "attachments": "eni"}[collection]
+    yield from acl_changes()
+    for collection, good in (("subnets", SUBNET), ("network_acls", {}), ("security_groups", {}), ("prefix_lists", {"entries": []}), ("remote_members", []), ("attachments", {})):
+        prefix = {"subnets": "subnet", "security_groups": "sg", "prefix_lists": "pl", "network_acls": "acl", "remote_members": "sg", "attachments": "eni"}[collection]
         good = dict(good, cidr="10.9.0.0/24", ipv6_cidr="2001:db8:9::/64") if collection == "subnets" else good
         yield f"/{collection}/{prefix}-0trunk000000000001", good, GOOD
         for name in ("x-1", prefix, f"{prefix}-", f"{prefix}-a_b", f"{prefix}-" + "a" * 33):
@@ -258,6 +307,10 @@ def state_changes():
     yield from bounds(f"{ENI}/conntrack/TcpEstablishedTimeout", 60, 432000)
     yield from bounds(f"{ENI}/conntrack/UdpTimeout", 30, 60)
     yield from bounds(f"{ENI}/conntrack/UdpStreamTimeout", 60, 180)
+    for key, most in (("ingress_bits", 10**13), ("egress_bits", 10**13), ("ingress_packets", 4 * 10**9), ("egress_packets", 4 * 10**9)):
+        yield from bounds(f"{ENI}/limits/{key}", 0, most)
+        yield f"{ENI}/limits/{key}", GONE, GOOD
+    yield from [(f"{ENI}/on_change", v, r) for v, r in (("revalidate", GOOD), ("", BAD), ("Keep", BAD))]
     yield from [(f"{ENI}/mac", v, r) for v, r in (("02:00:00:00:00:01", GOOD), ("03:00:00:00:00:01", BAD), ("00:00:00:00:00:00", BAD), ("0a:47", BAD))]
     yield f"{ENI}/trunk_mac", "00:00:00:00:00:00", GOOD
     yield from [(f"{ENI}/addresses/0", v, r) for v, r in (

@@ -8,6 +8,8 @@
 
 #include <random>
 
+#include "config/validate.h"
+
 namespace trunkline::config {
 namespace {
 
@@ -48,6 +50,10 @@ class Dice {
       repeat(4, [&] { list.entries.push_back(range()); });
       state.prefix_lists[list.id] = list;
     });
+    repeat(3, [&] {
+      NetworkAcl acl{id("acl"), text(), coin(), entries(), entries(), ids("subnet")};
+      state.network_acls[acl.id] = acl;
+    });
     repeat(2, [&] {
       auto& members = state.remote_members[id("sg")];
       repeat(4, [&] { members.insert(address()); });
@@ -75,6 +81,14 @@ class Dice {
     each.source_dest_check = coin();
     each.conntrack = {static_cast<std::uint32_t>(from(60, 432000)), static_cast<std::uint32_t>(from(30, 60)),
                       static_cast<std::uint32_t>(from(60, 180))};
+    if (coin()) each.limits.ingress_bits = static_cast<std::uint64_t>(from(0, kMaxLimitBits));
+    if (coin()) each.limits.egress_bits = static_cast<std::uint64_t>(from(0, kMaxLimitBits));
+    if (coin()) each.limits.ingress_packets = static_cast<std::uint32_t>(from(0, kMaxLimitPackets));
+    if (coin()) each.limits.egress_packets = static_cast<std::uint32_t>(from(0, kMaxLimitPackets));
+    each.on_change = coin() ? OnChange::revalidate : OnChange::keep;
+    each.always_track = coin();
+    each.audit = coin();
+    each.block_imds = coin();
     if (coin()) {
       each.task = {text(), text(), text(), text(), text(), text(), text(), text(), from(0, 9), {}};
       repeat(2, [&] { each.task.containers.push_back({text(), text(), text(), text()}); });
@@ -119,6 +133,7 @@ class Dice {
     Subnet subnet{id("subnet"), IpPrefix{IpAddress::from_v4(static_cast<std::uint32_t>(random_())), 24}.network(),
                   std::nullopt, text(), text()};
     if (coin()) subnet.ipv6_cidr = IpPrefix{*IpAddress::parse("2001:db8:5::9"), 64}.network();
+    if (coin()) subnet.vpc_cidr = IpPrefix{subnet.cidr.address, static_cast<std::uint8_t>(from(16, 28))}.network();
     return subnet;
   }
   SecurityGroupRule rule() {
@@ -135,6 +150,15 @@ class Dice {
     repeat(3, [&] { result.ranges.push_back(range()); });
     result.prefix_list_ids = ids("pl");
     result.group_ids = ids("sg");
+    return result;
+  }
+  std::vector<NetworkAclEntry> entries() {
+    std::vector<NetworkAclEntry> result;
+    repeat(4, [&] {
+      const SecurityGroupRule like = rule();
+      const auto last = result.empty() ? 0 : result.back().number;
+      result.push_back({static_cast<std::uint16_t>(last + from(1, 1000)), coin(), like.protocol, like.from_port, like.to_port, range()});
+    });
     return result;
   }
   PortSpec port() {
@@ -208,6 +232,35 @@ TEST(StateJson, RulesNeedWhatTheirProtocolNeeds) {
   expect_refused(with_rule(R"("protocol":"-1","groups":["pl-1"])"), place + "groups/0", "\"sg-\"");
 }
 
+TEST(StateJson, EntriesOfANetworkAclAreSortedAndWhole) {
+  const auto with_entries = [](const std::string& entries) { return R"({"network_acls":{"acl-1":{"ingress":[)" + entries + "]}}}"; };
+  const auto with = [&](const std::string& members) { return with_entries("{" + members + "}"); };
+  const std::string place = "/network_acls/acl-1/ingress";
+  const auto state = read(with_entries(R"({"number":100,"action":"allow","protocol":"-1","range":"0.0.0.0/0"},
+      {"number":90,"action":"deny","protocol":"tcp","from_port":80,"to_port":80,"range":"203.0.113.9/24"})").c_str());
+  const NetworkAcl& acl = state.network_acls.at("acl-1");
+  ASSERT_EQ(acl.ingress.size(), 2U);
+  EXPECT_EQ(acl.ingress[0], (NetworkAclEntry{90, false, 6, 80, 80, *IpPrefix::parse("203.0.113.0/24")}));
+  EXPECT_EQ(acl.ingress[1].number, 100);
+  EXPECT_TRUE(acl.ingress[1].allow);
+  const std::string rest = R"("action":"deny","protocol":"-1","range":"::/0")";
+  read(with(R"("number":1,)" + rest).c_str());
+  read(with(R"("number":32766,)" + rest).c_str());
+  expect_refused(with(R"("number":0,)" + rest), place + "/0/number", "1 to 32766");
+  expect_refused(with(R"("number":32767,)" + rest), place + "/0/number", "1 to 32766");
+  expect_refused(with(rest), place + "/0/number", "missing");
+  expect_refused(with(R"("number":1,"action":"ALLOW","protocol":"-1","range":"::/0")"), place + "/0/action", "\"allow\" or \"deny\"");
+  expect_refused(with(R"("number":1,"protocol":"-1","range":"::/0")"), place + "/0/action", "missing");
+  expect_refused(with(R"("number":1,"action":"deny","protocol":"-1")"), place + "/0/range", "missing");
+  expect_refused(with(R"("number":1,"action":"deny","protocol":"udp","from_port":5,"to_port":4,"range":"::/0")"), place + "/0/from_port", "swap");
+  expect_refused(with(R"("number":1,"action":"deny","protocol":"tcp","to_port":4,"range":"::/0")"), place + "/0/from_port", "missing");
+  // One number is one entry's, be it of IPv4 or IPv6; the place is that in the document.
+  const std::string seventh = R"("number":7,"action":"deny","protocol":"-1","range":)";
+  expect_refused(with_entries("{" + seventh + R"("::/0"},{"number":3,)" + rest + "},{" + seventh + R"("0.0.0.0/0"})"), place + "/2/number", "twice");
+  expect_refused(R"({"network_acls":{"acl-1":{"subnets":["subnet-1","subnet-1"]}}})", "/network_acls/acl-1/subnets/1", "once");
+  expect_refused(R"({"network_acls":{"sg-1":{}}})", "/network_acls/sg-1", "\"acl-\"");
+}
+
 TEST(StateJson, IdsHaveTheirKind) {
   EXPECT_EQ(read(R"({"attachments":{"eni-0trunk000000000001":{}}})").attachments.size(), 1U);
   expect_refused(R"({"attachments":{"sg-1":{}}})", "/attachments/sg-1", "\"eni-\"");
@@ -234,6 +287,10 @@ TEST(StateJson, OtherFactsOfAnAttachment) {
   expect_refused(R"({"attachments":{"eni-1":{"vlan":null}}})", "/attachments/eni-1/vlan", "null");
   expect_refused(R"({"attachments":{"eni-1":{"conntrack":{"UdpTimeout":61}}}})",
                  "/attachments/eni-1/conntrack/UdpTimeout", "30 to 60");
+  expect_refused(R"({"attachments":{"eni-1":{"limits":{"ingress_bits":-1}}}})", "/attachments/eni-1/limits/ingress_bits", "10000000000000");
+  expect_refused(R"({"attachments":{"eni-1":{"limits":{"bits":1}}}})", "/attachments/eni-1/limits/bits", "unknown key");
+  expect_refused(R"({"attachments":{"eni-1":{"on_change":"flush"}}})", "/attachments/eni-1/on_change", "revalidate");
+  expect_refused(R"({"attachments":{"eni-1":{"audit":"on"}}})", "/attachments/eni-1/audit", "true or false");
   expect_refused(R"({"attachments":{"eni-1":{"eni":"eni-2"}}})", "/attachments/eni-1/eni", "leave the member out");
   expect_refused(R"({"attachments":{"eni-1":{"task_arn":"a","task":{"task_arn":"b"}}}})", "/attachments/eni-1/task_arn",
                  "differ");
@@ -249,7 +306,8 @@ TEST(AttachmentFacts, AreThoseOfTaskAttach) {
   Problems problems;
   const auto document = *parse_json(
       R"({"eni":"eni-1","attachment_id":"17","task_arn":"arn","mac":"0a:00:00:00:00:01","addresses":["10.0.0.35"],"subnet":"subnet-1","vlan":101,
-          "trunk_mac":"0a:00:00:00:00:02","groups":["sg-1"],"port":{"kind":"tap"},"source_dest_check":false,"conntrack":{"UdpTimeout":60}})");
+          "trunk_mac":"0a:00:00:00:00:02","groups":["sg-1"],"port":{"kind":"tap"},"source_dest_check":false,"conntrack":{"UdpTimeout":60},
+          "limits":{"ingress_bits":8000,"egress_packets":5},"on_change":"revalidate","always_track":true,"audit":true,"block_imds":true})");
   ObjectReader reader(document, "", problems);
   const auto facts = read_attachment_facts(reader, 1500);
   reader.finish();
@@ -262,6 +320,16 @@ TEST(AttachmentFacts, AreThoseOfTaskAttach) {
   EXPECT_EQ(attachment.port->mtu, 1500);
   EXPECT_EQ(attachment.conntrack.udp_timeout, 60U);
   EXPECT_FALSE(attachment.source_dest_check);
+  EXPECT_EQ(attachment.limits, (RateLimits{8000, 0, 0, 5}));
+  EXPECT_EQ(attachment.on_change, OnChange::revalidate);
+  EXPECT_TRUE(attachment.always_track && attachment.audit && attachment.block_imds);
+  // Limits are merged one by one, and 0 takes one away.
+  const auto others = *parse_json(R"({"limits":{"ingress_bits":0,"egress_packets":7},"audit":false})");
+  ObjectReader settings(others, "", problems);
+  merge(attachment, read_attachment_facts(settings));
+  EXPECT_EQ(attachment.limits, (RateLimits{0, 0, 0, 7}));
+  EXPECT_FALSE(attachment.audit);
+  EXPECT_TRUE(attachment.block_imds);
   // What the page does not list is not taken.
   const auto more = *parse_json(R"({"private_dns_name":"x"})");
   ObjectReader strict(more, "", problems);

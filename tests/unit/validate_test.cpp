@@ -101,6 +101,69 @@ TEST_F(Validate, VlansThatCanBe) {
   expect_fine();
 }
 
+TEST_F(Validate, OneNetworkAclForASubnet) {
+  state_.network_acls["acl-1"] = {"acl-1", "", false, {}, {}, {"subnet-1", "subnet-unknown"}};
+  state_.network_acls["acl-2"] = {"acl-2", "", false, {}, {}, {"subnet-2"}};
+  expect_fine();
+  state_.network_acls["acl-2"].subnet_ids.push_back("subnet-1");
+  expect_problem("duplicate_subnet", "/network_acls/acl-2/subnets/1", "subnet-1 has network ACL acl-1 already");
+  state_.network_acls["acl-2"].subnet_ids[1] = "subnet-2";
+  expect_problem("duplicate_subnet", "/network_acls/acl-2/subnets/1", "listed twice");
+}
+
+TEST_F(Validate, EntriesOfANetworkAcl) {
+  const IpPrefix everyone4 = *IpPrefix::parse("0.0.0.0/0"), everyone6 = *IpPrefix::parse("::/0");
+  NetworkAcl& acl = state_.network_acls["acl-1"];
+  acl.id = "acl-1";
+  acl.egress = {{1, true, 6, 0, 65535, everyone4}, {2, false, 1, 8, -1, everyone4}, {32766, true, 58, 128, 0, everyone6}};
+  expect_fine();
+  acl.egress[2].number = 32767;
+  expect_problem("invalid_params", "/network_acls/acl-1/egress/2/number", "32766");
+  acl.egress[2].number = 2;
+  expect_problem("invalid_params", "/network_acls/acl-1/egress/2/number", "twice");
+  acl.egress[2].number = 3;
+  acl.egress[0].to_port = -1;
+  expect_problem("invalid_params", "/network_acls/acl-1/egress/0/to_port", "65535");
+  acl.egress[0].to_port = 65536;
+  expect_problem("invalid_params", "/network_acls/acl-1/egress/0/to_port", "65535");
+  acl.egress[0].to_port = 80;
+  acl.egress[1].protocol = 256;
+  expect_problem("invalid_params", "/network_acls/acl-1/egress/1/protocol", "256");
+}
+
+TEST_F(Validate, TheQuotaOfANetworkAclCountsTheFixedEntry) {
+  NetworkAcl& acl = state_.network_acls["acl-1"];
+  acl.id = "acl-1";
+  const auto add = [&](std::vector<NetworkAclEntry>& entries, const char* range) {
+    entries.push_back({static_cast<std::uint16_t>(entries.size() + 1), true, -1, -1, -1, *IpPrefix::parse(range)});
+  };
+  for (int i = 0; i < 39; ++i) {
+    for (auto* entries : {&acl.ingress, &acl.egress}) {
+      add(*entries, "10.0.0.0/8");
+      add(*entries, "2001:db8::/32");
+    }
+  }
+  expect_fine();
+  add(acl.ingress, "2001:db8::/32");
+  expect_problem("quota", "/network_acls/acl-1/ingress", "41 IPv6 entries");
+  acl.ingress.pop_back();
+  add(acl.egress, "10.0.0.0/8");
+  expect_problem("quota", "/network_acls/acl-1/egress", "41 IPv4 entries");
+}
+
+TEST_F(Validate, LimitsAndTheVpcsRange) {
+  first().limits = {static_cast<std::uint64_t>(kMaxLimitBits), 0, 0, static_cast<std::uint32_t>(kMaxLimitPackets)};
+  state_.subnets["subnet-1"].vpc_cidr = IpPrefix::parse("172.31.0.0/16");  // the subnet may be of another range of its VPC
+  expect_fine();
+  ++first().limits.ingress_bits;
+  expect_problem("invalid_params", "/attachments/eni-1/limits/ingress_bits", "0 for no limit");
+  first().limits = {};
+  for (const char* range : {"10.0.0.0/15", "10.0.0.0/29", "2001:db8::/24"}) {
+    state_.subnets["subnet-1"].vpc_cidr = IpPrefix::parse(range);
+    expect_problem("invalid_params", "/subnets/subnet-1/vpc_cidr", "/16 to /28");
+  }
+}
+
 TEST_F(Validate, OneEniForAMac) {
   second().mac = first().mac;
   expect_problem("duplicate_mac", "/attachments/eni-2/mac", "taken by eni-1");
