@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From security groups as the operator says them to the Policy that workers read.
+// From security groups and network ACLs as the operator says them to the Policy and the NetworkAcl that workers read.
 //
 // Rules are numbered over all groups in the order given: the rules of the first group's list in that direction, then
 // those of the second, and so on. rule_origins() numbers in the same way, so a RuleId found by a worker leads back to
@@ -8,7 +8,8 @@
 //
 // Input is the validated desired state. Still, what is unknown never opens anything: a prefix list that is not in the
 // map has no entries, a group that nobody has defined gets a number and simply has no members (AWS calls such a
-// reference stale), a null pointer among the groups is passed over. RuleBits::kMaxRules bounds a direction.
+// reference stale), a null pointer among the groups is passed over. RuleBits::kMaxRules bounds a direction. What a network ACL
+// denies stays denied: an entry of it that cannot be denies more than it says, or allows nothing.
 //
 // Only the control thread calls this. Nothing here fails except by running out of memory.
 #pragma once
@@ -26,6 +27,7 @@
 
 #include "config/desired_state.h"
 #include "config/net.h"
+#include "dataplane/state/network_acl.h"
 #include "dataplane/state/policy.h"
 
 namespace trunkline::control {
@@ -58,5 +60,12 @@ struct RuleOrigin {
   friend bool operator==(const RuleOrigin&, const RuleOrigin&) = default;
 };
 std::vector<RuleOrigin> rule_origins(std::span<const config::SecurityGroup* const> groups, Direction direction);
+
+// Pure. `generation` is not 0.
+std::shared_ptr<const NetworkAcl> compile_network_acl(const config::NetworkAcl& acl, std::uint32_t generation);
+
+// The place in the list of the entry that a NetworkAcl::Answer::entry of that direction means; nullopt: the fixed last one. Nearly
+// always the number itself, but not in a list that has ICMP entries of the wrong family (compile_acl.cpp).
+std::vector<std::optional<std::size_t>> entry_places(const config::NetworkAcl& acl, Direction direction);
 
 }  // namespace trunkline::control

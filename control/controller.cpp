@@ -21,6 +21,11 @@ Timeouts timeouts_of(const config::Attachment& attachment, const config::EngineC
   return timeouts;
 }
 
+// A limit of a few bits must not become none.
+RateLimits limits_of(const config::RateLimits& limits) {
+  return {.bytes = {(limits.ingress_bits + 7) / 8, (limits.egress_bits + 7) / 8}, .packets = {limits.ingress_packets, limits.egress_packets}};
+}
+
 }  // namespace
 
 Controller::Controller(const config::EngineConfig& config, Published<View>& published, std::vector<Worker*> workers,
@@ -94,6 +99,11 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   const Touched touched = touched_by(next);
   const std::vector<Step> steps = plan(active_attachments_, next, config_, touched.everyone ? nullptr : &touched.concerned);
   for (const Step& step : steps) result.steps.push_back(step.text);
+  for (const std::string& eni : touched.other_acl) {
+    if (std::ranges::find(steps, eni, &Step::eni_id) != steps.end()) continue;
+    const config::NetworkAcl* acl = find_network_acl(next, next.attachments.at(eni).subnet_id);
+    result.steps.push_back("update " + eni + (acl != nullptr ? ": network ACL " + acl->id : ": no network ACL any more"));
+  }
   if (options.dry_run) {
     result.durable = durable() && !behind_;
     return result;
@@ -162,6 +172,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
       endpoint = std::move(other);
     }
   }
+  network_acls_.follow(next);
   for (auto& [eni, port] : opened) {
     failures_.erase(eni);
     const auto stays = replaced.find(eni);
@@ -176,10 +187,11 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
     refresh(all);
   } else {
     refresh(touched.attachments);
+    refresh(touched.other_acl);
   }
   if (touched.everyone || !touched.attachments.empty() || !steps.empty()) {
     publish(std::move(cleanup));
-  } else if (other_policies) {
+  } else if (other_policies || !touched.other_acl.empty()) {
     publish_same_places();
   }
   // So that the answer to a detach means that the interface is gone. What the worker holds on to longer, the timer closes.
@@ -208,6 +220,11 @@ Controller::Touched Controller::touched_by(const config::DesiredState& next) con
     for (const auto& [eni, attachment] : next.attachments) {
       const bool names_one = std::ranges::any_of(attachment.group_ids, [&](const auto& id) { return groups.contains(id); });
       if (names_one) touched.concerned.insert(eni);
+    }
+  }
+  if (const std::set<std::string> subnets = subnets_with_other_acl(desired_, next); !subnets.empty()) {
+    for (const auto& [eni, attachment] : active_attachments_) {
+      if (subnets.contains(attachment.subnet_id) && next.attachments.contains(eni)) touched.other_acl.insert(eni);
     }
   }
   // What failed is tried again with whatever else happens to ENIs.
@@ -313,10 +330,19 @@ std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachme
     endpoint->subnet6 = *subnet.ipv6_cidr;
     endpoint->router6 = *subnet.router6();
   }
+  endpoint->resolver = subnet.resolver();
   endpoint->source_dest_check = attachment.source_dest_check;
+  endpoint->audit = attachment.audit;
+  endpoint->always_track = attachment.always_track;
+  endpoint->revalidate = attachment.on_change == config::OnChange::revalidate;
+  endpoint->strict_syn = config_.conntrack.strict_syn;
+  endpoint->icmp_related = config_.conntrack.icmp_related;
+  endpoint->block_imds = attachment.block_imds || config_.edge.block_imds;
+  endpoint->limits = limits_of(attachment.limits);
   endpoint->mtu = attachment.port->mtu;
   endpoint->timeouts = timeouts_of(attachment, config_);
   endpoint->policy = policies_.carry(attachment.eni_id, attachment.group_ids);
+  endpoint->network_acl = network_acls_.of(attachment.subnet_id);
   endpoint->derive();
   return endpoint;
 }
@@ -425,6 +451,7 @@ void Controller::retry_failed() {
   bool came = false;
   membership_.follow(desired_);
   policies_.follow(desired_);
+  network_acls_.follow(desired_);
   for (const Step& step : plan(active_attachments_, desired_, config_)) {
     if (step.kind != StepKind::open_port) continue;
     const config::Attachment& attachment = desired_.attachments.at(step.eni_id);

@@ -39,6 +39,7 @@
 #include "control/journal.h"
 #include "control/membership.h"
 #include "control/moves.h"
+#include "control/network_acls.h"
 #include "control/policies.h"
 #include "control/reconcile.h"
 #include "control/task_port.h"
@@ -127,6 +128,7 @@ class Controller {
   struct Touched {
     std::set<std::string> attachments;  // say something else
     std::set<std::string> concerned;    // beside these: may be complete now, or not any more
+    std::set<std::string> other_acl;    // in service, and their subnet gets another network ACL
     bool everyone = false;              // a subnet differs
   };
   std::optional<config::Problem> stale_revision(const ChangeOptions& options) const;
@@ -170,6 +172,7 @@ class Controller {
   std::map<std::string, ActiveEndpoint> active_;
   std::map<std::string, std::string> failures_;  // eni -> why its port could not be opened
   Policies policies_;
+  NetworkAcls network_acls_;
   Membership membership_;
   Moves moves_{workers_};
   std::vector<bool> id_in_use_;            // until reclaimed

@@ -14,7 +14,8 @@ bool same_interface(const config::Attachment& a, const config::Attachment& b) {
 // What a worker sees of an attachment, beside its policy's contents.
 bool same_endpoint(const config::Attachment& a, const config::Attachment& b) {
   return a.vlan == b.vlan && a.group_ids == b.group_ids && a.source_dest_check == b.source_dest_check &&
-         a.conntrack == b.conntrack;
+         a.conntrack == b.conntrack && a.limits == b.limits && a.on_change == b.on_change && a.always_track == b.always_track &&
+         a.audit == b.audit && a.block_imds == b.block_imds;
 }
 
 }  // namespace
