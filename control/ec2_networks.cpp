@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The half of ec2_shapes.h that is about where an interface lives: subnets, interfaces, trunk associations.
+// The half of ec2_shapes.h that is about where an interface lives: VPCs, subnets, interfaces, trunk associations.
 #include <algorithm>
 #include <set>
 
@@ -10,6 +10,16 @@
 namespace trunkline::control {
 
 using config::ObjectReader;
+
+std::map<std::string, IpPrefix> read_vpcs(const Json& list, const std::string& pointer, Problems& problems) {
+  std::map<std::string, IpPrefix> ranges;
+  for_each(list, pointer, problems, [&](ObjectReader& reader) {
+    const std::string id = take_aws_id(reader, "VpcId", "vpc");
+    const auto cidr = read_cidr(reader, "CidrBlock", true);
+    if (!id.empty() && cidr && !ranges.try_emplace(id, *cidr).second) complain_twice(reader, "VpcId", id);
+  });
+  return ranges;
+}
 
 std::vector<config::Subnet> read_subnets(const Json& list, const std::string& pointer, Problems& problems) {
   std::vector<config::Subnet> subnets;
@@ -21,6 +31,7 @@ std::vector<config::Subnet> read_subnets(const Json& list, const std::string& po
     if (const auto cidr = read_cidr(reader, "CidrBlock", true)) subnet.cidr = *cidr;
     subnet.vpc_id = reader.text("VpcId").value_or("");
     subnet.availability_zone = reader.text("AvailabilityZone").value_or("");
+    if (reader.has("VpcCidrBlock")) subnet.vpc_cidr = read_cidr(reader, "VpcCidrBlock", true);
     for_each_in(reader, "Ipv6CidrBlockAssociationSet", [&](ObjectReader& association) {
       // A block that was taken away stays listed for a while.
       if (const Json* state = association.object("Ipv6CidrBlockState")) {
@@ -51,6 +62,7 @@ Json subnet_json(const config::Subnet& subnet) {
             {"VpcId", subnet.vpc_id},
             {"AvailabilityZone", subnet.availability_zone},
             {"Ipv6CidrBlockAssociationSet", Json::array()}};
+  if (subnet.vpc_cidr) json["VpcCidrBlock"] = subnet.vpc_cidr->to_string();
   if (subnet.ipv6_cidr) {
     json["Ipv6CidrBlockAssociationSet"].push_back(
         {{"Ipv6CidrBlock", subnet.ipv6_cidr->to_string()}, {"Ipv6CidrBlockState", {{"State", "associated"}}}});

@@ -11,6 +11,7 @@
 // Pure functions; control thread and tests only.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,14 @@ Json security_group_json(const config::SecurityGroup& group);
 config::PrefixList read_prefix_list(config::ObjectReader& reader);
 Json prefix_list_json(const config::PrefixList& list);
 
-// describe-subnets: {"Subnets":[...]}.
+// describe-network-acls: {"NetworkAcls":[...]}. The fixed entries 32767 and 32768 are read and not kept, and written again.
+std::vector<config::NetworkAcl> read_network_acls(const Json& list, const std::string& pointer, Problems& problems);
+Json network_acl_json(const config::NetworkAcl& acl);
+
+// describe-vpcs: {"Vpcs":[...]}: the first range of each VPC, by its id.
+std::map<std::string, IpPrefix> read_vpcs(const Json& list, const std::string& pointer, Problems& problems);
+
+// describe-subnets: {"Subnets":[...]}, where each may say "VpcCidrBlock" beside what AWS says.
 std::vector<config::Subnet> read_subnets(const Json& list, const std::string& pointer, Problems& problems);
 Json subnet_json(const config::Subnet& subnet);
 

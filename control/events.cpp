@@ -250,7 +250,7 @@ struct Shape {
   void (*read)(ObjectReader& reader, EventBuilder& builder);
 };
 
-constexpr std::array<Shape, 6> kShapes{{
+constexpr std::array<Shape, 7> kShapes{{
     {"tasks", read_describe_tasks},
     {"detail-type", read_eventbridge},
     {"NetworkInterfaces", [](ObjectReader& r, EventBuilder& b) { read_interfaces(r, "NetworkInterfaces", b); }},
@@ -264,6 +264,11 @@ constexpr std::array<Shape, 6> kShapes{{
      [](ObjectReader& r, EventBuilder& b) {
        const Json* list = r.array("SecurityGroups");
        if (list) b.effect.groups = read_security_groups(*list, r.pointer_to("SecurityGroups"), b.problems);
+     }},
+    {"NetworkAcls",
+     [](ObjectReader& r, EventBuilder& b) {
+       const Json* list = r.array("NetworkAcls");
+       if (list) b.effect.acls = read_network_acls(*list, r.pointer_to("NetworkAcls"), b.problems);
      }},
 }};
 
@@ -288,7 +293,7 @@ std::expected<EventEffect, config::Problems> read_event(const Json& event, std::
                 {"invalid_params", place,
                  std::string("the event has ") + (found.empty() ? "none" : "more than one") +
                      " of the keys that tell its shape: tasks, detail-type, type with message, NetworkInterfaces, "
-                     "InterfaceAssociations, Subnets, SecurityGroups; give one document as AWS prints it"});
+                     "InterfaceAssociations, Subnets, SecurityGroups, NetworkAcls; give one document as AWS prints it"});
   } else if (from_agent) {
     read_agent_message(event, place, builder);
   } else {

@@ -37,6 +37,7 @@ struct EventEffect {
   std::vector<std::string> detach;              // ENI ids that the state knows
   std::vector<config::Subnet> subnets;
   std::vector<config::SecurityGroup> groups;
+  std::vector<config::NetworkAcl> acls;
   std::vector<std::string> warnings;
   std::map<std::string, std::int64_t> finished;  // task ARN -> last version
 };
@@ -50,6 +51,10 @@ std::expected<EventEffect, config::Problems> read_event(const config::Json& even
 // `defaults` say of every attached ENI what neither the event nor the state says. In the names of its port, {task_id},
 // {eni} and {attachment_id} stand for the task's own; a port whose name needs what is not known yet is not set.
 void apply(EventEffect&& effect, const config::AttachmentFacts& defaults, config::DesiredState& next);
+
+// Puts a subnet whole, but for the range of its VPC: where the document does not say it, what was known of the subnet or is known
+// of another one of that VPC stays.
+void put_subnet(config::Subnet subnet, config::DesiredState& next);
 
 // The agent tells a subnet only by its gateway ("10.0.0.1/24"). Until something names it, it goes by an id made from
 // its network; ten hex digits, which AWS's own ids (8 or 17) never have.

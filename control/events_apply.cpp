@@ -122,16 +122,30 @@ bool is_gateway_subnet_id(std::string_view id) {
   return id.starts_with(prefix) && id.size() == prefix.size() + kGatewaySubnetIdDigits;
 }
 
+void put_subnet(config::Subnet subnet, DesiredState& next) {
+  if (const config::Subnet* known = next.subnets.get(subnet.id); known != nullptr && !subnet.vpc_cidr) subnet.vpc_cidr = known->vpc_cidr;
+  if (!subnet.vpc_cidr && !subnet.vpc_id.empty()) {
+    const auto neighbour = std::ranges::find_if(next.subnets, [&](const auto& each) { return each.second.vpc_id == subnet.vpc_id && each.second.vpc_cidr; });
+    if (neighbour != next.subnets.end()) subnet.vpc_cidr = neighbour->second.vpc_cidr;
+  }
+  const std::string id = subnet.id;
+  next.subnets.insert_or_assign(id, std::move(subnet));
+}
+
 void apply(EventEffect&& effect, const AttachmentFacts& defaults, DesiredState& next) {
   for (config::Subnet& subnet : effect.subnets) {
     const std::string made_up = gateway_subnet_id(subnet.cidr);
     const std::string id = subnet.id;
-    next.subnets.insert_or_assign(id, std::move(subnet));
+    put_subnet(std::move(subnet), next);
     if (id != made_up) rename_gateway_subnet(made_up, id, next);
   }
   for (config::SecurityGroup& group : effect.groups) {
     const std::string id = group.id;
     next.security_groups.insert_or_assign(id, std::move(group));
+  }
+  for (config::NetworkAcl& acl : effect.acls) {
+    const std::string id = acl.id;
+    next.network_acls.insert_or_assign(id, std::move(acl));
   }
   for (const std::string& gone : effect.detach) {
     next.attachments.erase_if(
