@@ -139,11 +139,20 @@ int task_detach(Session& s) {
   return s.change("task.detach", std::move(params));
 }
 
-int sg_put(Session& s) {
+int task_set(Session& s) {
+  Json params = {{"task", s.in.operands[0]}};
+  add_settings(s.in, params);
+  if (params.size() == 1) throw UsageError("`task set` wants something to set; `trunkctl help task set` lists what there is");
+  return s.change("task.set", std::move(params));
+}
+
+int put_some_or_all(Session& s, const char* method) {
   Json params = object_from(s.in.operands[0]);
   if (s.in.has("replace-all")) params["replace_all"] = true;
-  return s.change("sg.put", std::move(params));
+  return s.change(method, std::move(params));
 }
+int sg_put(Session& s) { return put_some_or_all(s, "sg.put"); }
+int acl_put(Session& s) { return put_some_or_all(s, "acl.put"); }
 
 int change_members(Session& s, const char* method) {
   const std::vector<std::string> members(s.in.operands.begin() + 1, s.in.operands.end());
@@ -208,7 +217,7 @@ template <const char* Method>
 int put_file(Session& s) {
   return s.change(Method, object_from(s.in.operands[0]));
 }
-constexpr char kPrefixListPut[] = "prefix_list.put", kSubnetPut[] = "subnet.put", kStateReplace[] = "state.replace";
+constexpr char kPrefixListPut[] = "prefix_list.put", kSubnetPut[] = "subnet.put", kVpcPut[] = "vpc.put", kStateReplace[] = "state.replace";
 
 using S = Session&;
 const Command kCommands[] = {
@@ -235,7 +244,8 @@ const Command kCommands[] = {
        return 0;
      }},
     {"task describe", "[T…]", 0, "as `aws ecs describe-tasks` has them (JSON)", task_describe},
-    {"task attach", "", kChange | kAttach, "attach an ENI, or add to what is known of it", task_attach},
+    {"task attach", "", kChange | kAttach | kSettings, "attach an ENI, or add to what is known of it", task_attach},
+    {"task set", "T", kChange | kSettings, "its limits, and how its traffic is treated", task_set},
     {"task detach", "T", kChange | kMissingOk, "take one away", task_detach},
     {"sg list", "", 0, "the security groups",
      [](S s) {
@@ -268,7 +278,23 @@ const Command kCommands[] = {
        return 0;
      }},
     {"subnet put", "FILE|-", kChange, "subnets as describe-subnets prints them", put_file<kSubnetPut>},
-    {"event submit", "FILE|-", kChange | kAttach, "what ECS or EC2 said; options fill in the rest", event_submit},
+    {"vpc put", "FILE|-", kChange, "the ranges of their VPCs as describe-vpcs prints them", put_file<kVpcPut>},
+    {"acl list", "", 0, "the network ACLs",
+     [](S s) {
+       s.look("acl.list", Json::object(), print_acl_list, "acls");
+       return 0;
+     }},
+    {"acl show", "[ACL…]", 0, "their entries (with -o json as `acl put` takes them)",
+     [](S s) {
+       s.look("acl.show", {{"acls", s.in.operands}}, print_acl_show, "NetworkAcls");
+       return 0;
+     }},
+    {"acl put", "FILE|-", kChange | kReplaceAll, "network ACLs as describe-network-acls prints them", acl_put},
+    {"acl delete", "ACL", kChange, "remove one",
+     [](S s) {
+       return s.change("acl.delete", {{"acl", s.in.operands[0]}});
+     }},
+    {"event submit", "FILE|-", kChange | kAttach | kSettings, "what ECS or EC2 said; options fill in the rest", event_submit},
     {"state get", "", 0, "the whole dynamic state (JSON)",
      [](S s) {
        s.look("state.get", Json::object(), print_json);
@@ -310,6 +336,8 @@ std::set<std::string> live(std::string_view kind, const std::string& socket_path
       if (kind == "T") add(list_of(tasks, "tasks"), "task");
     } else if (kind == "ID") {
       add(list_of(Client(socket_path, std::chrono::milliseconds(300)).call("sg.list", Json::object()), "groups"), "id");
+    } else if (kind == "ACL") {
+      add(list_of(Client(socket_path, std::chrono::milliseconds(300)).call("acl.list", Json::object()), "acls"), "id");
     } else if (kind == "WORKER") {
       const Json workers = Client(socket_path, std::chrono::milliseconds(300)).call("worker.list", Json::object());
       for (const Json& worker : list_of(workers, "workers")) out.insert(worker.value("worker", Json()).dump());
@@ -373,6 +401,10 @@ int complete(std::vector<std::string> words) {
       out = {"table", "json", "jsonl"};
     else if (open->name == "port")
       out = {"tap", "virtio-user", "vhost-user", "vdev"};
+    else if (open->value == "on|off")
+      out = {"on", "off"};
+    else if (open->value == "keep|revalidate")
+      out = {"keep", "revalidate"};
     else if (open->name != "attachment-id")
       out = live(open->value, in.socket_path());
   } else if (prefix.starts_with('-') || (command != nullptr && command->operands.empty())) {

@@ -35,7 +35,7 @@ constexpr std::array kOptions = {
     Option{"no-wait", 0, "", "of a change: in force is enough, the disk follows within a tenth of a second", kChange},
     Option{"watch", 0, "", "again every second", kWatch},
     Option{"missing-ok", 0, "", "succeed when there is no such task", kMissingOk},
-    Option{"replace-all", 0, "", "remove the groups that are not given", kReplaceAll},
+    Option{"replace-all", 0, "", "remove those that are not given", kReplaceAll},
     Option{"eni", 0, "ENI", "the network interface", kAttach},
     Option{"attachment-id", 0, "ID", "its attachment", kAttach},
     Option{"task-arn", 0, "ARN", "the task", kAttach},
@@ -53,6 +53,14 @@ constexpr std::array kOptions = {
     Option{"socket", 0, "PATH", "vhost-user: the port's socket (the engine's goes before the command)", kAttach},
     Option{"devargs", 0, "ARGS", "vdev: as DPDK takes them", kAttach},
     Option{"no-source-dest-check", 0, "", "the task may send and receive for other addresses", kAttach},
+    Option{"ingress-bits", 0, "N", "at most so many bits a second towards the task; 0: no limit", kSettings},
+    Option{"egress-bits", 0, "N", "the same from the task", kSettings},
+    Option{"ingress-packets", 0, "N", "at most so many packets a second towards the task; 0: no limit", kSettings},
+    Option{"egress-packets", 0, "N", "the same from the task", kSettings},
+    Option{"on-change", 0, "keep|revalidate", "what other rules do to tracked connections", kSettings},
+    Option{"always-track", 0, "on|off", "track every connection, as behind a Network Load Balancer", kSettings},
+    Option{"audit", 0, "on|off", "what the rules would refuse is counted, and passes", kSettings},
+    Option{"block-imds", 0, "on|off", "no way to the instance metadata service", kSettings},
     Option{"from", 0, "FILE|-", "a JSON object with the same members as the protocol's; options override", kAttach},
 };
 
@@ -362,7 +370,24 @@ Json attach_params(const Invocation& in) {
   // Words that only one kind has tell the kind.
   if (!port.empty() && !port.contains("kind")) port["kind"] = port.contains("devargs") ? "vdev" : "tap";
   if (!port.empty()) params["port"] = port;
+  add_settings(in, params);
   return params;
+}
+
+void add_settings(const Invocation& in, Json& params) {
+  for (const auto& [option, member] : {std::pair{"ingress-bits", "ingress_bits"}, std::pair{"egress-bits", "egress_bits"},
+                                       std::pair{"ingress-packets", "ingress_packets"}, std::pair{"egress-packets", "egress_packets"}}) {
+    if (!in.has(option)) continue;
+    if (params.contains("limits") && !params["limits"].is_object()) throw UsageError("--from " + in.value("from") + ": \"limits\" is not an object");
+    params["limits"][member] = integer_option(in, option);
+  }
+  if (in.has("on-change")) params["on_change"] = in.value("on-change");
+  for (const auto& [option, member] : {std::pair{"always-track", "always_track"}, std::pair{"audit", "audit"}, std::pair{"block-imds", "block_imds"}}) {
+    if (!in.has(option)) continue;
+    const std::string& word = in.value(option);
+    if (word != "on" && word != "off") throw UsageError("--" + std::string(option) + " is \"" + word + "\"; wanted on or off");
+    params[member] = word == "on";
+  }
 }
 
 std::string help_text(std::span<const Command> commands) {

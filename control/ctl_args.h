@@ -4,8 +4,8 @@
 // owns; parsing, the help text and completion all read that table and the table of options here, and nothing else.
 //
 // The words after a command's name are written the way help shows them, and that is their grammar too: "T" one, "[T]"
-// at most one, "T…" one or more, "[T…]" any number. The word says what completes it: T a task, ENI, ID a group, WORKER a
-// worker's number, FILE|-.
+// at most one, "T…" one or more, "[T…]" any number. The word says what completes it: T a task, ENI, ID a group, ACL a network
+// ACL, WORKER a worker's number, FILE|-.
 //
 // --socket means the engine's socket, except after `task attach` and `event submit`, where it is the vhost-user port's
 // (and is refused unless the port is one, so that it never ends up meaning the wrong one).
@@ -31,7 +31,8 @@ enum OptionSet : unsigned {
   kWatch = 4,
   kMissingOk = 8,
   kReplaceAll = 16,
-  kAttach = 32  // the members of task.attach
+  kAttach = 32,  // the members of task.attach
+  kSettings = 64  // of these, those that task.set changes too
 };
 
 struct Option {
@@ -91,6 +92,9 @@ Json read_json(const std::string& file);
 
 // The parameters of task.attach that --from and the options of kAttach say; options win.
 Json attach_params(const Invocation& in);
+
+// Of these the ones that the options of kSettings say.
+void add_settings(const Invocation& in, Json& params);
 
 std::string help_text(std::span<const Command> commands);
 std::string help_text(const Command& command);

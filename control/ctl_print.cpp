@@ -137,6 +137,22 @@ std::string permission(const Json& rule) {
   return protocol + " " + text(from) + (from == to ? "" : "-" + text(to));
 }
 
+// The same of an entry of a network ACL.
+std::string entry_traffic(const Json& entry) {
+  std::string protocol = text(entry, "Protocol");
+  for (const auto& [number, name] : {std::pair{"-1", "all"}, std::pair{"1", "icmp"}, std::pair{"6", "tcp"}, std::pair{"17", "udp"}, std::pair{"58", "icmpv6"}}) {
+    if (protocol == number) protocol = name;
+  }
+  if (const Json& ports = member(entry, "PortRange"); !ports.is_null()) {
+    const Json &from = member(ports, "From"), &to = member(ports, "To");
+    if (from == 0 && to == 65535) return protocol;
+    return protocol + " " + text(from) + (from == to ? "" : "-" + text(to));
+  }
+  const Json& icmp = member(entry, "IcmpTypeCode");
+  if (icmp.is_null() || member(icmp, "Type") == -1) return protocol;
+  return protocol + " type " + text(icmp, "Type") + (member(icmp, "Code") == -1 ? "" : " code " + text(icmp, "Code"));
+}
+
 void permission_rows(Table& table, const Json& group, const char* rules, const char* direction) {
   static constexpr std::array<std::array<const char*, 2>, 4> kSources = {{{"IpRanges", "CidrIp"},
                                                                           {"Ipv6Ranges", "CidrIpv6"},
@@ -217,7 +233,7 @@ std::string print_task_list(const Json& result, const Style& style) {
 std::string print_task_show(const Json& result, const Style& style) {
   static constexpr std::array kFirst = {"eni",  "task",   "task_arn",          "attachment", "state",      "reason",
                                         "vlan", "mac",    "addresses",         "subnet",     "groups",     "port",
-                                        "mtu",  "worker", "source_dest_check", "conntrack",  "connections"};
+                                        "mtu",  "worker", "source_dest_check", "conntrack",  "connections", "network_acl", "limits", "on_change", "always_track", "audit", "block_imds"};
   Page page;
   for (const char* key : kFirst) {
     const std::string value = text(result, key);
@@ -260,6 +276,31 @@ std::string print_sg_members(const Json& result, const Style& style) {
     const Json& addresses = member(result, where);
     if (!addresses.is_array()) throw AnswerError("\"" + std::string(where) + "\" is not a list");
     for (const Json& address : addresses) table.row({text(result, "group"), std::string(where), text(address)});
+  }
+  return table.text(style);
+}
+
+std::string print_acl_list(const Json& result, const Style& style) {
+  Table table({"ACL", ">INGRESS_ENTRIES", ">EGRESS_ENTRIES", "DEFAULT", "SUBNETS", "USED_BY", "VPC"});
+  for (const Json& acl : list_of(result, "acls")) {
+    table.row({text(acl, "id"), text(acl, "ingress_entries"), text(acl, "egress_entries"), text(acl, "is_default"), text(acl, "subnets"),
+               text(acl, "used_by"), text(acl, "vpc")});
+  }
+  return table.text(style);
+}
+
+std::string print_acl_show(const Json& result, const Style& style) {
+  Table table({"ACL", "DIRECTION", ">NUMBER", "ACTION", "TRAFFIC", "PEER"});
+  for (const Json& acl : list_of(result, "NetworkAcls")) {
+    for (const bool egress : {false, true}) {
+      for (const Json& entry : list_of(acl, "Entries")) {
+        if (member(entry, "Egress") != egress) continue;
+        const std::string number = text(entry, "RuleNumber"), action = text(entry, "RuleAction");
+        table.row({text(acl, "NetworkAclId"), std::string(egress ? "egress" : "ingress"), number == "32767" || number == "32768" ? "*" : number,
+                   Cell(action, action == "deny" ? Colour::red : Colour::green), entry_traffic(entry),
+                   text(entry, member(entry, "CidrBlock").is_null() ? "Ipv6CidrBlock" : "CidrBlock")});
+      }
+    }
   }
   return table.text(style);
 }

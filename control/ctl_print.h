@@ -60,6 +60,8 @@ std::string print_task_show(const Json& result, const Style& style);
 std::string print_sg_list(const Json& result, const Style& style);
 std::string print_sg_show(const Json& result, const Style& style);
 std::string print_sg_members(const Json& result, const Style& style);
+std::string print_acl_list(const Json& result, const Style& style);
+std::string print_acl_show(const Json& result, const Style& style);
 std::string print_subnet_list(const Json& result, const Style& style);
 std::string print_worker_list(const Json& result, const Style& style);
 // What every changing method answers: a line a step, and the revision.

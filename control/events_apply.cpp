@@ -45,6 +45,13 @@ void fill_gaps(Attachment& attachment, const AttachmentFacts& said, const Attach
   if (attachment.private_dns_name.empty()) gaps.private_dns_name = defaults.private_dns_name;
   if (is_new && !said.source_dest_check) gaps.source_dest_check = defaults.source_dest_check;
   if (is_new && !said.conntrack) gaps.conntrack = defaults.conntrack;
+  if (is_new) {
+    gaps.limits = defaults.limits;
+    gaps.on_change = defaults.on_change;
+    gaps.always_track = defaults.always_track;
+    gaps.audit = defaults.audit;
+    gaps.block_imds = defaults.block_imds;
+  }
   if (defaults.task) {
     config::Task task = *defaults.task;
     const auto keep = [](std::string& given, const std::string& known) {

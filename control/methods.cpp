@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "config/state_json.h"
-#include "config/words.h"
 #include "control/ec2_shapes.h"
 #include "control/events.h"
+#include "control/method_parts.h"
 #include "control/task_json.h"
 
 namespace trunkline::control {
@@ -15,51 +15,6 @@ namespace {
 using config::Json;
 using config::ObjectReader;
 using config::Problems;
-using Answer = std::expected<Json, RpcError>;
-
-RpcError not_found(std::string what, std::string pointer) {
-  return {"not_found", "there is no " + std::move(what), std::move(pointer), {}};
-}
-
-RpcError unknown_task(const std::string& ref) {
-  return not_found("task, ENI or attachment \"" + ref + "\"; trunkctl task list shows what there is", "/task");
-}
-
-Json result_json(const ChangeResult& result) {
-  return {{"revision", result.revision}, {"changed", result.changed}, {"durable", result.durable},
-          {"dry_run", result.dry_run},   {"steps", result.steps},     {"warnings", result.warnings}};
-}
-
-// The parameters of one call: reads its own members, and the ones that every change has.
-class Params {
- public:
-  explicit Params(const Json& params) : reader(params, "", problems) {}
-
-  ChangeOptions change_options() {
-    ChangeOptions options;
-    options.dry_run = reader.boolean("dry_run").value_or(false);
-    if (const auto revision = reader.integer("expect_revision", 0, INT64_MAX)) {
-      options.expect_revision = static_cast<std::uint64_t>(*revision);
-    }
-    if (const auto wait = reader.text("wait")) {
-      options.wait_for_disk = *wait != "enforced";
-      if (*wait != "durable" && *wait != "enforced") {
-        reader.complain("wait", "invalid_params", "\"wait\" is " + config::words::in_quotes(*wait) + "; wanted \"durable\" or \"enforced\"");
-      }
-    }
-    return options;
-  }
-
-  // To be asked once, after the last member was read.
-  bool sound() {
-    reader.finish();
-    return problems.empty();
-  }
-  std::unexpected<RpcError> refusal() { return std::unexpected(refuse(std::move(problems))); }
-
-  Problems problems;
-  ObjectReader reader;
-};
 
 class Methods {
  public:
@@ -222,6 +177,23 @@ class Methods {
     });
   }
 
+  // Settings of an ENI that is there; attach would make one that is not.
+  Answer task_set(const Json& params) {
+    Params in(params);
+    ChangeOptions options = in.change_options();
+    const std::string ref = in.reader.required_text("task");
+    config::AttachmentFacts facts;
+    config::read_settings(in.reader, facts);
+    if (!in.sound()) return in.refusal();
+    const config::Attachment* attachment = find_attachment(controller_.desired(), ref);
+    if (attachment == nullptr) return std::unexpected(unknown_task(ref));
+    const std::string eni = options.subject = attachment->eni_id;
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+      config::merge(next.attachments[eni], facts);
+      return Problems{};
+    }, "/attachments/" + eni);
+  }
+
   Answer event_submit(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
@@ -241,7 +213,9 @@ class Methods {
       auto effect = read_event(*event, "/event", next);
       if (!effect) return effect.error();
       warnings = effect->warnings;
+      const config::DesiredState before = next;
       apply(std::move(*effect), defaults, next);
+      warn_of_open(before, next, warnings);
       return Problems{};
     });
   }
@@ -330,7 +304,7 @@ class Methods {
     }
     if (!in.sound()) return in.refusal();
     return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
-      for (const auto& subnet : subnets) next.subnets.insert_or_assign(subnet.id, subnet);
+      for (const auto& subnet : subnets) put_subnet(subnet, next);
       return Problems{};
     });
   }
@@ -368,14 +342,8 @@ class Methods {
     });
   }
 
-  // `pointer_prefix`: problems of the state under it are told as problems of the call's own members.
   Answer change(const ChangeOptions& options, const Edit& edit, const std::string& pointer_prefix = "") {
-    auto result = controller_.change(edit, options);
-    if (result) return result_json(*result);
-    for (config::Problem& problem : result.error()) {
-      if (!pointer_prefix.empty() && problem.pointer.starts_with(pointer_prefix)) problem.pointer.erase(0, pointer_prefix.size());
-    }
-    return std::unexpected(refuse(std::move(result.error())));
+    return change_state(controller_, options, edit, pointer_prefix);
   }
 
   // A port that names no MTU gets the trunk's.
@@ -436,6 +404,7 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
       {"worker.list", Access::look, &Methods::worker_list},
       {"task.attach", Access::change, &Methods::task_attach},
       {"task.detach", Access::change, &Methods::task_detach},
+      {"task.set", Access::change, &Methods::task_set},
       {"event.submit", Access::change, &Methods::event_submit},
       {"sg.put", Access::change, &Methods::sg_put},
       {"sg.delete", Access::change, &Methods::sg_delete},
@@ -452,6 +421,7 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
     server.add(row.name, row.access,
                [methods, call = row.call](const Json& params, const Caller&) { return ((*methods).*call)(params); });
   }
+  add_acl_methods(server, controller);
 }
 
 }  // namespace trunkline::control

@@ -55,6 +55,18 @@ std::set<std::string> subnets_with_other_acl(const config::DesiredState& before,
   return subnets;
 }
 
+std::vector<std::string> subnets_left_open(const config::DesiredState& before, const config::DesiredState& after) {
+  std::vector<std::string> left_open;
+  const std::set<std::string> candidates = subnets_with_other_acl(before, after);
+  if (candidates.empty()) return left_open;
+  std::set<std::string> used;
+  for (const auto& [eni, attachment] : after.attachments) used.insert(attachment.subnet_id);
+  for (const std::string& subnet : candidates) {
+    if (used.contains(subnet) && find_network_acl(after, subnet) == nullptr) left_open.push_back(subnet);
+  }
+  return left_open;
+}
+
 const config::NetworkAcl* find_network_acl(const config::DesiredState& state, const std::string& subnet_id) {
   for (const auto& [id, acl] : state.network_acls) {
     if (std::ranges::find(acl.subnet_ids, subnet_id) != acl.subnet_ids.end()) return &acl;

@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "config/desired_state.h"
 #include "dataplane/state/network_acl.h"
@@ -34,6 +35,9 @@ class NetworkAcls {
 
 // The subnets that have another ACL, or one with other entries, in the one state than in the other.
 std::set<std::string> subnets_with_other_acl(const config::DesiredState& before, const config::DesiredState& after);
+
+// The subnets with ENIs here that have an ACL before and none after: there everything passes.
+std::vector<std::string> subnets_left_open(const config::DesiredState& before, const config::DesiredState& after);
 
 // The ACL that names the subnet, or nullptr.
 const config::NetworkAcl* find_network_acl(const config::DesiredState& state, const std::string& subnet_id);

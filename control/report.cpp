@@ -108,6 +108,16 @@ Json task_report(Controller& controller, const config::Attachment& attachment, b
     report["mtu"] = attachment.port->mtu;
   }
   report["source_dest_check"] = attachment.source_dest_check;
+  const config::NetworkAcl* acl = find_network_acl(controller.desired(), attachment.subnet_id);
+  report["network_acl"] = acl != nullptr ? Json(acl->id) : Json(nullptr);
+  report["limits"] = {{"ingress_bits", attachment.limits.ingress_bits},
+                      {"egress_bits", attachment.limits.egress_bits},
+                      {"ingress_packets", attachment.limits.ingress_packets},
+                      {"egress_packets", attachment.limits.egress_packets}};
+  report["on_change"] = attachment.on_change == config::OnChange::keep ? "keep" : "revalidate";
+  report["always_track"] = attachment.always_track;
+  report["audit"] = attachment.audit;
+  report["block_imds"] = attachment.block_imds || controller.config().edge.block_imds;
   report["conntrack"] = {{"TcpEstablishedTimeout", attachment.conntrack.tcp_established_timeout},
                          {"UdpStreamTimeout", attachment.conntrack.udp_stream_timeout},
                          {"UdpTimeout", attachment.conntrack.udp_timeout}};

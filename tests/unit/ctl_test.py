@@ -50,6 +50,13 @@ RESULTS = {
                             "used_by": ["eni-b0aaa4b2"]}]},
     "sg.show": {"SecurityGroups": [GROUP]},
     "sg.members": {"group": "sg-9effe8e4", "local": ["10.0.0.35"], "remote": ["10.0.9.9"]},
+    "acl.list": {"acls": [{"id": "acl-9aeb5ef7", "vpc": "vpc-1", "is_default": False, "ingress_entries": 2, "egress_entries": 1,
+                           "subnets": ["subnet-c070009b"], "used_by": ["eni-b0aaa4b2"]}]},
+    "acl.show": {"NetworkAcls": [{"NetworkAclId": "acl-9aeb5ef7", "Entries": [
+        {"RuleNumber": 100, "Protocol": "6", "RuleAction": "allow", "Egress": True, "CidrBlock": "0.0.0.0/0", "PortRange": {"From": 1024, "To": 65535}},
+        {"RuleNumber": 90, "Protocol": "17", "RuleAction": "deny", "Egress": False, "CidrBlock": "0.0.0.0/0", "PortRange": {"From": 0, "To": 65535}},
+        {"RuleNumber": 100, "Protocol": "1", "RuleAction": "allow", "Egress": False, "CidrBlock": "10.0.0.0/8", "IcmpTypeCode": {"Type": 0, "Code": -1}},
+        {"RuleNumber": 32768, "Protocol": "-1", "RuleAction": "deny", "Egress": False, "Ipv6CidrBlock": "::/0"}]}]},
     "subnet.list": {"Subnets": [{"SubnetId": "subnet-c070009b", "CidrBlock": "10.0.0.0/24",
                                  "Ipv6CidrBlockAssociationSet": [{"Ipv6CidrBlock": "fd00::/64"}]}]},
     "stats": {"ports": [{"name": "trunk", "eni": None, "in": METER, "out": METER}], "unaccounted": 0},
@@ -217,6 +224,16 @@ class Looking(Case):
         self.assertIn("sg-9effe8e4  web   ingress    tcp 80   0.0.0.0/0  all of it\n", out)
         self.assertIn("sg-9effe8e4  web   ingress    all      sg-1       -\n", out)
         self.assertIn("remote  10.0.9.9\n", self.asks("sg.members", {"group": "sg-1"}, "sg", "members", "sg-1"))
+        self.assertEqual(self.asks("acl.list", {}, "acl", "list"), (
+            "ACL           INGRESS_ENTRIES  EGRESS_ENTRIES  DEFAULT  SUBNETS          USED_BY       VPC\n"
+            "acl-9aeb5ef7                2               1  no       subnet-c070009b  eni-b0aaa4b2  vpc-1\n"))
+        self.assertEqual(self.asks("acl.show", {"acls": ["acl-9aeb5ef7"]}, "acl", "show", "acl-9aeb5ef7"), (
+            "ACL           DIRECTION  NUMBER  ACTION  TRAFFIC         PEER\n"
+            "acl-9aeb5ef7  ingress        90  deny    udp             0.0.0.0/0\n"
+            "acl-9aeb5ef7  ingress       100  allow   icmp type 0     10.0.0.0/8\n"
+            "acl-9aeb5ef7  ingress         *  deny    all             ::/0\n"
+            "acl-9aeb5ef7  egress        100  allow   tcp 1024-65535  0.0.0.0/0\n"))
+        self.asks("acl.show", {"acls": []}, "acl", "show")
         self.assertIn("10.0.0.0/24  fd00::/64", self.asks("subnet.list", {}, "subnet", "list"))
         self.assertEqual(json.loads(self.asks("state.get", {}, "state", "get")), RESULTS["state.get"])
 
@@ -315,6 +332,16 @@ class Changing(Case):
             (("sg", "put", "-"), "sg.put", body),
             (("sg", "put", "-", "--replace-all"), "sg.put", {**body, "replace_all": True}),
             (("sg", "delete", "sg-1"), "sg.delete", {"group": "sg-1"}),
+            (("acl", "put", "-"), "acl.put", body),
+            (("acl", "put", "-", "--replace-all"), "acl.put", {**body, "replace_all": True}),
+            (("acl", "delete", "acl-1", "--dry-run"), "acl.delete", {"acl": "acl-1", "dry_run": True}),
+            (("vpc", "put", "-"), "vpc.put", body),
+            (("task", "set", "f5", "--audit", "on", "--block-imds", "off"), "task.set", {"task": "f5", "audit": True, "block_imds": False}),
+            (("task", "set", "f5", "--ingress-bits", "8000", "--egress-packets", "0"), "task.set",
+             {"task": "f5", "limits": {"ingress_bits": 8000, "egress_packets": 0}}),
+            (("task", "set", "f5", "--on-change", "revalidate", "--always-track", "on"), "task.set",
+             {"task": "f5", "on_change": "revalidate", "always_track": True}),
+            (("task", "attach", "--eni", "e", "--audit", "on", "--egress-bits", "5"), "task.attach", {"eni": "e", "audit": True, "limits": {"egress_bits": 5}}),
             (("sg", "members-put", "sg-1", "10.0.0.1", "::1"), "sg.members.put", {"group": "sg-1", "members": ["10.0.0.1", "::1"]}),
             (("sg", "members-put", "sg-1"), "sg.members.put", {"group": "sg-1", "members": []}),
             (("sg", "members-add", "sg-1", "10.0.0.1", "::1"), "sg.members.add", {"group": "sg-1", "members": ["10.0.0.1", "::1"]}),
@@ -390,13 +417,15 @@ class Usage(Case):
     def test_wrong_words(self):
         for words, says in [
             ((), "no command given"), (("taks", "list"), 'unknown command "taks"; did you mean task?'),
-            (("task", "lst"), "did you mean list?"), (("task",), "wants one of: attach, describe, detach, list, show"),
+            (("task", "lst"), "did you mean list?"), (("task",), "wants one of: attach, describe, detach, list, set, show"),
             (("task", "show"), "`task show` wants T"), (("task", "show", "a", "b"), 'has no use for "b"'),
             (("status", "--tiemout", "3"), "unknown option --tiemout; did you mean --timeout?"),
             (("task", "list", "--vlan", "3"), "--vlan is not an option of `task list`"),
             (("task", "list", "--dry-run"), "--dry-run is not an option of `task list`"),
             (("task", "list", "-o", "jsno"), "did you mean json?"), (("task", "attach"), "wants --eni"),
             (("task", "attach", "--eni", "e", "--vlan", "x"), "--vlan is a whole number"),
+            (("task", "attach", "--eni", "e", "--audit", "yes"), "wanted on or off"), (("task", "set", "f5"), "wants something to set"),
+            (("task", "set", "f5", "--egress-bits", "1G"), "--egress-bits is a whole number"), (("task", "set", "f5", "--vlan", "3"), "--vlan is not an option of `task set`"),
             (("task", "attach", "--eni"), "--eni"), (("ping", "--timeout", "0"), "--timeout"),
             (("ping", "--timeout", "nan"), "--timeout"), (("ping", "--out", "json"), "unknown option --out"),
             (("task", "attach", "--eni", "a", "--eni", "b"), "--eni is given twice"), (("help", "nope"), "no such command"),
@@ -517,11 +546,14 @@ class Completion(Case):
         self.assertEqual(self.completes("task", "list", "--output", "json"), ["json", "jsonl"])
         self.assertEqual(self.completes("task", "list", "--output", "="), ["json", "jsonl", "table"])
         self.assertIn("vhost-user", self.completes("task", "attach", "--port", ""))
+        self.assertEqual(self.completes("task", "set", "f5", "--audit", ""), ["off", "on"])
+        self.assertEqual(self.completes("task", "set", "f5", "--on-change", "r"), ["revalidate"])
+        self.assertEqual(self.completes("acl", "p"), ["put"])
         self.assertIn("status", self.completes(""))
         self.assertEqual(self.completes("worker", ""), ["list", "move"])
         self.assertEqual(self.completes("help", "task", "at"), ["attach"])
         self.assertEqual(self.completes("task", "show", "", env=nobody), [])
-        self.assertEqual(self.completes(env=nobody)[:1], ["drops"])
+        self.assertEqual(self.completes(env=nobody)[:2], ["acl", "drops"])
 
     def test_live(self):
         with Engine() as engine:
@@ -530,6 +562,7 @@ class Completion(Case):
             self.assertEqual(self.completes("worker", "move", "f", engine=engine), ["f5aa"])
             self.assertEqual(self.completes("worker", "move", "f5aa", "", engine=engine), ["0", "1"])
             self.assertEqual(self.completes("sg", "delete", "", engine=engine), ["sg-9effe8e4"])
+            self.assertEqual(self.completes("acl", "show", "", engine=engine), ["acl-9aeb5ef7"])
             self.assertEqual(self.completes("task", "attach", "--group", "", engine=engine), ["sg-9effe8e4"])
             self.assertEqual(self.completes("task", "attach", "--subnet", "", engine=engine), ["subnet-c070009b"])
             self.assertEqual(self.completes("--socket", engine.path, "sg", "delete", "s"), ["sg-9effe8e4"])
