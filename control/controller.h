@@ -114,6 +114,8 @@ class Controller {
   const std::string& durable_error() const { return durable_error_; }
   const std::optional<std::string>& quarantined() const { return quarantined_; }
   const Workers& workers() const { return workers_; }
+  // What the workers go by, or will with their next turn.
+  const View& view() const { return *published_.latest(); }
   bool is_moving(const std::string& eni_id) const { return moves_.contains(eni_id); }
   std::size_t endpoints_of(WorkerNumber worker) const;
   std::vector<IpAddress> local_members(const std::string& group_id) const;

@@ -24,6 +24,7 @@
 
 #include "config/engine_config.h"
 #include "control/controller.h"
+#include "control/inspect_methods.h"
 #include "control/methods.h"
 #include "control/server.h"
 #include "dataplane/io/eal.h"
@@ -205,6 +206,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   Journal journal(config.state_dir);
   Controller controller(config, published, workers, make_port_opener(*pool, config),
                         TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake_descriptor()}, &journal);
+  Inspector inspector(controller.workers());
   // From here on workers run, and are stopped before anything that they use goes.
   RunningWorkers running;
   for (std::size_t number = 0; number < workers.size(); ++number) {
@@ -232,13 +234,14 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return config::Json{{"server", "trunklined"},
                         {"version", facts.version},
                         {"api", {{"major", 1}, {"minor", 0}}},
-                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "events.describe-tasks", "events.eventbridge", "events.acs"}},
+                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "events.describe-tasks", "events.eventbridge", "events.acs"}},
                         {"boot_id", facts.boot_id},
                         {"revision", controller.desired().revision},
                         {"role", caller.admin ? "admin" : "observer"}};
   });
   server.set_audit([](std::string line) { info(line); });
   add_methods(server, controller, facts);
+  add_inspect_methods(server, controller, inspector);
   if (auto listening = server.listen(); !listening) return fail(listening.error());
 
   boost::asio::signal_set signals(io, SIGTERM, SIGINT);

@@ -23,6 +23,8 @@ std::uint64_t micros_of(std::uint64_t cycles) {
   static const std::uint64_t scale = (std::uint64_t{1000000} << 32) / std::max<std::uint64_t>(1, rte_get_tsc_hz());
   return static_cast<std::uint64_t>(static_cast<unsigned __int128>(cycles) * scale >> 32);
 }
+// Of what control asks about connections; more when there is nothing else to do.
+constexpr std::uint32_t kInspectPerTurn = 512, kInspectPerIdleTurn = 4096;
 
 }  // namespace
 
@@ -133,7 +135,7 @@ bool Worker::is_given(const View* seen) {
     HandoffLane& lane = handoff.from(static_cast<WorkerNumber>(from));
     if (lane.packets.ready() != 0 || lane.records.ready() != 0) return true;
   }
-  return stop_.load(std::memory_order_relaxed) || published_.read() != seen;
+  return stop_.load(std::memory_order_relaxed) || inspections.has_request() || published_.read() != seen;
 }
 
 // --- sending ---------------------------------------------------------------------------------------------------------
@@ -247,6 +249,9 @@ bool Worker::turn() {
     after_burst();
   }
   if (state.view->moving) flush();
+  if (inspections.has_request()) [[unlikely]] {
+    inspections.step(state.connections, *state.view, state.now, packets != 0 ? kInspectPerTurn : kInspectPerIdleTurn);
+  }
   turns_.add(1);
   return packets != 0;
 }
@@ -267,8 +272,8 @@ void Worker::run() {
       idle_.busy();
       continue;
     }
-    // While connections are on their way there is work without packets.
-    if (state.view->moving || is_interval_open()) continue;
+    // While connections are on their way, or somebody asks about them, there is work without packets.
+    if (state.view->moving || is_interval_open() || inspections.has_request()) continue;
     const IdleRung rung = idle_.next(rte_rdtsc(), *state.view, state.number);
     if (rung <= IdleRung::spinning) {
       idle_.wait([] { return false; });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The poll loop of one lcore: receive from each port that it owns, take what other workers hand over, process, flush; between
-// turns the housekeeping (quiescent state, expiry sweep, idle ladder). It never locks, allocates, logs or waits for the
+// turns the housekeeping (quiescent state, expiry sweep, what control asks about connections, idle ladder). It never locks, allocates, logs or waits for the
 // control thread.
 //
 // Ownership: a Worker owns its WorkerState; the control thread reads the counters in it and nothing else. The fields that
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dataplane/idle_ladder.h"
+#include "dataplane/state/inspection.h"
 #include "dataplane/state/published.h"
 #include "dataplane/state/worker_state.h"
 
@@ -59,6 +60,9 @@ class Worker {
   // Rounds of the sweep that left nothing behind which belongs to another worker.
   std::uint64_t clean_rounds() const { return clean_rounds_.read(); }
   IdleRung idle_rung() const { return idle_.rung(); }
+
+  // By which the control thread looks into the connection table; after post(), wake().
+  InspectionBox inspections;
 
   WorkerState state;
 

@@ -114,6 +114,11 @@ class ConnectionTable {
   template <class Visit>
   bool sweep(std::uint32_t count, Tick now, const View& view, Visit&& visit);
 
+  // Looks at `count` entries from number `at` on, dead ones too, and moves `at` on: visit(connection) may erase it. Answers
+  // whether the end was reached. Entries never move: what is there all the while is seen once.
+  template <class Visit>
+  bool walk(std::uint32_t& at, std::uint32_t count, Visit&& visit);
+
   static bool expired(const Connection& connection, const Timeouts& timeouts, Tick now) {
     return now - connection.last_seen >= timeouts[connection.state];
   }
@@ -238,6 +243,14 @@ bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view, Vis
     }
   }
   return false;
+}
+
+template <class Visit>
+bool ConnectionTable::walk(std::uint32_t& at, std::uint32_t count, Visit&& visit) {
+  for (; count != 0 && at < head_->high_water; --count, ++at) {
+    if (entries_[at].state > ConnectionState::addresses) visit(entries_[at]);
+  }
+  return at >= head_->high_water;
 }
 
 }  // namespace trunkline
