@@ -15,9 +15,7 @@
 #include <set>
 #include <thread>
 
-#include "control/ctl_args.h"
-#include "control/ctl_client.h"
-#include "control/ctl_print.h"
+#include "control/ctl_session.h"
 
 #ifndef TRUNKLINE_VERSION
 #define TRUNKLINE_VERSION "0.1.0"
@@ -27,27 +25,12 @@ namespace trunkline::control {
 
 std::span<const Command> commands();
 
-using Printer = std::string (*)(const Json&, const Style&);
-
-// One run of one command.
-struct Session {
-  explicit Session(Invocation invocation) : in(std::move(invocation)) {
-    const char* terminal = std::getenv("TERM");
-    style.headers = !in.has("no-headers");
-    style.colour = ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr &&
-                   (terminal == nullptr || std::strcmp(terminal, "dumb") != 0);
-  }
-
-  // A method that looks. `list` is what jsonl prints a line an element of.
-  Json look(std::string_view method, const Json& params, Printer print, const char* list = nullptr);
-  // A method that changes.
-  int change(std::string_view method, Json params);
-  void show(const Json& result, Printer print, const char* list) const;
-  void say(const std::string& lines) const;
-
-  Invocation in;
-  Style style;
-};
+Session::Session(Invocation invocation) : in(std::move(invocation)) {
+  const char* terminal = std::getenv("TERM");
+  style.headers = !in.has("no-headers");
+  style.colour = ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr &&
+                 (terminal == nullptr || std::strcmp(terminal, "dumb") != 0);
+}
 
 void Session::say(const std::string& lines) const {
   std::size_t from = 0;
@@ -232,7 +215,10 @@ const Command kCommands[] = {
        s.look("stats", Json::object(), print_stats, "ports");
        return 0;
      }},
+    {"drops top", "", kWatch | kCount, "what is dropped most at this moment, packets a second", drops_top},
     {"drops", "[ENI]", kWatch, "what was dropped, and what each reason means", drops},
+    {"flow list", "", kFlow | kList | kWatch, "the connections, and the rule that let each in", flow_list},
+    {"flow flush", "", kFlow | kAll, "forget connections; their next packet is judged by the rules as they are", flow_flush},
     {"task list", "", 0, "the tasks' network interfaces",
      [](S s) {
        s.look("task.list", Json::object(), print_task_list, "tasks");
@@ -396,10 +382,21 @@ int complete(std::vector<std::string> words) {
       out.insert(name.substr(line.size(), name.find(' ', line.size()) - line.size()));
     }
   }
+  if (open != nullptr && command != nullptr) {  // one name may be an option of several kinds
+    for (const Option& option : all_options()) {
+      if (option.name == open->name && (option.set & command->options) != 0) open = &option;
+    }
+  }
   if (open != nullptr) {
     if (open->name == "output")
       out = {"table", "json", "jsonl"};
-    else if (open->name == "port")
+    else if (open->name == "sort")
+      out = {"bytes", "packets", "idle"};
+    else if (open->name == "proto")
+      out = {"tcp", "udp", "icmp", "icmpv6"};
+    else if (open->name == "state")
+      out = {"opening", "established", "closing", "closed", "reset", "udp_asked", "udp_answered", "udp_again", "udp_stream", "icmp", "other"};
+    else if (open->value == "KIND")
       out = {"tap", "virtio-user", "vhost-user", "vdev"};
     else if (open->value == "on|off")
       out = {"on", "off"};
@@ -418,7 +415,7 @@ int complete(std::vector<std::string> words) {
     const auto operands = operands_of(*command);
     const auto given = plain.size() - (command->name.find(' ') == std::string_view::npos ? 1 : 2);
     if (given < operands.size() || operands.back().many) {
-      out = live(operands[std::min(given, operands.size() - 1)].name, in.socket_path());
+      out.merge(live(operands[std::min(given, operands.size() - 1)].name, in.socket_path()));
     }
   }
   for (const std::string& word : out) {

@@ -62,6 +62,16 @@ constexpr std::array kOptions = {
     Option{"audit", 0, "on|off", "what the rules would refuse is counted, and passes", kSettings},
     Option{"block-imds", 0, "on|off", "no way to the instance metadata service", kSettings},
     Option{"from", 0, "FILE|-", "a JSON object with the same members as the protocol's; options override", kAttach},
+    Option{"task", 0, "T", "of this task", kFlow},
+    Option{"remote", 0, "CIDR", "with this address, or one of these, at the other end", kFlow},
+    Option{"proto", 0, "NAME", "tcp, udp, icmp, icmpv6 or a number", kFlow},
+    Option{"port", 0, "N", "TCP or UDP port, of either end", kFlow},
+    Option{"state", 0, "NAME", "established, opening, closing, closed, reset, udp_..., icmp or other", kFlow},
+    Option{"idle", 0, "SECONDS", "without a packet for so long at least", kFlow},
+    Option{"sort", 0, "WHAT", "bytes, packets or idle, largest first (bytes)", kList},
+    Option{"limit", 0, "N", "so many at most (100)", kList},
+    Option{"all", 0, "", "every connection of the engine", kAll},
+    Option{"count", 'n', "N", "so many", kCount},
 };
 
 bool repeatable(std::string_view option) { return option == "address" || option == "group"; }

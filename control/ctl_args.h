@@ -32,7 +32,11 @@ enum OptionSet : unsigned {
   kMissingOk = 8,
   kReplaceAll = 16,
   kAttach = 32,  // the members of task.attach
-  kSettings = 64  // of these, those that task.set changes too
+  kSettings = 64,  // of these, those that task.set changes too
+  kFlow = 128,     // which flows are meant
+  kList = 256,
+  kAll = 512,
+  kCount = 1024
 };
 
 struct Option {

@@ -368,6 +368,32 @@ std::string print_drops(const Json& result, const Style& style) {
   return table.text(style);
 }
 
+std::string print_drops_top(const Json& result, const Style& style) {
+  Table table({"REASON", ">PER_SECOND", ">PACKETS", "DIRECTION", "PORT", "ENI", "WHAT IT MEANS"});
+  for (const Json& drop : list_of(result, "drops")) {
+    table.row({text(drop, "reason"), text(drop, "per_second"), std::to_string(number(drop, "packets")), text(drop, "direction"), text(drop, "port"),
+               text(drop, "eni"), text(drop, "sentence")});
+  }
+  return table.text(style);
+}
+
+std::string print_flow_list(const Json& result, const Style& style) {
+  Table table({"DIRECTION", "PROTO", "LOCAL", "REMOTE", "STATE", "TRACKED", ">IDLE_S", ">IN_PACKETS", ">IN_BYTES", ">OUT_PACKETS", ">OUT_BYTES", "ENI", "RULE"});
+  const auto end = [](const Json& flow, const char* address, const char* port) {
+    const std::string host = text(flow, address);
+    if (member(flow, port).is_null()) return host;
+    return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + text(flow, port);
+  };
+  for (const Json& flow : list_of(result, "flows")) {
+    const Json& rule = member(flow, "rule");
+    const std::string by = rule.is_object() ? text(rule, "group") + " " + text(rule, "rule") : "no rule any more: it was let in before they changed";
+    table.row({text(flow, "direction"), text(flow, "protocol"), end(flow, "local", "local_port"), end(flow, "remote", "remote_port"), text(flow, "state"),
+               text(flow, "tracked"), text(flow, "idle_s"), text(member(flow, "ingress"), "packets"), text(member(flow, "ingress"), "bytes"),
+               text(member(flow, "egress"), "packets"), text(member(flow, "egress"), "bytes"), text(flow, "eni"), by});
+  }
+  return table.text(style);
+}
+
 std::string print_status(const Json& result, const Style& style) {
   const Json& healthy = member(result, "healthy");
   if (!healthy.is_boolean()) throw AnswerError("\"healthy\" is neither true nor false");
