@@ -11,6 +11,8 @@
 // endpoint belongs to another worker the packet goes on there: from demux or forward, by a handoff lane, into the last
 // two functions.
 //
+// After each stage `watch` is told; it is nothing unless somebody looks at this worker's packets (stages/observe.h).
+//
 // Called by the owning worker (worker.cpp) with what it received, and by tests and `explain` with what they made up.
 #pragma once
 
@@ -23,61 +25,102 @@
 #include "dataplane/stages/fragments.h"
 #include "dataplane/stages/handoff.h"
 #include "dataplane/stages/limit.h"
+#include "dataplane/stages/observe.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
 
-inline void process_ingress(Burst& burst, WorkerState& worker, bool asked = false) {
-  fragments(burst, worker, Direction::ingress);
-  track(burst, worker, Direction::ingress);
-  admit(burst, worker, Direction::ingress, asked);
-  limit(burst, worker, Direction::ingress);
-  account(burst, worker, Direction::ingress);
-  forward_to_task(burst, worker);
+namespace watched {
+
+template <class Watcher>
+inline void ingress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch) {
+  fragments(burst, worker, Direction::ingress), watch(Stage::fragments, burst);
+  track(burst, worker, Direction::ingress), watch(Stage::track, burst);
+  admit(burst, worker, Direction::ingress, asked), watch(Stage::admit, burst);
+  limit(burst, worker, Direction::ingress), watch(Stage::limit, burst);
+  account(burst, worker, Direction::ingress), watch(Stage::account, burst);
+  forward_to_task(burst, worker), watch(Stage::forward, burst);
 }
 
-inline void process_egress(Burst& burst, WorkerState& worker, bool asked = false) {
+template <class Watcher>
+inline void egress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch) {
   Burst local;
-  fragments(burst, worker, Direction::egress);
-  track(burst, worker, Direction::egress);
-  admit(burst, worker, Direction::egress, asked);
-  limit(burst, worker, Direction::egress);
-  account(burst, worker, Direction::egress);
-  forward_from_task(burst, worker, local);
-  if (local.size != 0) process_ingress(local, worker);
+  fragments(burst, worker, Direction::egress), watch(Stage::fragments, burst);
+  track(burst, worker, Direction::egress), watch(Stage::track, burst);
+  admit(burst, worker, Direction::egress, asked), watch(Stage::admit, burst);
+  limit(burst, worker, Direction::egress), watch(Stage::limit, burst);
+  account(burst, worker, Direction::egress), watch(Stage::account, burst);
+  forward_from_task(burst, worker, local), watch(Stage::forward, burst);
+  if (local.size == 0) return;
+  watch.arrived(local, Direction::ingress);
+  ingress(local, worker, false, watch);
 }
+
+// `handed`: another worker took them from the trunk.
+template <class Watcher>
+inline void from_trunk(Burst& burst, WorkerState& worker, bool handed, Watcher& watch) {
+  watch.arrived(burst, Direction::ingress);
+  parse(burst, Direction::ingress), watch(Stage::parse, burst);
+  demux_from_trunk(burst, worker, handed), watch(Stage::demux, burst);
+  edge_from_trunk(burst), watch(Stage::edge, burst);
+  ingress(burst, worker, false, watch);
+}
+
+template <class Watcher>
+inline void from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint, Watcher& watch) {
+  watch.arrived(burst, Direction::egress, &endpoint);
+  parse(burst, Direction::egress), watch(Stage::parse, burst);
+  demux_from_task(burst, worker, endpoint), watch(Stage::demux, burst);
+  edge_from_task(burst, worker), watch(Stage::edge, burst);
+  egress(burst, worker, false, watch);
+}
+
+// Packets of one direction that passed demux at another worker, or at this one before they went to ask.
+template <class Watcher>
+inline void known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker, Watcher& watch) {
+  const HandedPacket& first = handed.front();
+  watch.arrived(burst, first.direction);
+  parse(burst, first.direction), watch(Stage::parse, burst);
+  find_known(burst, handed, worker), watch(Stage::demux, burst);
+  const bool asked = first.kind == HandoffKind::asked;
+  first.direction == Direction::ingress ? ingress(burst, worker, asked, watch) : egress(burst, worker, asked, watch);
+}
+
+}  // namespace watched
+
+// The same with somebody who looks; compiled apart.
+namespace observed {
+void process_from_trunk(Burst& burst, WorkerState& worker);
+void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint);
+void process_handed_from_trunk(Burst& burst, WorkerState& worker);
+void process_known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker);
+}  // namespace observed
 
 inline void process_from_trunk(Burst& burst, WorkerState& worker) {
-  parse(burst, Direction::ingress);
-  demux_from_trunk(burst, worker);
-  edge_from_trunk(burst);
-  process_ingress(burst, worker);
+  if (worker.observers != nullptr) [[unlikely]] return observed::process_from_trunk(burst, worker);
+  Unwatched nobody;
+  watched::from_trunk(burst, worker, false, nobody);
 }
 
 inline void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
-  parse(burst, Direction::egress);
-  demux_from_task(burst, worker, endpoint);
-  edge_from_task(burst, worker);
-  process_egress(burst, worker);
+  if (worker.observers != nullptr) [[unlikely]] return observed::process_from_task(burst, worker, endpoint);
+  Unwatched nobody;
+  watched::from_task(burst, worker, endpoint, nobody);
 }
 
 // Packets that another worker took from the trunk.
 inline void process_handed_from_trunk(Burst& burst, WorkerState& worker) {
-  parse(burst, Direction::ingress);
-  demux_from_trunk(burst, worker, true);
-  edge_from_trunk(burst);
-  process_ingress(burst, worker);
+  if (worker.observers != nullptr) [[unlikely]] return observed::process_handed_from_trunk(burst, worker);
+  Unwatched nobody;
+  watched::from_trunk(burst, worker, true, nobody);
 }
 
-// Packets of one direction that passed demux at another worker, or at this one before they went to ask.
 inline void process_known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker) {
-  const HandedPacket& first = handed.front();
-  parse(burst, first.direction);
-  find_known(burst, handed, worker);
-  const bool asked = first.kind == HandoffKind::asked;
-  first.direction == Direction::ingress ? process_ingress(burst, worker, asked) : process_egress(burst, worker, asked);
+  if (worker.observers != nullptr) [[unlikely]] return observed::process_known(burst, handed, worker);
+  Unwatched nobody;
+  watched::known(burst, handed, worker, nobody);
 }
 
 }  // namespace trunkline

@@ -135,7 +135,7 @@ bool Worker::is_given(const View* seen) {
     HandoffLane& lane = handoff.from(static_cast<WorkerNumber>(from));
     if (lane.packets.ready() != 0 || lane.records.ready() != 0) return true;
   }
-  return stop_.load(std::memory_order_relaxed) || inspections.has_request() || published_.read() != seen;
+  return stop_.load(std::memory_order_relaxed) || inspections.has_request() || observers.has_news() || published_.read() != seen;
 }
 
 // --- sending ---------------------------------------------------------------------------------------------------------
@@ -230,6 +230,7 @@ bool Worker::turn() {
   // The View of the turn before was needed until now: what comes between two turns looks at it too.
   published_.quiescent(state.number);
   state.begin_turn(*published_.read(), time_.load(std::memory_order_relaxed), micros_of(rte_rdtsc()));
+  if (observers.has_news()) [[unlikely]] state.observers = observers.take();
   std::uint32_t packets = 0;
   for (const PortView& port : state.view->ports) {
     if (port.is_trunk) {

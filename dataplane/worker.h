@@ -15,6 +15,7 @@
 
 #include "dataplane/idle_ladder.h"
 #include "dataplane/state/inspection.h"
+#include "dataplane/state/observer.h"
 #include "dataplane/state/published.h"
 #include "dataplane/state/worker_state.h"
 
@@ -63,6 +64,8 @@ class Worker {
 
   // By which the control thread looks into the connection table; after post(), wake().
   InspectionBox inspections;
+  // Who looks at its packets; after post(), wake().
+  ObserverSlot observers;
 
   WorkerState state;
 

@@ -90,6 +90,7 @@ inline void forward_to_task(Burst& burst, WorkerState& worker) {
     }
     Meter& meter = worker.meter(*endpoint, Direction::ingress);
     if (burst.alive(i) && burst.headers[i].packet_bytes > endpoint->mtu) {
+      burst.verdict[i] = DropReason::mtu_exceeded;
       meter.dropped(DropReason::mtu_exceeded);
       // A sender on this host is told here; the fabric would not bring the error back.
       const Endpoint* sender = worker.view->with_address(burst.source(i));
@@ -146,12 +147,14 @@ inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
       if (peer->served_by == worker.number) {
         local.adopt(burst, i, *peer);
       } else if (!worker.handoff.send(peer->worker, {packet, peer->id, peer->generation, HandoffKind::known, Direction::ingress})) {
+        burst.verdict[i] = DropReason::handoff_full;
         worker.meter(*peer, Direction::ingress).dropped(DropReason::handoff_full);
         worker.outbox.discard(packet);
       }
       continue;
     }
     if (burst.headers[i].packet_bytes > view.trunk_mtu) {
+      burst.verdict[i] = DropReason::mtu_exceeded;
       meter.dropped(DropReason::mtu_exceeded);
       if (make_packet_too_big(burst, i, worker, view.trunk_mtu, Direction::egress)) {
         worker.meter(endpoint, Direction::ingress).received(packet->pkt_len);

@@ -21,6 +21,8 @@
 
 namespace trunkline {
 
+struct ObserverSet;
+
 // Both sides of an endpoint's port. An endpoint that moved has been counted by several workers: its readings are sums.
 struct EndpointMeters {
   Meter ingress, egress;  // written by the worker whose they are, read by control
@@ -50,6 +52,7 @@ struct WorkerState {
   const View* view = nullptr;
   Tick now = 0;
   std::uint64_t micros = 0;  // the time again, as fine as rate limits need it; it may begin anywhere
+  const ObserverSet* observers = nullptr;  // who looks at packets; nearly always nobody
 
   ConnectionTable connections;
   FlowRecorder flows;
