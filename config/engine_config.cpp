@@ -8,6 +8,7 @@
 
 #include "config/json_reader.h"
 #include "config/state_json.h"
+#include "config/take.h"
 #include "config/validate.h"
 #include "config/words.h"
 
@@ -17,30 +18,6 @@ namespace {
 constexpr std::int64_t kMaxLcore = 127;       // RTE_MAX_LCORE is 128
 constexpr std::int64_t kMaxUid = 4294967294;  // the one above it means "no user"
 constexpr std::int64_t kMaxTimeout = 432000;  // five days, AWS's longest
-
-template <typename Number>
-void take_integer(ObjectReader& reader, std::string_view key, std::int64_t least, std::int64_t most, Number& into) {
-  if (const auto value = reader.integer(key, least, most)) into = static_cast<Number>(*value);
-}
-
-void take_boolean(ObjectReader& reader, std::string_view key, bool& into) {
-  if (const auto value = reader.boolean(key)) into = *value;
-}
-
-// Text that ends up as a path, a device or a name for the kernel or DPDK: no control characters.
-void take_name(ObjectReader& reader, std::string_view key, std::string& into, std::size_t least = 1, std::size_t most = 4095) {
-  const auto value = reader.text(key);
-  if (!value) return;
-  const bool clean =
-      std::none_of(value->begin(), value->end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; });
-  if (clean && value->size() >= least && value->size() <= most) {
-    into = *value;
-    return;
-  }
-  reader.complain(key, "invalid_params",
-                  words::in_quotes(key) + " is " + words::in_quotes(*value) + " (" + std::to_string(value->size()) +
-                      " bytes); wanted " + std::to_string(least) + " to " + std::to_string(most) + " bytes without control characters");
-}
 
 template <typename Enum>
 void take_mode(ObjectReader& reader, std::string_view first, Enum first_value, std::string_view second,
@@ -303,8 +280,11 @@ std::expected<EngineConfig, Problems> parse_engine_config(std::string_view text)
           [&](ObjectReader& each) { read_task_defaults(each, config.trunk.mtu, config.task_defaults); });
   section("names", [&](ObjectReader& each) { read_names(each, config.names); });
   if (const Json* list = reader.array("subnets")) read_subnets(*list, "/subnets", problems, config.subnets);
+  section("identity", [&](ObjectReader& each) { read_identity(each, config.identity); });
+  if (const Json* list = reader.array("flow_logs")) config.flow_logs = read_flow_logs(*list, "/flow_logs", problems);
   reader.finish();
   check_shares(config, problems);
+  if (problems.empty()) check_flow_logs(config.flow_logs, config.identity, problems);
   if (!problems.empty()) return std::unexpected(std::move(problems));
   return config;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "config/desired_state.h"
+#include "config/flow_log_config.h"
 #include "config/net.h"
 #include "config/problem.h"
 
@@ -99,6 +100,8 @@ struct EngineConfig {
   } names;
   // Subnets known from the start; the control socket can add others.
   std::vector<Subnet> subnets;
+  Identity identity;
+  std::vector<FlowLog> flow_logs;
 
   std::size_t workers() const { return eal.worker_lcores.size(); }
   // Queues to ask the trunk for. By itself a virtual device is asked for one: some drop without a word what the other side has

@@ -43,7 +43,11 @@ TEST(EngineConfig, EveryMemberArrives) {
  "idle":{"spin_us":1,"sleep_us":0,"block_after_ms":2,"long_sleep_us":3},"control":{"socket":"/s","socket_mode":"0600","socket_group":"g","admin_uids":[7]},"state_dir":"/d",
  "task_defaults":{"port":{"kind":"virtio-user","netns":"{task_id}"},"groups":["sg-1"]},
  "subnets":[{"id":"subnet-1","cidr":"10.0.0.9/24","ipv6_cidr":"2001:db8::/64","availability_zone":"a","vpc_id":"v","vpc_cidr":"10.0.0.9/16"}],
- "names":{"hosts_file":"/h","region":"us-west-2"}})");
+  "names":{"hosts_file":"/h","region":"us-west-2"},
+ "identity":{"account_id":"123456789010","region":"us-west-2","az_id":"usw2-az1","instance_id":"i-1","vpc_id":"vpc-1"},
+ "flow_logs":[{"id":"fl-1","traffic_type":"REJECT","max_aggregation_interval":60,"log_format":"${dstport} ${ecs-task-id}","destination":{"type":"s3","path":"/b",
+   "prefix":"p/q","hive_compatible_partitions":true,"per_hour_partition":true},"eni_ids":["eni-1"],"subnet_ids":["subnet-1"],"vpc_ids":["vpc-1"],"max_flows":5,
+   "outside_traffic_path":8},{"id":"fl-2","destination":{"type":"stream","path":"/run/flows"}}]})");
   ASSERT_TRUE(config) << config.error()[0].message;
   EXPECT_EQ(config->trunk.mode, TrunkMode::untagged);
   EXPECT_EQ(config->trunk.mtu, 1500);
@@ -91,6 +95,35 @@ TEST(EngineConfig, EveryMemberArrives) {
   EXPECT_EQ(config->subnets[0].cidr.to_string(), "10.0.0.0/24");
   EXPECT_EQ(config->subnets[0].router6()->to_string(), "2001:db8::1");
   EXPECT_EQ(config->subnets[0].vpc_cidr->to_string(), "10.0.0.0/16");
+  EXPECT_EQ(config->identity.account_id, "123456789010");
+  EXPECT_EQ(config->identity.region, "us-west-2");
+  EXPECT_EQ(config->identity.az_id, "usw2-az1");
+  EXPECT_EQ(config->identity.instance_id, "i-1");
+  EXPECT_EQ(config->identity.vpc_id, "vpc-1");
+  ASSERT_EQ(config->flow_logs.size(), 2U);
+  const FlowLog& log = config->flow_logs[0];
+  EXPECT_EQ(log.id, "fl-1");
+  EXPECT_EQ(log.traffic_type, FlowLogTraffic::reject);
+  EXPECT_EQ(log.max_aggregation_interval_s, 60U);
+  EXPECT_EQ(log.format.fields, (std::vector{FlowLogField::dstport, FlowLogField::ecs_task_id}));
+  EXPECT_EQ(log.destination.type, FlowLog::Destination::Type::s3);
+  EXPECT_EQ(log.destination.path, "/b");
+  EXPECT_EQ(log.destination.prefix, "p/q");
+  EXPECT_TRUE(log.destination.hive_compatible_partitions);
+  EXPECT_TRUE(log.destination.per_hour_partition);
+  EXPECT_EQ(log.eni_ids, std::vector<std::string>{"eni-1"});
+  EXPECT_EQ(log.subnet_ids, std::vector<std::string>{"subnet-1"});
+  EXPECT_EQ(log.vpc_ids, std::vector<std::string>{"vpc-1"});
+  EXPECT_EQ(log.max_flows, 5U);
+  EXPECT_EQ(log.outside_traffic_path, 8);
+  const FlowLog& defaults = config->flow_logs[1];
+  EXPECT_EQ(defaults.traffic_type, FlowLogTraffic::all);
+  EXPECT_EQ(defaults.max_aggregation_interval_s, 600U);
+  EXPECT_EQ(defaults.format.header(), "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status");
+  EXPECT_EQ(defaults.format.version(), 2);
+  EXPECT_EQ(defaults.destination.type, FlowLog::Destination::Type::stream);
+  EXPECT_EQ(defaults.max_flows, 262144U);
+  EXPECT_EQ(defaults.outside_traffic_path, 0);
 }
 
 TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
@@ -120,6 +153,56 @@ TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
   expect_refused(R"(,"subnets":[{"id":"subnet-1","cidr":"10.0.0.0/24"},{"id":"subnet-2","cidr":"10.0.0.0/25"}])",
                  "/subnets/1/cidr", "overlaps");
   expect_refused(R"(,"idle":null)", "/idle", "null");
+}
+
+TEST(EngineConfig, RefusesFlowLogsWithThePlaceAndTheCure) {
+  const auto refused = [](const std::string& members, const std::string& pointer, const std::string& part) {
+    expect_refused(R"(,"identity":{"account_id":"123456789010","region":"r"},"flow_logs":[{"id":"fl-1","destination":{"type":"s3","path":"/b"})" + members + "}]",
+                   pointer, part);
+  };
+  EXPECT_TRUE(problems_of(R"(,"flow_logs":[{"id":"fl-1","destination":{"type":"stream","path":"/b"}}])").empty()) << "a stream needs no identity";
+  refused(R"(,"max_aggregation_interval":61)", "/flow_logs/0/max_aggregation_interval", "wanted 60 or 600");
+  refused(R"(,"traffic_type":"DENY")", "/flow_logs/0/traffic_type", R"("ACCEPT", "REJECT" or "ALL")");
+  refused(R"(,"log_format":"${version} ${srcadr}")", "/flow_logs/0/log_format", "at character 12 there is no field \"srcadr\"; the fields are version, account-id");
+  refused(R"(,"log_format":"")", "/flow_logs/0/log_format", "at least one field");
+  refused(R"(,"eni_ids":["subnet-1"])", "/flow_logs/0/eni_ids/0", "eni-");
+  refused(R"(,"max_flows":0)", "/flow_logs/0/max_flows", "1 to 4194304");
+  refused(R"(},{"id":"fl-1","destination":{"type":"stream","path":"/s"})", "/flow_logs/1/id", "there twice");
+  expect_refused(R"(,"flow_logs":[{"id":"fl-1","destination":{"type":"s3","path":"/b"}}])", "/flow_logs/0/destination/type", "account_id, region");
+  expect_refused(R"(,"flow_logs":[{"id":"fl-1","destination":{"type":"stream","path":"/b","prefix":"x"}}])", "/flow_logs/0/destination/prefix", "unknown key");
+  expect_refused(R"(,"flow_logs":[{"id":"fl-1","destination":{"type":"stream","path":"/b"}},{"id":"fl-2","destination":{"type":"stream","path":"/b"}}])",
+                 "/flow_logs/1/destination/path", "fl-1 writes to");
+  expect_refused(R"(,"flow_logs":[{"id":"fl-1"}])", "/flow_logs/0/destination", "missing");
+  expect_refused(R"(,"identity":{"account_id":"12"})", "/identity/account_id", "12 digits");
+}
+
+TEST(FlowLogFormat, KnowsEveryFieldAndItsVersion) {
+  EXPECT_EQ(kFlowLogFields.size(), 42U);
+  for (const FlowLogFieldInfo& field : kFlowLogFields) {
+    const auto format = parse_flow_log_format("${" + std::string(field.name) + "}");
+    ASSERT_TRUE(format) << field.name;
+    EXPECT_EQ(format->header(), field.name);
+    EXPECT_EQ(format->version(), field.version);
+    EXPECT_NE(field.version, 6) << "of transit gateways";
+  }
+  EXPECT_EQ(parse_flow_log_format("${version} ${interface-id} ${srcaddr} ${dstaddr} ${tcp-flags} ${action}")->version(), 3);
+  EXPECT_EQ(parse_flow_log_format("${encryption-status} ${srcaddr}")->version(), 10) << "the highest, wherever it stands";
+}
+
+TEST(FlowLogFormat, SaysWhereItGoesWrong) {
+  const auto says = [](const char* text, const char* part) {
+    const auto format = parse_flow_log_format(text);
+    ASSERT_FALSE(format) << text;
+    EXPECT_NE(format.error().find(part), std::string::npos) << format.error();
+  };
+  says("", "at least one field");
+  says("srcaddr", "at character 1 there is \"srcaddr\"");
+  says("${srcaddr", "at character 1");
+  says("${srcaddr} ${instance-tag}", "at character 12 there is no field \"instance-tag\"");
+  says("${srcaddr}${dstaddr}", "at character 11 something stands behind a field");
+  says("${srcaddr} ", "at character 11");
+  says("${srcaddr}  ${dstaddr}", "at character 12");
+  says("${srcaddr} ${srcaddr}", "second time");
 }
 
 TEST(EngineConfig, WhatEachWorkerGets) {

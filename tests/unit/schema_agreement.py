@@ -10,6 +10,7 @@ express (an address in its subnet, one ENI for a VLAN): there the schema accepts
 import copy
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -37,6 +38,14 @@ CONFIG = {
     "task_defaults": {"port": {"kind": "tap", "netns": "{task_id}", "ifname": "eth0"}, "groups": ["sg-9effe8e4"]},
     "names": {"hosts_file": "/run/trunkline/hosts/enis", "region": "us-west-2"},
     "subnets": [dict(SUBNET, id="subnet-c070009b")],
+    "identity": {"account_id": "123456789010", "region": "us-west-2", "az_id": "usw2-az1", "instance_id": "i-0123456789abcdef0",
+                 "vpc_id": "vpc-1"},
+    "flow_logs": [
+        {"id": "fl-1234abcd", "traffic_type": "ALL", "max_aggregation_interval": 60, "log_format": "${version} ${srcaddr} ${ecs-task-id}",
+         "destination": {"type": "s3", "path": "/var/log/trunkline", "prefix": "a/b", "hive_compatible_partitions": True,
+                         "per_hour_partition": False},
+         "eni_ids": ["eni-b0aaa4b2"], "subnet_ids": ["subnet-c070009b"], "vpc_ids": ["vpc-1"], "max_flows": 1000, "outside_traffic_path": 8},
+        {"id": "fl-2", "destination": {"type": "stream", "path": "/run/flows"}}],
 }
 STATE = {
     "revision": 7,
@@ -114,7 +123,7 @@ def config_changes():
     yield from of_every_member(CONFIG)
     for path in ("/version", "/trunk", "/trunk/device", "/subnets/0/id", "/subnets/0/cidr", "/task_defaults/port/kind"):
         yield path, GONE, BAD
-    for path in [f"/{key}" for key in CONFIG if key not in ("version", "trunk")] + ["/trunk/mode", "/trunk/mtu", "/trunk/mac"]:
+    for path in [f"/{key}" for key in CONFIG if key not in ("version", "trunk", "identity")] + ["/trunk/mode", "/trunk/mtu", "/trunk/mac"]:
         yield path, GONE, GOOD
     yield "", {"version": 1, "trunk": {"device": "net_ring0"}}, GOOD
     yield "/version", 2, BAD
@@ -168,6 +177,57 @@ def config_changes():
     yield "/subnets", [{"id": "subnet-1", "cidr": "10.0.0.0/25"}, {"id": "subnet-2", "cidr": "10.0.0.128/25"}], GOOD
     yield "/subnets/0/id", "sg-1", BAD
     yield from subnet_changes("/subnets/0")
+    yield from flow_log_changes()
+
+
+def flow_log_changes():
+    yield "/identity", GONE, BEYOND  # the keys of the destination "s3" are made of it
+    for key, result in (("account_id", BEYOND), ("region", BEYOND), ("az_id", GOOD), ("instance_id", GOOD), ("vpc_id", GOOD)):
+        yield f"/identity/{key}", GONE, result
+    for account, result in (("000000000000", GOOD), ("12345678901", BAD), ("1234567890123", BAD), ("12345678901x", BAD), ("", BAD)):
+        yield "/identity/account_id", account, result
+    for key in ("region", "az_id"):
+        yield from [(f"/identity/{key}", v, r) for v, r in (("a" * 32, GOOD), ("a" * 33, BAD), ("", BAD), ("US-west-2", BAD), ("a/b", BAD), ("..", BAD))]
+    yield from [("/identity/instance_id", v, r) for v, r in (("i-1", GOOD), ("i-", BAD), ("eni-1", BAD))]
+    yield from [("/identity/vpc_id", v, r) for v, r in (("vpc-9", GOOD), ("vpc", BAD), ("i-1", BAD))]
+    log = CONFIG["flow_logs"][0]
+    stream = CONFIG["flow_logs"][1]
+    yield "/flow_logs", [], GOOD
+    yield "/flow_logs", [dict(log, id=f"fl-{n}") for n in range(16)], GOOD
+    yield "/flow_logs", [dict(log, id=f"fl-{n}") for n in range(17)], BAD
+    yield "/flow_logs", [log, log], BEYOND
+    yield "/flow_logs", [stream, dict(stream, id="fl-3")], BEYOND
+    for key in log:
+        yield f"/flow_logs/0/{key}", GONE, BAD if key in ("id", "destination") else GOOD
+    yield from [("/flow_logs/0/id", v, r) for v, r in (("fl-A9", GOOD), ("fl-", BAD), ("log", BAD), ("fl-a_b", BAD), ("fl-../x", BAD), ("fl-" + "a" * 33, BAD))]
+    yield from [("/flow_logs/0/traffic_type", v, r) for v, r in (("ACCEPT", GOOD), ("REJECT", GOOD), ("accept", BAD), ("", BAD))]
+    yield from [("/flow_logs/0/max_aggregation_interval", v, r) for v, r in ((60, GOOD), (600, GOOD), (600.0, GOOD), (61, BAD), (599, BAD), (0, BAD))]
+    names = re.findall(r'X\(\w+, "([a-z-]+)", \d+\)', (ROOT / "config/flow_log_format.h").read_text())
+    every = " ".join("${" + name + "}" for name in names)
+    for text, result in ((every, GOOD), ("${version}", GOOD), ("", BAD), (" ", BAD), ("version", BAD), ("${version", BAD), ("$version", BAD), ("${}", BAD),
+                         ("${version}${srcaddr}", BAD), ("${version}  ${srcaddr}", BAD), ("${version} ", BAD), (" ${version}", BAD),
+                         ("${version},${srcaddr}", BAD), ("${Version}", BAD), ("${tcp_flags}", BAD), ("${instance-tag}", BAD), ("${version} ${nope}", BAD),
+                         ("${version} ${version}", BEYOND)):
+        yield "/flow_logs/0/log_format", text, result
+    for key, result in (("type", BAD), ("path", BAD), ("prefix", GOOD), ("hive_compatible_partitions", GOOD), ("per_hour_partition", GOOD)):
+        yield f"/flow_logs/0/destination/{key}", GONE, result
+    yield from [("/flow_logs/0/destination/type", v, r) for v, r in (("S3", BAD), ("", BAD), ("stream", BAD))]
+    for path, result in (("/", GOOD), ("relative", BAD), ("", BAD), ("/a\nb", BAD), ("/" + "a" * 4094, GOOD), ("/" + "a" * 4095, BAD)):
+        yield "/flow_logs/0/destination/path", path, result
+        yield "/flow_logs/1/destination/path", path, result
+    for prefix, result in (("", GOOD), ("a", GOOD), ("a.b/c=d", GOOD), ("/a", BAD), ("a/", BAD), ("a//b", BAD), ("..", BAD), ("a/../b", BAD), (".", BAD), ("a b", BAD),
+                           ("...", GOOD), ("x/AWSLogs", BAD), ("a" * 512, GOOD), ("a" * 513, BAD)):
+        yield "/flow_logs/0/destination/prefix", prefix, result
+    yield "/flow_logs/1/destination", {"type": "stream", "path": "/p", "prefix": "a"}, BAD
+    yield "/flow_logs/1/destination", {"type": "stream", "path": "/p", "per_hour_partition": True}, BAD
+    for key, kind in (("eni_ids", "eni"), ("subnet_ids", "subnet"), ("vpc_ids", "vpc")):
+        yield f"/flow_logs/0/{key}", [], GOOD
+        yield f"/flow_logs/0/{key}", [f"{kind}-{n}" for n in range(1000)], GOOD
+        yield f"/flow_logs/0/{key}", [f"{kind}-{n}" for n in range(1001)], BAD
+        yield f"/flow_logs/0/{key}", [f"{kind}-1", f"{kind}-1"], BAD
+        yield f"/flow_logs/0/{key}", ["sg-1"], BAD
+    yield from bounds("/flow_logs/0/max_flows", 1, 4 << 20)
+    yield from bounds("/flow_logs/0/outside_traffic_path", 1, 8)
 
 
 def subnet_changes(path):
