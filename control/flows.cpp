@@ -94,7 +94,7 @@ Json flow_json(const Controller& controller, const std::string& eni_id, const En
   };
   Json age = nullptr;
   for (const Connection::Totals& way : connection.totals) {
-    if (way.packets != 0 && (age.is_null() || in_seconds(now - way.first_seen) > age.get<double>())) age = in_seconds(now - way.first_seen);
+    if (way.packets != 0 && (age.is_null() || in_seconds(now - way.first_seen(now)) > age.get<double>())) age = in_seconds(now - way.first_seen(now));
   }
   Json allowed = Json::array();
   for (const Direction direction : {Direction::ingress, Direction::egress}) {

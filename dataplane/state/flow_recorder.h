@@ -13,7 +13,7 @@
 // Threads: the worker calls everything but what is marked as control's.
 #pragma once
 
-#include <atomic>
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -55,9 +55,11 @@ class LooseFlows {
 
 class FlowRecorder {
  public:
-  static constexpr std::uint32_t kRing = 8192;
+  // The ring's size: an eighth of the table's connections, so that the end of an interval takes eight rounds of control's at most.
+  static constexpr std::uint32_t kLeastRing = 1024, kLargestRing = 65536;
 
-  explicit FlowRecorder(std::size_t max_endpoints) : lost_(new Counter[max_endpoints]) {}
+  FlowRecorder(std::size_t max_endpoints, std::uint32_t max_connections)
+      : ring_(std::clamp(max_connections / 8, kLeastRing, kLargestRing)), lost_(new Counter[max_endpoints]) {}
 
   // Set by the worker at the start of a turn: whether anybody wants records, and the time.
   bool on = false;
@@ -82,7 +84,7 @@ class FlowRecorder {
  private:
   FlowRecord record_of(const Connection& connection, const AddressPair* ipv6) const;
 
-  SpscRing<FlowRecord> ring_{kRing};
+  SpscRing<FlowRecord> ring_;
   LooseFlows loose_;
   std::uint32_t loose_at_ = 0;
   std::unique_ptr<Counter[]> lost_;  // by EndpointId; written by the worker

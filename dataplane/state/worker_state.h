@@ -37,7 +37,7 @@ struct WorkerState {
       : number(self),
         max_endpoints(endpoints),
         connections(max_connections, seed, connection_file),
-        flows(max_endpoints),
+        flows(max_endpoints, max_connections),
         fragments(max_endpoints),
         meters(new EndpointMeters[max_endpoints]),
         allowances(new Allowances[max_endpoints]),
