@@ -241,6 +241,7 @@ std::function<void()> Controller::withdraw(const std::vector<Step>& steps) {
     if (step.kind != StepKind::withdraw) continue;
     const auto entry = active_.find(step.eni_id);
     gone.emplace_back(entry->second.endpoint->id, entry->second.port);
+    if (flow_logs_ != nullptr) flow_logs_->endpoint_went(entry->second.endpoint->id, entry->second.endpoint->generation);
     leaving_.push_back(entry->second.port);
     active_.erase(entry);
     moves_.forget(step.eni_id);
@@ -304,6 +305,7 @@ void Controller::admit(const config::Attachment& attachment, std::shared_ptr<Tas
   for (std::size_t i = 0; i < kDropReasonCount; ++i) active.audited_start[i] = workers_.audited(*id, static_cast<DropReason>(i));
   active_[attachment.eni_id] = std::move(active);
   active_attachments_.insert_or_assign(attachment.eni_id, attachment);
+  if (flow_logs_ != nullptr) flow_logs_->endpoint_came(attachment, *id, generations_[id->value], state);
 }
 
 std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachment& attachment, EndpointId id,
@@ -357,6 +359,7 @@ void Controller::refresh(const std::set<std::string>& enis) {
     active.endpoint = make_endpoint(attachment, active.endpoint->id, active.endpoint->generation, place_of(*active.endpoint), desired_);
     config::Attachment& known = active_attachments_.at(eni);
     if (known != attachment) known = attachment;
+    if (flow_logs_ != nullptr) flow_logs_->endpoint_came(attachment, active.endpoint->id, active.endpoint->generation, desired_);
   }
 }
 
@@ -380,6 +383,7 @@ void Controller::publish(std::function<void()> cleanup) {
   }
   view->waiting_macs.build(waiting_macs);
   view->trunk_mtu = config_.trunk.mtu;
+  view->flow_logs = !config_.flow_logs.empty();
   view->edge.answer = config_.edge.mode == config::EdgeMode::answer;
   view->edge.router_mac = config_.edge.router_mac;
   view->members = membership_.members();
@@ -469,7 +473,8 @@ void Controller::retry_failed() {
 
 void Controller::tick() {
   const auto elapsed = std::chrono::steady_clock::now() - start_;
-  workers_.set_time(static_cast<Tick>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count() / 100));
+  now_ = static_cast<Tick>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count() / 100);
+  workers_.set_time(now_);
   published_.reclaim();
   if (!moves_.empty()) advance_moves();
   save_if_behind();

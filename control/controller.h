@@ -36,6 +36,7 @@
 #include "config/engine_config.h"
 #include "config/problem.h"
 #include "config/validate.h"
+#include "control/flow_logs.h"
 #include "control/journal.h"
 #include "control/membership.h"
 #include "control/moves.h"
@@ -91,6 +92,9 @@ class Controller {
              TrunkPort trunk, Journal* journal);
   ~Controller();
 
+  // Who is told of each ENI that comes, changes and goes. Before restore(); outlives this.
+  void tell(FlowLogs* flow_logs) { flow_logs_ = flow_logs; }
+
   // Loads the journal and brings up what it can. Returns what an operator should read.
   std::vector<std::string> restore();
 
@@ -102,6 +106,8 @@ class Controller {
 
   // Every tenth of a second: moves the workers' clock, reclaims, goes on with moves, and now and then tries again what failed.
   void tick();
+  // The time as of the last tick(), which the workers were given.
+  Tick now() const { return now_; }
 
   const config::DesiredState& desired() const { return desired_; }
   const config::EngineConfig& config() const { return config_; }
@@ -167,6 +173,7 @@ class Controller {
   OpenTaskPort open_port_;
   TrunkPort trunk_;
   Journal* journal_;
+  FlowLogs* flow_logs_ = nullptr;
 
   config::DesiredState desired_;
   config::StateValidator validator_;
@@ -185,6 +192,7 @@ class Controller {
   std::string durable_error_;
   std::optional<std::string> quarantined_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Tick now_ = 0;
   std::uint32_t ticks_ = 0;
 };
 

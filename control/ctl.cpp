@@ -158,6 +158,34 @@ int event_submit(Session& s) {
   return s.change("event.submit", std::move(params));
 }
 
+std::string print_flushed(const Json& result, const Style&) {
+  return "interval " + result.value("interval", Json()).dump() + " is written\n";
+}
+
+// Waits until the lines are where they go, since that is what one flushes for.
+int flow_log_flush(Session& s) {
+  Client client(s.in.socket_path(), s.in.timeout());
+  const Json asked = client.call("flow_log.flush", Json::object(), true);
+  const Json interval = asked.value("interval", Json());
+  if (!interval.is_number_unsigned()) throw AnswerError("\"interval\" is not a number");
+  const auto deadline = std::chrono::steady_clock::now() + s.in.timeout();
+  while (true) {
+    client.extend(s.in.timeout());
+    const Json answer = client.call("flow_log.list", Json::object());
+    std::string waiting;
+    for (const Json& log : list_of(answer, "flow_logs")) {
+      if (log.value("written_interval", std::uint64_t{0}) >= interval.get<std::uint64_t>()) continue;
+      const std::string trouble = log.value("trouble", std::string());
+      waiting += (waiting.empty() ? "" : "\n") + log.value("id", std::string()) + " is not written yet" + (trouble.empty() ? "" : ": " + trouble);
+    }
+    if (waiting.empty()) break;
+    if (std::chrono::steady_clock::now() >= deadline) throw Failure(kUnreachable, waiting + "\nthe interval has ended; the engine goes on trying");
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  if (!s.in.has("quiet")) s.show(asked, print_flushed, nullptr);
+  return kDone;
+}
+
 std::string print_hello(const Json& hello, const Style&) {
   const auto text = [&](const char* key) {
     const Json value = hello.value(key, Json());
@@ -293,6 +321,12 @@ const Command kCommands[] = {
        return 0;
      }},
     {"worker move", "T WORKER", kChange, "give a task to another worker, while its traffic goes on", worker_move},
+    {"flow-log list", "", kWatch, "the flow logs: what is written, lost and waits",
+     [](S s) {
+       s.look("flow_log.list", Json::object(), print_flow_log_list, "flow_logs");
+       return 0;
+     }},
+    {"flow-log flush", "", 0, "end the interval now, and wait until its lines are written", flow_log_flush},
     {"ping", "", 0, "is the engine there, and which version", ping},
     {"help", "[COMMAND…]", 0, "this, or one command's options", help},
     {"version", "", 0, "of trunkctl itself", version},

@@ -68,6 +68,12 @@ std::uint64_t number(const Json& object, std::string_view key) {
   return value.get<std::uint64_t>();
 }
 
+const Json& list_of_texts(const Json& object, const char* key) {
+  const Json& list = member(object, key);
+  if (!list.is_array()) throw AnswerError("\"" + std::string(key) + "\" is not a list");
+  return list;
+}
+
 Colour state_colour(const std::string& state) {
   if (state == "active" || state == "up") return Colour::green;
   if (state == "waiting") return Colour::yellow;
@@ -328,6 +334,20 @@ std::string print_worker_list(const Json& result, const Style& style) {
   return table.text(style);
 }
 
+std::string print_flow_log_list(const Json& result, const Style& style) {
+  Table table({"ID", "TRAFFIC", ">INTERVAL_S", ">ENDS_IN_S", ">FLOWS", ">WRITTEN", ">NODATA", ">SKIPDATA", ">LOST", ">WAITING", ">FILES", ">ERRORS", "DESTINATION", "TROUBLE"});
+  for (const Json& log : list_of(result, "flow_logs")) {
+    const std::uint64_t lost = number(log, "records_lost"), errors = number(log, "write_errors");
+    const Json& destination = member(log, "destination");
+    table.row({text(log, "id"), text(log, "traffic_type"), text(log, "max_aggregation_interval"), text(log, "ends_in_s"), text(log, "flows"),
+               text(log, "records_written"), text(log, "nodata_written"), text(log, "skipdata_written"),
+               Cell(std::to_string(lost), lost != 0 ? Colour::yellow : Colour::none), text(log, "lines_waiting"), text(log, "files"),
+               Cell(std::to_string(errors), errors != 0 ? Colour::yellow : Colour::none),
+               text(destination, "type") + ":" + text(destination, "path"), text(log, "trouble")});
+  }
+  return table.text(style);
+}
+
 std::string print_stats(const Json& result, const Style& style) {
   Table table({"PORT", "ENI", "WAY", ">RX_PACKETS", ">RX_BYTES", ">TX_PACKETS", ">TX_BYTES", ">DROPS"});
   std::string open;  // meters that do not close
@@ -430,6 +450,11 @@ std::string print_status(const Json& result, const Style& style) {
                           durable ? Colour::none : Colour::red));
   if (const Json& set_aside = member(state, "quarantined"); !set_aside.is_null()) {
     page.line("", Cell("a damaged journal was set aside: " + text(set_aside), Colour::yellow));
+  }
+  if (const Json& logs = member(result, "flow_logs"); logs.is_object() && member(logs, "configured") != 0) {
+    page.line("flow logs", text(logs, "configured") + ", " + text(logs, "records_written") + " records written, " + text(logs, "records_lost") +
+                               " lost, " + text(logs, "write_errors") + " write errors");
+    for (const Json& trouble : list_of_texts(logs, "trouble")) page.line("", Cell(text(trouble), Colour::yellow));
   }
   for (const Json& capability : list_of(result, "capabilities")) {
     const bool available = member(capability, "available") == true;

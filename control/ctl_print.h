@@ -67,6 +67,7 @@ std::string print_worker_list(const Json& result, const Style& style);
 std::string print_flow_list(const Json& result, const Style& style);
 // Drops with what came to each in the last second.
 std::string print_drops_top(const Json& result, const Style& style);
+std::string print_flow_log_list(const Json& result, const Style& style);
 // What every changing method answers: a line a step, and the revision.
 std::string print_change(const Json& result, const Style& style);
 // The shapes that are AWS's own (describe-tasks) or ours to give back (the state): JSON, for people too.

@@ -29,6 +29,13 @@ bool FlowLog::wants(const EniFacts& facts) const {
   return names(config_.eni_ids, facts.eni_id) || names(config_.subnet_ids, facts.subnet_id) || names(config_.vpc_ids, facts.vpc_id);
 }
 
+void FlowLog::adopt_leftovers() {
+  for (const std::string& trouble : sink_->adopt_leftovers()) {
+    ++counters_.write_errors;
+    note_("flow log " + config_.id + ": what the last engine left unfinished stays there: " + trouble);
+  }
+}
+
 void FlowLog::endpoint_came(const std::shared_ptr<const EniFacts>& facts, Tick now) {
   const auto known = enis_.find(facts->owner());
   if (known != enis_.end()) {

@@ -49,6 +49,8 @@ class FlowLog {
   FlowLog(const config::FlowLog& config, const config::Identity& identity, std::unique_ptr<FlowSink> sink,
           std::function<void(const std::string&)> note, std::uint64_t seed, Tick now);
 
+  // At the start; see FlowSink.
+  void adopt_leftovers();
   // Again for the same id and generation: the facts have changed.
   void endpoint_came(const std::shared_ptr<const EniFacts>& facts, Tick now);
   void endpoint_went(std::uint32_t owner, Tick now);

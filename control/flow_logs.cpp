@@ -23,13 +23,9 @@ std::int64_t system_unix_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-std::unique_ptr<FlowSink> sink_of(const config::FlowLog& log, const config::Identity& identity, const std::function<void(const std::string&)>& note) {
+std::unique_ptr<FlowSink> sink_of(const config::FlowLog& log, const config::Identity& identity) {
   if (log.destination.type == config::FlowLog::Destination::Type::stream) return std::make_unique<FlowStream>(log);
-  auto objects = std::make_unique<FlowObjects>(log, identity);
-  for (const std::string& trouble : objects->adopt_leftovers()) {
-    note("flow log " + log.id + ": what the last engine left unfinished stays there: " + trouble);
-  }
-  return objects;
+  return std::make_unique<FlowObjects>(log, identity);
 }
 
 }  // namespace
@@ -41,12 +37,16 @@ FlowLogs::FlowLogs(const config::EngineConfig& config, FlowSource* source, Tick 
   std::uint64_t seed = 0;
   static_cast<void>(::getrandom(&seed, sizeof seed, 0));  // without one the hash is as good, and known
   for (const config::FlowLog& log : config.flow_logs) {
-    auto sink = options_.make_sink ? options_.make_sink(log) : sink_of(log, identity_, options_.note);
+    auto sink = options_.make_sink ? options_.make_sink(log) : sink_of(log, identity_);
     logs_.push_back(std::make_unique<FlowLog>(log, identity_, std::move(sink), options_.note, seed, now));
     shortest_s_ = std::min<std::int64_t>(shortest_s_, log.max_aggregation_interval_s);
   }
   time_.base_ms = options_.unix_ms() - std::int64_t{now} * kMsATick;
   schedule();
+}
+
+void FlowLogs::adopt_leftovers() {
+  for (const auto& log : logs_) log->adopt_leftovers();
 }
 
 // --- what is told ----------------------------------------------------------------------------------------------------
@@ -63,6 +63,7 @@ void FlowLogs::endpoint_went(EndpointId id, std::uint16_t generation) {
 }
 
 void FlowLogs::add(const FlowRecord& record) {
+  told_at_ = now_;
   for (const auto& log : logs_) log->add(record);
 }
 
@@ -87,7 +88,7 @@ void FlowLogs::schedule() {
 void FlowLogs::ask(Tick ends_at, bool is_flush) {
   ending_ = true;
   ending_is_flush_ = is_flush;
-  asked_at_ = now_;
+  asked_at_ = told_at_ = now_;
   ends_at_ = ends_at;
   ++interval_;
   if (source_ != nullptr) source_->end_interval(interval_);
@@ -120,7 +121,7 @@ void FlowLogs::tick(Tick now) {
   const bool drained = source_ == nullptr || source_->drain(*this);
   if (ending_) {
     const bool complete = ended && drained;
-    const bool late = !complete && now - asked_at_ >= kPatience;
+    const bool late = !complete && (now - told_at_ >= kPatience || now - asked_at_ >= kLongest);
     if (late) options_.note("flow logs: a worker has not told its share of an interval in time; it is in the next one");
     if (complete || late) end();
   } else if (flush_wanted_) {

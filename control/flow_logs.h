@@ -5,8 +5,8 @@
 //
 // Rules:
 //  * Intervals end at whole minutes (or ten minutes, where no log asks for less) of the wall clock, after the workers were
-//    asked to tell what they have counted, and have. A worker that does not answer for kPatience is not waited for: what it
-//    tells later belongs to the next interval.
+//    asked to tell what they have counted, and have. When nothing is told for kPatience, or after kLongest, the rest is not
+//    waited for: it belongs to the next interval.
 //  * The wall clock is looked at between intervals only, and believed when it has moved: so no line ends before it starts, and
 //    after a step the lines of the next interval are right again.
 //  * Nothing here waits: tick() is called every tenth of a second and does a bounded part of the work (flow_log.h).
@@ -49,12 +49,14 @@ struct FlowLogsOptions {
 
 class FlowLogs {
  public:
-  static constexpr Tick kPatience = seconds(5);
+  static constexpr Tick kPatience = seconds(5), kLongest = seconds(30);
 
   // The source outlives this; null: there is nothing to wait for.
   FlowLogs(const config::EngineConfig& config, FlowSource* source, Tick now, FlowLogsOptions options = {});
 
   bool empty() const { return logs_.empty(); }
+  // At the start, when packets flow: it may take some seconds.
+  void adopt_leftovers();
 
   // --- what the Controller tells ---
   // Also when what is known of an ENI that is here has changed.
@@ -97,7 +99,7 @@ class FlowLogs {
   std::uint32_t interval_ = 0;
   // The interval that is ending: asked for, and not yet told by all.
   bool ending_ = false, ending_is_flush_ = false;
-  Tick asked_at_ = 0, ends_at_ = 0;
+  Tick asked_at_ = 0, told_at_ = 0, ends_at_ = 0;
   bool flush_wanted_ = false;  // once that one has ended
 };
 

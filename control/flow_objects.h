@@ -38,12 +38,10 @@ class FlowObjects final : public FlowSink {
   FlowObjects(const config::FlowLog& log, const config::Identity& identity, std::uint64_t max_object_bytes = kMaxObjectBytes);
   ~FlowObjects() override;  // what is unfinished stays for the next start
 
-  // Of this flow log. Returns what an operator should read.
-  std::vector<std::string> adopt_leftovers();
-
   Written write(std::int64_t slot, std::span<const std::string> lines) override;
   std::string finish(std::int64_t slots_before) override;
   std::uint64_t take_vanished() override;
+  std::vector<std::string> adopt_leftovers() override;  // of this flow log
   std::uint64_t files() const override { return files_; }
 
  private:

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace trunkline::control {
 
@@ -38,6 +39,8 @@ class FlowSink {
   virtual std::string finish(std::int64_t slots_before) = 0;
   // Lines that were taken and are gone since, because what held them is. Counted once.
   virtual std::uint64_t take_vanished() { return 0; }
+  // Completes what another engine left behind. Returns what an operator should read. The one call that may take seconds.
+  virtual std::vector<std::string> adopt_leftovers() { return {}; }
   // Objects finished, or streams opened.
   virtual std::uint64_t files() const = 0;
 };

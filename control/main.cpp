@@ -21,9 +21,12 @@
 #include <fstream>
 #include <iostream>
 #include <sstream>
+#include <thread>
 
 #include "config/engine_config.h"
 #include "control/controller.h"
+#include "control/flow_logs.h"
+#include "control/flow_source.h"
 #include "control/inspect_methods.h"
 #include "control/methods.h"
 #include "control/server.h"
@@ -158,6 +161,16 @@ class RunningWorkers {
   std::vector<Running> running_;
 };
 
+// What flow logs have counted until now is still written, if that can be done in a moment.
+void write_the_last(FlowLogs& logs, Tick now) {
+  const std::uint32_t interval = logs.flush();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  while (!logs.is_written(interval) && std::chrono::steady_clock::now() < deadline) {
+    logs.tick(now);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 int serve(const config::EngineConfig& config, const std::vector<std::string>& eal_extras) {
   // A full pipe, or more signals from taps than the kernel queues, must not end the engine.
   std::signal(SIGPIPE, SIG_IGN);
@@ -207,6 +220,9 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   Controller controller(config, published, workers, make_port_opener(*pool, config),
                         TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake_descriptor()}, &journal);
   Inspector inspector(controller.workers());
+  WorkerFlows worker_flows(workers, config.limits.endpoints);
+  FlowLogs flow_logs(config, &worker_flows, controller.now(), {.unix_ms = {}, .note = warning, .make_sink = {}});
+  controller.tell(&flow_logs);
   // From here on workers run, and are stopped before anything that they use goes.
   RunningWorkers running;
   for (std::size_t number = 0; number < workers.size(); ++number) {
@@ -217,6 +233,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   }
 
   for (const std::string& note : controller.restore()) warning(note);
+  flow_logs.adopt_leftovers();
 
   boost::asio::io_context io(1);
   EngineFacts facts;
@@ -225,6 +242,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   facts.journal_path = journal.path();
   facts.trunk = trunk->get();
   facts.pool = pool;
+  facts.flow_logs = &flow_logs;
   ServerOptions options;
   options.socket_path = config.control.socket;
   options.socket_mode = config.control.socket_mode;
@@ -234,7 +252,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return config::Json{{"server", "trunklined"},
                         {"version", facts.version},
                         {"api", {{"major", 1}, {"minor", 0}}},
-                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "events.describe-tasks", "events.eventbridge", "events.acs"}},
+                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "events.describe-tasks", "events.eventbridge", "events.acs"}},
                         {"boot_id", facts.boot_id},
                         {"revision", controller.desired().revision},
                         {"role", caller.admin ? "admin" : "observer"}};
@@ -254,6 +272,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     timer.async_wait([&](const boost::system::error_code& error) {
       if (error) return;
       controller.tick();
+      flow_logs.tick(controller.now());
       // The watchdog hears of us only while packets could flow.
       if (running.all_turn()) sd_notify(0, "WATCHDOG=1");
       tick();
@@ -266,6 +285,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   sd_notify(0, "STOPPING=1");
   info("stopping; the tasks' interfaces stay for the next engine");
   server.stop();
+  write_the_last(flow_logs, controller.now());
   return 0;
 }
 

@@ -134,7 +134,23 @@ class Methods {
     return Json{{"workers", workers_report(controller_)}};
   }
 
+  Answer flow_log_list(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    if (facts_.flow_logs == nullptr) return Json{{"flow_logs", Json::array()}, {"interval", 0}};
+    return flow_logs_report(*facts_.flow_logs);
+  }
+
   // --- changing ---
+  Answer flow_log_flush(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    if (facts_.flow_logs == nullptr || facts_.flow_logs->empty()) {
+      return std::unexpected(not_found("flow log; the engine's config names none (flow_logs)", ""));
+    }
+    return Json{{"interval", facts_.flow_logs->flush()}};
+  }
+
   Answer worker_move(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
@@ -402,6 +418,8 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
       {"subnet.list", Access::look, &Methods::subnet_list},
       {"state.get", Access::look, &Methods::state_get},
       {"worker.list", Access::look, &Methods::worker_list},
+      {"flow_log.list", Access::look, &Methods::flow_log_list},
+      {"flow_log.flush", Access::change, &Methods::flow_log_flush},
       {"task.attach", Access::change, &Methods::task_attach},
       {"task.detach", Access::change, &Methods::task_detach},
       {"task.set", Access::change, &Methods::task_set},

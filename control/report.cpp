@@ -52,6 +52,26 @@ const char* state_name(Controller& controller, const std::string& eni) {
   return controller.is_failed(eni) ? "failed" : "waiting";
 }
 
+Json counters_json(const FlowLogCounters& counters) {
+  return {{"records_written", counters.records_written}, {"nodata_written", counters.nodata_written},
+          {"skipdata_written", counters.skipdata_written}, {"records_lost", counters.records_lost},
+          {"packets_lost", counters.packets_lost}, {"bytes_lost", counters.bytes_lost},
+          {"write_errors", counters.write_errors}, {"files", counters.files}};
+}
+
+Json flow_log_sums(const FlowLogs* logs) {
+  Json sums = counters_json(logs != nullptr ? logs->counters() : FlowLogCounters{});
+  sums["configured"] = logs != nullptr ? logs->logs().size() : 0;
+  Json trouble = Json::array();
+  if (logs != nullptr) {
+    for (const auto& log : logs->logs()) {
+      if (!log->trouble().empty()) trouble.push_back(log->config().id + ": " + log->trouble());
+    }
+  }
+  sums["trouble"] = std::move(trouble);
+  return sums;
+}
+
 std::string task_id(const std::string& arn) { return arn.substr(arn.rfind('/') + 1); }
 
 // The names and the meaning are those of the ENA driver's statistics, so that a dashboard made for it can be kept.
@@ -169,6 +189,29 @@ Json drops_report(Controller& controller, const std::optional<std::string>& eni_
   return {{"drops", drops}};
 }
 
+Json flow_logs_report(const FlowLogs& logs) {
+  Json list = Json::array();
+  for (const auto& log : logs.logs()) {
+    const config::FlowLog& config = log->config();
+    const bool is_s3 = config.destination.type == config::FlowLog::Destination::Type::s3;
+    static constexpr const char* kTraffic[] = {"ACCEPT", "REJECT", "ALL"};
+    Json report = counters_json(log->counters());
+    report.update({{"id", config.id},
+                   {"traffic_type", kTraffic[static_cast<std::size_t>(config.traffic_type)]},
+                   {"max_aggregation_interval", config.max_aggregation_interval_s},
+                   {"fields", config.format.header()},
+                   {"destination", {{"type", is_s3 ? "s3" : "stream"}, {"path", config.destination.path}}},
+                   {"flows", log->flows()},
+                   {"max_flows", config.max_flows},
+                   {"ends_in_s", logs.left_of(*log) / kTicksPerSecond},
+                   {"lines_waiting", log->lines_waiting()},
+                   {"written_interval", log->written_interval()},
+                   {"trouble", log->trouble()}});
+    list.push_back(std::move(report));
+  }
+  return {{"flow_logs", std::move(list)}, {"interval", logs.interval()}};
+}
+
 Json workers_report(Controller& controller) {
   Json workers = Json::array();
   for (const Worker* worker : controller.workers()) {
@@ -239,6 +282,7 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
             {"why", controller.durable_error()},
             {"journal", facts.journal_path},
             {"quarantined", controller.quarantined() ? Json(*controller.quarantined()) : Json(nullptr)}}},
+          {"flow_logs", flow_log_sums(facts.flow_logs)},
           {"capabilities", std::move(capabilities)}};
 }
 

@@ -18,6 +18,7 @@ struct EngineFacts {
   std::string journal_path;
   const Port* trunk = nullptr;
   rte_mempool* pool = nullptr;
+  FlowLogs* flow_logs = nullptr;
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
 };
 
@@ -26,6 +27,7 @@ config::Json workers_report(Controller& controller);
 config::Json status_report(Controller& controller, const EngineFacts& facts);
 config::Json stats_report(Controller& controller);
 config::Json drops_report(Controller& controller, const std::optional<std::string>& eni_id);
+config::Json flow_logs_report(const FlowLogs& logs);
 config::Json task_report(Controller& controller, const config::Attachment& attachment, bool full);
 
 }  // namespace trunkline::control

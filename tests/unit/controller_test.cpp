@@ -4,6 +4,7 @@
 #include <random>
 
 #include "tests/support/controller_fixture.h"
+#include "tests/support/flow_world.h"
 #include "tests/support/random_state.h"
 
 namespace trunkline::control {
@@ -24,6 +25,49 @@ TEST_F(ControllerTest, AttachAndGroupsInEitherOrder) {
   EXPECT_EQ(controller_->trouble("eni-1"), "");
   ASSERT_TRUE(attach(2));
   EXPECT_NE(endpoint(2), nullptr);
+}
+
+TEST_F(ControllerTest, FlowLogsHearOfEniThatComeChangeAndGo) {
+  config::FlowLog log;
+  log.id = "fl-1";
+  log.format = config::parse_flow_log_format("${interface-id} ${ecs-task-id} ${log-status}").value();
+  config_.flow_logs = {log};
+  test::KeptLines* sink = nullptr;
+  FlowLogsOptions options;
+  options.unix_ms = [] { return std::int64_t{1700000000000}; };
+  options.make_sink = [&](const config::FlowLog&) {
+    auto made = std::make_unique<test::KeptLines>();
+    sink = made.get();
+    return made;
+  };
+  FlowLogs logs(config_, nullptr, 0, options);
+  Tick now = 0;
+  const auto lines = [&] {
+    logs.tick(++now);
+    logs.flush();
+    logs.tick(++now);
+    return sink->take();
+  };
+  controller_->tell(&logs);
+  put_group();
+  attach(1);
+  EXPECT_EQ(lines(), "eni-1 - NODATA\n");
+  controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.attachments["eni-1"].task.task_arn = "arn:aws:ecs:r:1:task/c/f5aa";
+    return config::Problems{};
+  });
+  EXPECT_EQ(lines(), "eni-1 f5aa NODATA\n");
+  // Its port is made anew: another generation, so the ENI is there once in each of its two lives.
+  controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+    next.attachments["eni-1"].port->netns = "other";
+    return config::Problems{};
+  });
+  now += 5;
+  EXPECT_EQ(lines(), "eni-1 f5aa NODATA\neni-1 f5aa NODATA\n");
+  turn();
+  detach(1);
+  lines();
+  EXPECT_EQ(lines(), "");
 }
 
 TEST_F(ControllerTest, TheSameAgainChangesNothing) {

@@ -40,6 +40,7 @@ RESULTS = {
                "connections": {"used": 12, "limit": 262144},
                "memory": {"hugepages_mb": 512, "mbufs_used": 5, "mbufs": 100},
                "state": {"durable": True, "journal": "/var/lib/trunkline/j", "quarantined": None},
+               "flow_logs": {"configured": 1, "records_written": 40, "records_lost": 5, "write_errors": 4, "trouble": ["fl-1: disk full"]},
                "capabilities": [{"port": "trunk", "what": "rte_flow", "available": False, "why": "ENA has none"}]},
     "worker.list": {"workers": WORKERS},
     "task.list": {"tasks": [TASK, WAITING]},
@@ -63,6 +64,11 @@ RESULTS = {
     "drops": {"drops": [{"reason": "security_group_ingress", "sentence": "No rule lets it in.", "packets": 12,
                          "port": "tap:nginx/eth0", "eni": "eni-b0aaa4b2", "direction": "ingress"}]},
     "state.get": {"SecurityGroups": [], "enis": []},
+    "flow_log.list": {"interval": 7, "flow_logs": [
+        {"id": "fl-1", "traffic_type": "ALL", "max_aggregation_interval": 60, "fields": "srcaddr", "ends_in_s": 12, "flows": 3, "max_flows": 9,
+         "destination": {"type": "s3", "path": "/bucket"}, "records_written": 40, "nodata_written": 2, "skipdata_written": 1, "records_lost": 5,
+         "packets_lost": 6, "bytes_lost": 7, "lines_waiting": 0, "files": 2, "write_errors": 4, "written_interval": 7, "trouble": ""}]},
+    "flow_log.flush": {"interval": 7},
 }
 HELLO = {"jsonrpc": "2.0", "method": "hello", "params": {
     "server": "trunklined", "version": "0.1.0", "api": {"major": 1, "minor": 4}, "features": [], "boot_id": "5f",
@@ -208,13 +214,37 @@ class Looking(Case):
         self.assertEqual(out.splitlines()[0], "healthy: trunklined 0.1.0, up 1 h 1 min, revision 7, pid 12")
         for part in ("trunk        0000:00:06.0, tagged, link up, MTU 9001", "2 active, 0 waiting, 0 failed, at most 512",
                      "12 of 262144", "512 MB of huge pages", "durable, journal", "rte_flow: no, ENA has none",
-                     "worker 0     lcore 1, 2 endpoints, 12 connections, busy 10%, now spinning", "worker 1     lcore 2, 0 endpoints"):
+                     "worker 0     lcore 1, 2 endpoints, 12 connections, busy 10%, now spinning", "worker 1     lcore 2, 0 endpoints",
+                     "flow logs    1, 40 records written, 5 lost, 4 write errors\n             fl-1: disk full\n"):
             self.assertIn(part, out)
 
     def test_task_show(self):
         out = self.asks("task.show", {"task": "f5aa"}, "task", "show", "f5aa")
         for part in ("vlan               101\n", "kind=tap netns=nginx", "2 security_group_ingress", "new_member", "2 dropped"):
             self.assertIn(part, out)
+
+    def test_flow_logs(self):
+        out = self.asks("flow_log.list", {}, "flow-log", "list")
+        self.assertIn("fl-1  ALL              60         12      3       40       2         1     5        0      2       4  s3:/bucket   -\n", out)
+
+    def test_a_flush_waits_until_the_lines_are_written(self):
+        asked = []
+
+        def answers(written_at, trouble=""):
+            def handle(request):
+                asked.append(request["method"])
+                result = {"interval": 7}
+                if request["method"] == "flow_log.list":
+                    written = 7 if len(asked) > written_at else 6
+                    result = {"interval": 7, "flow_logs": [{"id": "fl-1", "written_interval": written, "trouble": trouble}]}
+                return line({"jsonrpc": "2.0", "id": request["id"], "result": result})
+            return handle
+        with Engine(answers(3)) as engine:
+            self.assertEqual(self.ok("flow-log", "flush", engine=engine), "interval 7 is written\n")
+        self.assertEqual(asked, ["flow_log.flush"] + ["flow_log.list"] * 3)
+        asked.clear()
+        with Engine(answers(10**9, "No space left on device")) as engine:
+            self.fails(4, "flow-log", "flush", "--timeout", "0.3", engine=engine, says="fl-1 is not written yet: No space left on device")
 
     def test_the_others(self):
         self.assertEqual(json.loads(self.asks("task.describe", {"tasks": []}, "task", "describe")), RESULTS["task.describe"])
@@ -381,7 +411,7 @@ class Refusals(Case):
            ("sg", "delete", "x"), ("sg", "members", "x"), ("sg", "members-put", "x", "y"),
            ("sg", "members-add", "x", "y"), ("sg", "members-remove", "x", "y"), ("prefix-list", "put", "-"),
            ("subnet", "list"), ("subnet", "put", "-"), ("event", "submit", "-"), ("state", "get"), ("state", "replace", "-"),
-            ("worker", "list"), ("worker", "move", "x", "1")]
+            ("worker", "list"), ("worker", "move", "x", "1"), ("flow-log", "list"), ("flow-log", "flush")]
 
     def test_every_command(self):
         with Engine(refusing(-32002, "forbidden", "you may only look")) as engine:

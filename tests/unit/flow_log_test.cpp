@@ -379,6 +379,21 @@ TEST_F(FlowLogTest, AWorkerThatIsStuckIsNotWaitedForForever) {
   EXPECT_NE(notes_[0].find("has not told its share"), std::string::npos);
 }
 
+TEST_F(FlowLogTest, WorkersThatGoOnTellingAreWaitedForLonger) {
+  log("${log-status}", 600);
+  start(1700000400);
+  came(eni("eni-1", "10.0.0.35"));
+  answers_ = false;
+  const std::uint32_t interval = logs_->flush();
+  for (Tick passed = 1; passed < FlowLogs::kLongest; ++passed) {
+    ring_.push_back(RecordOf{.in = way(1, 1, 5, 5)}.make());
+    pass(1);
+    ASSERT_FALSE(logs_->is_written(interval)) << passed;
+  }
+  pass(1);
+  EXPECT_TRUE(logs_->is_written(interval));
+}
+
 TEST_F(FlowLogTest, AFlushDuringAnotherIsOneOfItsOwn) {
   log("${packets}");
   start(1700000000);
