@@ -38,6 +38,7 @@ Controller::Controller(const config::EngineConfig& config, Published<View>& publ
       journal_(journal),
       validator_(config),
       membership_(std::make_shared<Members>(kMemberCapacity), policies_.numbers()),
+      names_(config.names),
       id_in_use_(config.limits.endpoints, false),
       generations_(config.limits.endpoints, 0) {
   for (const config::Subnet& subnet : config.subnets) desired_.subnets[subnet.id] = subnet;
@@ -191,6 +192,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   }
   if (touched.everyone || !touched.attachments.empty() || !steps.empty()) {
     publish(std::move(cleanup));
+    if (!names_.write(active_attachments_)) result.warnings.push_back("in force, but the names are not: " + names_.trouble());
   } else if (other_policies || !touched.other_acl.empty()) {
     publish_same_places();
   }
@@ -446,6 +448,7 @@ std::vector<std::string> Controller::restore() {
   desired_ = std::move(*loaded.state);
   retry_failed();
   publish();
+  if (!names_.write(active_attachments_)) notes.push_back("names are not as they should be: " + names_.trouble());
   for (const auto& [eni, why] : failures_) notes.push_back(eni + " is not in service: " + why);
   return notes;
 }
@@ -468,7 +471,9 @@ void Controller::retry_failed() {
     admit(attachment, std::move(*port), desired_);
     came = true;
   }
-  if (came) publish();
+  if (!came) return;
+  publish();
+  names_.write(active_attachments_);
 }
 
 void Controller::tick() {
@@ -481,6 +486,7 @@ void Controller::tick() {
   if (++ticks_ % kRetryTicks != 0) return;
   if (!failures_.empty()) retry_failed();
   if (!durable()) save();
+  if (!names_.trouble().empty()) names_.write(active_attachments_);
 }
 
 }  // namespace trunkline::control

@@ -40,6 +40,7 @@
 #include "control/journal.h"
 #include "control/membership.h"
 #include "control/moves.h"
+#include "control/names.h"
 #include "control/network_acls.h"
 #include "control/policies.h"
 #include "control/reconcile.h"
@@ -122,6 +123,8 @@ class Controller {
   const Workers& workers() const { return workers_; }
   // What the workers go by, or will with their next turn.
   const View& view() const { return *published_.latest(); }
+  // Why the file of names does not say what it should; empty: it does, or there is none.
+  const std::string& names_trouble() const { return names_.trouble(); }
   bool is_moving(const std::string& eni_id) const { return moves_.contains(eni_id); }
   std::size_t endpoints_of(WorkerNumber worker) const;
   std::vector<IpAddress> local_members(const std::string& group_id) const;
@@ -184,6 +187,7 @@ class Controller {
   NetworkAcls network_acls_;
   Membership membership_;
   Moves moves_{workers_};
+  Names names_;
   std::vector<bool> id_in_use_;            // until reclaimed
   std::vector<std::uint16_t> generations_;  // per EndpointId
   std::vector<std::shared_ptr<TaskPort>> leaving_;  // withdrawn, to be closed when no worker knows them

@@ -456,6 +456,10 @@ std::string print_status(const Json& result, const Style& style) {
                                " lost, " + text(logs, "write_errors") + " write errors");
     for (const Json& trouble : list_of_texts(logs, "trouble")) page.line("", Cell(text(trouble), Colour::yellow));
   }
+  if (const Json& names = member(result, "names"); names.is_object()) {
+    const std::string why = text(names, "why");
+    page.line("names", Cell(text(names, "file") + (why == kEmpty ? "" : ", NOT WRITTEN: " + why), why == kEmpty ? Colour::none : Colour::red));
+  }
   for (const Json& capability : list_of(result, "capabilities")) {
     const bool available = member(capability, "available") == true;
     const std::string why = text(capability, "why");

@@ -283,6 +283,7 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
             {"journal", facts.journal_path},
             {"quarantined", controller.quarantined() ? Json(*controller.quarantined()) : Json(nullptr)}}},
           {"flow_logs", flow_log_sums(facts.flow_logs)},
+          {"names", config.names.hosts_file.empty() ? Json(nullptr) : Json{{"file", config.names.hosts_file}, {"why", controller.names_trouble()}}},
           {"capabilities", std::move(capabilities)}};
 }
 

@@ -76,6 +76,44 @@ TEST(Shapes, Ec2DocumentsAreEventsToo) {
   page["NextToken"] = "x";
   EXPECT_TRUE(warns(submit(page, state), "NextToken"));
   EXPECT_TRUE(has_problem(refused({{"Subnets", {{{"SubnetId", "x"}}}}}), "/event/Subnets/0/SubnetId", "subnet-"));
+  submit(test_data("describe-network-acls"), state);
+  ASSERT_TRUE(state.network_acls.contains("acl-9aeb5ef7"));
+  EXPECT_EQ(state.network_acls.at("acl-9aeb5ef7").subnet_ids, std::vector<std::string>{"subnet-c070009b"});
+  EXPECT_TRUE(has_problem(refused({{"NetworkAcls", {{{"NetworkAclId", "x"}}}}}), "/event/NetworkAcls/0/NetworkAclId", "acl-"));
+}
+
+// describe-subnets does not say the range of the VPC.
+TEST(Shapes, ASubnetThatIsPutAgainKeepsTheRangeOfItsVpc) {
+  DesiredState state;
+  Json document = test_data("describe-subnets");
+  submit(document, state);
+  EXPECT_FALSE(state.subnets.at("subnet-c070009b").vpc_cidr);
+  const IpPrefix range = *IpPrefix::parse("10.0.0.0/16"), narrower = *IpPrefix::parse("10.0.0.0/20");
+  document["Subnets"][0]["VpcCidrBlock"] = range.to_string();
+  submit(document, state);
+  EXPECT_EQ(state.subnets.at("subnet-c070009b").vpc_cidr, range);
+  EXPECT_EQ(state.subnets.at("subnet-0a1b2c3d4e5f60719").vpc_cidr, range) << "the other is in the same VPC";
+  submit(test_data("describe-subnets"), state);
+  EXPECT_EQ(state.subnets.at("subnet-c070009b").vpc_cidr, range);
+  document["Subnets"][0]["VpcCidrBlock"] = narrower.to_string();
+  submit(document, state);
+  EXPECT_EQ(state.subnets.at("subnet-c070009b").vpc_cidr, narrower) << "what is said counts";
+  document["Subnets"] = Json::array({{{"SubnetId", "subnet-9"}, {"CidrBlock", "10.9.0.0/24"}, {"VpcId", "vpc-9"}}});
+  submit(document, state);
+  EXPECT_FALSE(state.subnets.at("subnet-9").vpc_cidr);
+}
+
+TEST(Shapes, DefaultsOfAnEventGiveANewEniItsSettings) {
+  DesiredState state;
+  AttachmentFacts defaults;
+  defaults.audit = true;
+  defaults.limits.egress_bits = 8000;
+  submit(task_event(4), state, defaults);
+  EXPECT_TRUE(state.attachments[kEni].audit);
+  EXPECT_EQ(state.attachments[kEni].limits.egress_bits, 8000U);
+  state.attachments[kEni].audit = false;
+  submit(task_event(5), state, defaults);
+  EXPECT_FALSE(state.attachments[kEni].audit) << "a default undoes nothing";
 }
 
 TEST(DescribeTasksEvent, TheWalkThrough) {
