@@ -26,7 +26,7 @@ void run_ingress(Burst& burst, WorkerState& worker, Upto upto) {
   if (upto == Upto::parse) return;
   demux_from_trunk(burst, worker);
   if (upto == Upto::demux) return;
-  edge_from_trunk(burst);
+  edge_from_trunk(burst, worker);
   track(burst, worker, Direction::ingress);
   if (upto == Upto::track) return;
   admit(burst, worker, Direction::ingress);

@@ -92,6 +92,35 @@ void read_buffers(ObjectReader& reader, EngineConfig::Buffers& buffers) {
   take_integer(reader, "tx_descriptors", 64, 16384, buffers.tx_descriptors);
 }
 
+bool is_domain_name(std::string_view text) {
+  const auto is_letter_or_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto may_stand = [&](char c) { return is_letter_or_digit(c) || c == '-' || c == '.'; };
+  return !text.empty() && text.size() <= kMaxDhcpDomain && is_letter_or_digit(text.front()) && is_letter_or_digit(text.back()) &&
+         std::ranges::all_of(text, may_stand);
+}
+
+void read_dhcp(ObjectReader& reader, EngineConfig::Edge& edge) {
+  if (const auto text = reader.text("dhcp")) {
+    if (*text == "relay") {
+      edge.dhcp = DhcpAnswers::relay;
+    } else if (*text == "answer") {
+      edge.dhcp = DhcpAnswers::answer;
+    } else if (*text == "off") {
+      edge.dhcp = DhcpAnswers::off;
+    } else {
+      reader.complain("dhcp", "invalid_params", "\"dhcp\" is " + words::in_quotes(*text) + R"(; wanted "relay", "answer" or "off")");
+    }
+  }
+  if (const auto text = reader.text("dhcp_domain")) {
+    edge.dhcp_domain = *text;
+    if (!is_domain_name(*text)) {
+      reader.complain("dhcp_domain", "invalid_params",
+                      "\"dhcp_domain\" is " + words::in_quotes(*text) + "; wanted a domain name of 1 to " + std::to_string(kMaxDhcpDomain) +
+                          " letters, digits, hyphens and dots, such as \"eu-west-1.compute.internal\"");
+    }
+  }
+}
+
 void read_edge(ObjectReader& reader, EngineConfig::Edge& edge) {
   take_mode(reader, "relay", EdgeMode::relay, "answer", EdgeMode::answer, edge.mode);
   if (const auto mac = reader.mac("router_mac")) {
@@ -99,6 +128,7 @@ void read_edge(ObjectReader& reader, EngineConfig::Edge& edge) {
     check_mac(*mac, reader.pointer_to("router_mac"), reader.problems());
   }
   take_boolean(reader, "block_imds", edge.block_imds);
+  read_dhcp(reader, edge);
 }
 
 void read_limits(ObjectReader& reader, EngineConfig::Limits& limits) {

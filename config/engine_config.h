@@ -31,6 +31,9 @@ enum class EdgeMode {
   answer  // the engine, with router_mac (for a fabric that only routes)
 };
 
+// Who answers a task's DHCP (version 4; version 6 is the fabric's, but with `off`).
+enum class DhcpAnswers { relay, answer, off };
+
 struct EngineConfig {
   struct Trunk {
     std::string device;  // PCI address or vdev devargs; required
@@ -57,6 +60,9 @@ struct EngineConfig {
     EdgeMode mode = EdgeMode::relay;
     MacAddress router_mac{{0x0a, 0, 0, 0, 0, 1}};
     bool block_imds = false;  // of every ENI, beside those that say so themselves
+    std::optional<DhcpAnswers> dhcp;           // not said: as `mode`
+    std::string dhcp_domain = "ec2.internal";  // with `answer`: the domain name that tasks are told
+    DhcpAnswers who_answers_dhcp() const { return dhcp.value_or(mode == EdgeMode::answer ? DhcpAnswers::answer : DhcpAnswers::relay); }
   } edge;
   struct Limits {
     std::uint16_t endpoints = 512;
@@ -113,6 +119,8 @@ struct EngineConfig {
 };
 
 inline constexpr std::size_t kMaxWorkers = 16;
+// As long as a domain name may be in a lease (dataplane/stages/dhcp.h).
+inline constexpr std::size_t kMaxDhcpDomain = 128;
 // A table smaller than this is of no use to anyone.
 inline constexpr std::uint32_t kMinConnectionsOfAWorker = 1024;
 

@@ -10,6 +10,14 @@ namespace {
 constexpr std::size_t kMemberCapacity = 131072;
 constexpr std::uint32_t kRetryTicks = 2 * kTicksPerSecond;
 
+DhcpMode dhcp_mode(config::DhcpAnswers who) {
+  switch (who) {
+    case config::DhcpAnswers::answer: return DhcpMode::answer;
+    case config::DhcpAnswers::off: return DhcpMode::off;
+    default: return DhcpMode::relay;
+  }
+}
+
 Timeouts timeouts_of(const config::Attachment& attachment, const config::EngineConfig& config) {
   Timeouts timeouts;
   const auto& conntrack = config.conntrack;
@@ -388,6 +396,8 @@ void Controller::publish(std::function<void()> cleanup) {
   view->flow_logs = !config_.flow_logs.empty();
   view->edge.answer = config_.edge.mode == config::EdgeMode::answer;
   view->edge.router_mac = config_.edge.router_mac;
+  view->edge.dhcp = dhcp_mode(config_.edge.who_answers_dhcp());
+  view->edge.dhcp_domain = config_.edge.dhcp_domain;
   view->members = membership_.members();
   view->build_indexes();
   published_.publish(std::move(view), std::move(cleanup));

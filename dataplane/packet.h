@@ -6,8 +6,8 @@
 // Rules:
 //  * A packet's verdict is DropReason::none until a stage refuses it. A stage never removes a packet from the burst:
 //    forward hands all of them on, the refused ones to be freed.
-//  * demux sorts the packets that pass it by two bit sets: `edge` are ARP and neighbour discovery, which the edge stage looks
-//    at, `filtered` are the others, which the security groups are asked about. track, admit and account walk over `filtered`
+//  * demux sorts the packets that pass it by two bit sets: `edge` are ARP, neighbour discovery and DHCP, which the edge stage
+//    looks at, `filtered` are the others, which the security groups are asked about. track, admit and account walk over `filtered`
 //    and look at nothing else; a packet that is refused leaves it. What is in neither set and not refused is for a service
 //    that nobody filters (demux.h), and goes its way untouched.
 //  * A packet's bytes were written by a stranger. Every offset in these arrays was checked against the packet's length

@@ -64,7 +64,7 @@ inline void from_trunk(Burst& burst, WorkerState& worker, bool handed, Watcher& 
   watch.arrived(burst, Direction::ingress);
   parse(burst, Direction::ingress), watch(Stage::parse, burst);
   demux_from_trunk(burst, worker, handed), watch(Stage::demux, burst);
-  edge_from_trunk(burst), watch(Stage::edge, burst);
+  edge_from_trunk(burst, worker), watch(Stage::edge, burst);
   ingress(burst, worker, false, watch);
 }
 

@@ -36,7 +36,7 @@
   X(no_policy, "the ENI is known but not in service: it waits for its groups or its port; see task list")             \
   X(imds_blocked, "the task may not speak to the instance metadata service (block_imds)")                             \
   X(link_local, "a link-local address that nothing outside of the host has (169.254.0.0/16, fd00:ec2::/32)")          \
-  X(dhcp_refused, "a DHCP message that a task may not send (a server's), or that nobody here answers")                \
+  X(dhcp_refused, "a DHCP message that a task may not send (a server's, another's), or that nobody here answers")     \
   /* ARP and ND */                                                                                                     \
   X(arp_spoof, "the task claimed another's address or MAC in ARP or ND")                                              \
   X(arp_gratuitous, "a gratuitous ARP or unsolicited ND announcement; it has no effect in a VPC")                     \
@@ -61,7 +61,7 @@
   X(handoff_full, "the worker that owns the ENI does not keep up with what others hand to it; see worker list")       \
   /* the way out */                                                                                                    \
   X(mtu_exceeded, "larger than the MTU of the port it must leave by")                                                 \
-  X(no_headroom, "no room in the buffer for a VLAN tag")                                                              \
+  X(no_headroom, "no room in the buffer for a VLAN tag or an answer")                                                 \
   X(tx_full, "the port's transmit queue is full; its reader is slow or stopped")
 
 namespace trunkline {

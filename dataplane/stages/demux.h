@@ -14,7 +14,7 @@
 // its endpoint (state/handoff.h), if that is another: then its place in the burst stays empty.
 //
 // Refuses: handoff_full, unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast,
-// link_local, imds_blocked, linklocal_allowance_exceeded.
+// link_local, imds_blocked, linklocal_allowance_exceeded, dhcp_refused (what only a server says).
 #pragma once
 
 #include <cstring>
@@ -59,12 +59,80 @@ inline bool is_martian_source(const IpAddress& address) {
   return address.bytes[15] <= 1;  // :: and ::1
 }
 
-// Neighbour discovery, which the edge stage polices: the only packets with a multicast destination that pass demux.
+// The address that an interface gives itself out of its MAC (EUI-64, RFC 4291). A VPC lets an ENI use no other of fe80::/10.
+inline IpAddress link_local_of(const MacAddress& mac) {
+  const auto& m = mac.bytes;
+  return IpAddress{{0xfe, 0x80, 0, 0, 0, 0, 0, 0, static_cast<std::uint8_t>(m[0] ^ 2), m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}};
+}
+inline bool is_own6(const Endpoint& endpoint, const IpAddress& address) {
+  return endpoint.owns(address) || address == link_local_of(endpoint.mac);
+}
+
+// Neighbour discovery, which the edge stage polices. Beside DHCP the only packets with a multicast destination that pass demux.
 inline bool is_neighbour_discovery(const Headers& headers) {
   return headers.layer3 == Layer3::ipv6 && headers.protocol == protocol::icmpv6 && headers.icmp_type >= 133 &&
          headers.icmp_type <= 137;
 }
-inline bool is_for_edge(const Headers& headers) { return headers.layer3 == Layer3::arp || is_neighbour_discovery(headers); }
+
+// --- DHCP, which the edge stage polices as well --------------------------------------------------------------------
+
+inline constexpr std::uint32_t kAnywhere4 = 0xffffffff;  // 255.255.255.255
+inline constexpr IpAddress kDhcpServers6{{0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2}};  // ff02::1:2
+
+// Ports as FlowKey has them, the ENI's in the upper half; and as they are in such a key.
+constexpr std::uint32_t ports_of(std::uint16_t local, std::uint16_t remote) {
+  return std::uint32_t{__builtin_bswap16(local)} << 16 | __builtin_bswap16(remote);
+}
+[[gnu::always_inline]] inline std::uint32_t ports_of(const FlowKey& key) {
+  return load_raw<std::uint32_t>(reinterpret_cast<const std::uint8_t*>(&key.remote_port));
+}
+inline constexpr std::uint32_t kDhcpClient = ports_of(68, 67), kDhcpServer = ports_of(67, 68);  // the ENI is this
+inline constexpr std::uint32_t kDhcpClient6 = ports_of(546, 547), kDhcpServer6 = ports_of(547, 546);
+
+inline bool has_udp_ports(const Burst& burst, std::uint32_t i, std::uint32_t in_ipv4, std::uint32_t in_ipv6) {
+  const Headers& headers = burst.headers[i];
+  if (headers.protocol != protocol::udp || headers.fragment == Fragment::later) return false;
+  return ports_of(burst.key[i]) == (headers.layer3 == Layer3::ipv4 ? in_ipv4 : in_ipv6);
+}
+
+// A client's message to whoever serves, or to the router, which is the server.
+inline bool is_dhcp_request(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+  if (!has_udp_ports(burst, i, kDhcpClient, kDhcpClient6)) return false;
+  if (burst.headers[i].layer3 == Layer3::ipv6) return burst.destination(i) == kDhcpServers6;
+  return burst.key[i].remote == kAnywhere4 || burst.key[i].remote == endpoint.router_ipv4;
+}
+// What the VPC's server says to a client. What anybody else says on these ports is for the rules to judge.
+inline bool is_dhcp_answer(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+  if (!has_udp_ports(burst, i, kDhcpClient, kDhcpClient6)) return false;
+  if (burst.headers[i].layer3 == Layer3::ipv6) return is_link_local6(burst.source(i));
+  return burst.key[i].remote == endpoint.router_ipv4;
+}
+
+inline bool is_for_edge(const Burst& burst, std::uint32_t i, Direction direction) {
+  const Headers& headers = burst.headers[i];
+  if (headers.layer3 == Layer3::arp || is_neighbour_discovery(headers)) return true;
+  const Endpoint& endpoint = *burst.endpoint[i];
+  return direction == Direction::ingress ? is_dhcp_answer(burst, i, endpoint) : is_dhcp_request(burst, i, endpoint);
+}
+
+// From an address of its own, or from none yet.
+inline DropReason check_dhcp_request(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+  const MacAddress destination = mac_at(burst.bytes(i));
+  const IpAddress source = burst.source(i);
+  if (burst.headers[i].layer3 == Layer3::ipv6) {
+    if (destination.bytes[0] != 0x33 || destination.bytes[1] != 0x33) return DropReason::multicast;
+    return is_own6(endpoint, source) ? DropReason::none : DropReason::spoof_ip;
+  }
+  const bool to_all = burst.key[i].remote == kAnywhere4;
+  if (to_all ? destination != kBroadcast : destination.is_multicast()) return DropReason::multicast;
+  return source.is_zero() || endpoint.owns(source) ? DropReason::none : DropReason::spoof_ip;
+}
+
+inline DropReason check_dhcp_answer(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+  const IpAddress target = burst.destination(i);
+  if (burst.headers[i].layer3 == Layer3::ipv6) return is_own6(endpoint, target) ? DropReason::none : DropReason::dest_check;
+  return burst.key[i].local == kAnywhere4 || endpoint.owns(target) ? DropReason::none : DropReason::dest_check;
+}
 
 // --- the services that nobody filters -------------------------------------------------------------------------------
 
@@ -131,8 +199,14 @@ inline DropReason check_service(Service service, const Endpoint& endpoint, Direc
   if (burst.headers[i].vlan != 0) return view.at_vlan(burst.headers[i].vlan);
   const MacAddress destination = mac_at(burst.bytes(i));
   if (!destination.is_multicast()) return view.with_mac(destination);
-  // Untagged broadcast: only its target's address tells whom it is for.
-  const Endpoint* endpoint = burst.headers[i].layer3 == Layer3::arp ? view.with_address(burst.destination(i)) : nullptr;
+  // Untagged broadcast: only its target's address tells whom it is for, or the client's MAC in DHCP.
+  const Endpoint* endpoint = nullptr;
+  if (burst.headers[i].layer3 == Layer3::arp) {
+    endpoint = view.with_address(burst.destination(i));
+  } else if (burst.headers[i].layer3 == Layer3::ipv4 && has_udp_ports(burst, i, kDhcpClient, kDhcpClient)) {
+    const std::uint32_t at = burst.headers[i].layer4_offset + 8U + 28U;  // chaddr
+    if (at + 6 <= burst.mbuf[i]->data_len) endpoint = view.with_mac(mac_at(burst.bytes(i) + at));
+  }
   return endpoint != nullptr && endpoint->vlan.is_untagged() ? endpoint : nullptr;
 }
 
@@ -147,26 +221,30 @@ inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const En
   const MacAddress destination = mac_at(burst.bytes(i));
   const Headers& headers = burst.headers[i];
   const bool discovery = is_neighbour_discovery(headers);
-  if (destination != endpoint.mac && !(headers.layer3 == Layer3::arp && destination == kBroadcast) &&
+  const bool dhcp = is_dhcp_answer(burst, i, endpoint);
+  const bool may_be_to_all = headers.layer3 == Layer3::arp || (dhcp && headers.layer3 == Layer3::ipv4);
+  if (destination != endpoint.mac && !(may_be_to_all && destination == kBroadcast) &&
       !(discovery && destination.bytes[0] == 0x33 && destination.bytes[1] == 0x33)) {
     return destination.is_multicast() ? DropReason::multicast : DropReason::wrong_mac;
   }
   const IpAddress target = burst.destination(i);
   if (headers.layer3 == Layer3::arp) return endpoint.owns(target) ? DropReason::none : DropReason::dest_check;
   if (discovery) return DropReason::none;
+  if (dhcp) return check_dhcp_answer(burst, i, endpoint);
   if (is_martian_source(burst.source(i))) return DropReason::martian;
   if (is_multicast(target)) return DropReason::multicast;
   if (endpoint.source_dest_check && !endpoint.owns(target)) return DropReason::dest_check;
   return DropReason::none;
 }
 
-// An untagged IPv4 packet from the ENI's MAC and first address to a unicast destination.
+// An untagged IPv4 packet from the ENI's MAC and first address to a unicast destination, and not what a DHCP server says.
 [[gnu::always_inline]] inline bool is_plain_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
   const Headers& headers = burst.headers[i];
   const std::uint8_t* frame = burst.bytes(i);
   return ((headers.tag_bytes | headers.vlan) == 0) & (mac_bits_at(frame + 6) == endpoint.mac_bits) & ((frame[0] & 1) == 0) &
          (headers.layer3 == Layer3::ipv4) & (burst.key[i].local == endpoint.first_ipv4) &
-         (static_cast<std::uint8_t>(burst.key[i].remote) < 224) & !may_be_service(burst.key[i].remote, endpoint);
+         (static_cast<std::uint8_t>(burst.key[i].remote) < 224) & (ports_of(burst.key[i]) != kDhcpServer) &
+         !may_be_service(burst.key[i].remote, endpoint);
 }
 
 inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
@@ -176,9 +254,10 @@ inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const End
   if (headers.layer3 == Layer3::arp) return DropReason::none;  // the edge looks at what it claims
   const IpAddress source = burst.source(i);
   if (is_neighbour_discovery(headers)) {
-    const bool ours = endpoint.owns(source) || is_link_local6(source) || source.is_zero();
-    return ours ? DropReason::none : DropReason::spoof_ip;
+    return is_own6(endpoint, source) || source.is_zero() ? DropReason::none : DropReason::spoof_ip;
   }
+  if (is_dhcp_request(burst, i, endpoint)) return check_dhcp_request(burst, i, endpoint);
+  if (has_udp_ports(burst, i, kDhcpServer, kDhcpServer6)) return DropReason::dhcp_refused;
   if (is_multicast(burst.destination(i)) || mac_at(burst.bytes(i)).is_multicast()) return DropReason::multicast;
   if (endpoint.source_dest_check && !endpoint.owns(source)) return DropReason::spoof_ip;
   if (is_martian_source(source)) return DropReason::martian;
@@ -188,7 +267,7 @@ inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const End
 inline void sort_or_drop(Burst& burst, std::uint32_t i, DropReason reason, Direction direction, WorkerState& worker) {
   if (reason != DropReason::none) return burst.drop(i, reason);
   const std::uint64_t bit = std::uint64_t{1} << i;
-  if (is_for_edge(burst.headers[i])) {
+  if (is_for_edge(burst, i, direction)) {
     burst.edge |= bit;
   } else if (const Service service = service_of(burst, i, direction); service == Service::none) {
     burst.filtered |= bit;

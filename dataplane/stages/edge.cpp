@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dataplane/stages/checksum.h"
 #include "dataplane/stages/demux.h"
+#include "dataplane/stages/edge_dhcp.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 
@@ -15,20 +17,12 @@ constexpr std::uint8_t kRouterSolicitation = 133;
 constexpr std::uint8_t kRouterAdvertisement = 134;
 constexpr std::uint8_t kNeighbourSolicitation = 135;
 constexpr std::uint8_t kNeighbourAdvertisement = 136;
+constexpr std::uint8_t kRedirect = 137;
 constexpr IpAddress kUnspecified6{};
+constexpr IpAddress kRouter6{{0xfe, 0x80, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};  // fe80:ec2::1, in every subnet
+constexpr IpAddress kAllNodes{{0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
 
 void put_mac(std::uint8_t* at, const MacAddress& mac) { std::memcpy(at, mac.bytes.data(), mac.bytes.size()); }
-
-std::uint32_t sum16(const std::uint8_t* bytes, std::uint32_t count, std::uint32_t sum = 0) {
-  for (; count > 1; count -= 2, bytes += 2) sum += load16(bytes);
-  if (count == 1) sum += static_cast<std::uint32_t>(*bytes) << 8;
-  return sum;
-}
-
-std::uint16_t fold(std::uint32_t sum) {
-  while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint16_t>(~sum & 0xffff);
-}
 
 // The ICMPv6 checksum covers addresses, length and protocol as well.
 void finish_icmp6(std::uint8_t* ip, std::uint16_t icmp_bytes) {
@@ -97,40 +91,75 @@ DropReason arp_from_task(Burst& burst, std::uint32_t i, const View& view) {
 
 // --- neighbour discovery ---------------------------------------------------------------------------------------------
 
-constexpr std::uint32_t kAdvertisementBytes = 32;  // ICMPv6 24, and the target link-layer address option 8
-
-DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& target, const MacAddress& owner) {
+// Makes the packet an ICMPv6 message of `icmp_bytes` zeroes to the asker, in the request's place; where they are, or nullptr when
+// there is no room.
+std::uint8_t* begin_advertisement(Burst& burst, std::uint32_t i, const IpAddress& source, const MacAddress& from, std::uint32_t icmp_bytes) {
   rte_mbuf* packet = burst.mbuf[i];
-  const std::uint32_t wanted = ether::header_bytes + 40 + kAdvertisementBytes;
-  if (packet->nb_segs != 1) return DropReason::malformed;
-  if (packet->data_len < wanted && rte_pktmbuf_append(packet, static_cast<std::uint16_t>(wanted - packet->data_len)) == nullptr) {
-    return DropReason::malformed;
-  }
+  const std::uint32_t wanted = ether::header_bytes + 40 + icmp_bytes;
+  if (packet->nb_segs != 1) return nullptr;
+  if (packet->data_len < wanted && rte_pktmbuf_append(packet, static_cast<std::uint16_t>(wanted - packet->data_len)) == nullptr) return nullptr;
   if (packet->data_len > wanted) rte_pktmbuf_trim(packet, static_cast<std::uint16_t>(packet->data_len - wanted));
+  const IpAddress asking = burst.source(i);
   std::uint8_t* frame = burst.bytes(i);
   std::uint8_t* ip = frame + ether::header_bytes;
-  std::uint8_t* icmp = ip + 40;
-  const Endpoint& asker = *burst.endpoint[i];
-  const IpAddress asking = burst.source(i);
-  put_mac(frame, asker.mac);
-  put_mac(frame + 6, owner);
+  put_mac(frame, burst.endpoint[i]->mac);
+  put_mac(frame + 6, from);
   store16(frame + 12, ether::ipv6);
-  std::memset(ip, 0, 40);
+  std::memset(ip, 0, 40 + icmp_bytes);
   ip[0] = 0x60;
-  store16(ip + 4, kAdvertisementBytes);
+  store16(ip + 4, static_cast<std::uint16_t>(icmp_bytes));
   ip[6] = protocol::icmpv6;
   ip[7] = 255;
-  std::memcpy(ip + 8, target.bytes.data(), 16);
+  std::memcpy(ip + 8, source.bytes.data(), 16);
   std::memcpy(ip + 24, asking.bytes.data(), 16);
-  std::memset(icmp, 0, kAdvertisementBytes);
-  icmp[0] = kNeighbourAdvertisement;
-  icmp[4] = 0x60;  // solicited, override
-  std::memcpy(icmp + 8, target.bytes.data(), 16);
-  icmp[24] = 2;  // target link-layer address, 1 x 8 bytes
-  icmp[25] = 1;
-  put_mac(icmp + 26, owner);
-  finish_icmp6(ip, kAdvertisementBytes);
   burst.route[i] = Route::answer;
+  return ip + 40;
+}
+
+void put_link_layer(std::uint8_t* option, std::uint8_t type, const MacAddress& mac) {
+  option[0] = type;  // 1: the source's, 2: the target's
+  option[1] = 1;     // times 8 bytes
+  put_mac(option + 2, mac);
+}
+
+bool is_router6(const Endpoint& endpoint, const IpAddress& address, const View& view) {
+  return address == kRouter6 || (endpoint.has_ipv6_subnet && address == endpoint.router6) || address == detail::link_local_of(view.edge.router_mac);
+}
+
+DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& target, const MacAddress& owner, bool is_router) {
+  static constexpr std::uint32_t kBytes = 32;  // 24, and the target link-layer address
+  std::uint8_t* icmp = begin_advertisement(burst, i, target, owner, kBytes);
+  if (icmp == nullptr) return DropReason::malformed;
+  icmp[0] = kNeighbourAdvertisement;
+  // Solicited, override. And whether it is a router: who believes it no longer is one forgets its default route.
+  icmp[4] = is_router ? 0xe0 : 0x60;
+  std::memcpy(icmp + 8, target.bytes.data(), 16);
+  put_link_layer(icmp + 24, 2, owner);
+  finish_icmp6(icmp - 40, kBytes);
+  return DropReason::none;
+}
+
+// The default route and nothing else: addresses come from the VPC (by DHCPv6, or set), so there is no prefix.
+DropReason advertise_router(Burst& burst, std::uint32_t i, const View& view) {
+  static constexpr std::uint32_t kBytes = 32;  // 16, source link-layer address, MTU
+  const Endpoint& endpoint = *burst.endpoint[i];
+  if (!endpoint.has_ipv6_subnet) return DropReason::arp_no_answer;
+  std::uint8_t* icmp = begin_advertisement(burst, i, kRouter6, view.edge.router_mac, kBytes);
+  if (icmp == nullptr) return DropReason::malformed;
+  std::uint8_t* asker = icmp - 16;
+  if (std::memcmp(asker, kUnspecified6.bytes.data(), 16) == 0) {
+    std::memcpy(asker, kAllNodes.bytes.data(), 16);
+    put_mac(burst.bytes(i), MacAddress{{0x33, 0x33, 0, 0, 0, 1}});
+  }
+  icmp[0] = kRouterAdvertisement;
+  icmp[4] = 64;              // hop limit to use
+  icmp[5] = 0x80;            // managed: addresses by DHCPv6
+  store16(icmp + 6, 1800);   // router lifetime, seconds
+  put_link_layer(icmp + 16, 1, view.edge.router_mac);
+  icmp[24] = 5;  // MTU
+  icmp[25] = 1;
+  store16(icmp + 30, endpoint.mtu);
+  finish_icmp6(icmp - 40, kBytes);
   return DropReason::none;
 }
 
@@ -158,22 +187,24 @@ bool claims_own_mac(const Burst& burst, std::uint32_t i, std::uint32_t options) 
   return true;
 }
 
+DropReason solicit_router(Burst& burst, std::uint32_t i, const View& view) {
+  if (!claims_own_mac(burst, i, 8)) return DropReason::arp_spoof;
+  if (view.edge.answer) return advertise_router(burst, i, view);
+  burst.route[i] = Route::trunk;
+  return DropReason::none;
+}
+
 DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) {
   if (!is_sound_discovery(burst, i)) return DropReason::malformed;
   const Endpoint& endpoint = *burst.endpoint[i];
   const std::uint8_t type = burst.headers[i].icmp_type;
-  if (type == kRouterSolicitation) {
-    if (!claims_own_mac(burst, i, 8)) return DropReason::arp_spoof;
-    if (view.edge.answer) return DropReason::arp_no_answer;
-    burst.route[i] = Route::trunk;
-    return DropReason::none;
-  }
+  if (type == kRouterSolicitation) return solicit_router(burst, i, view);
   if (type != kNeighbourSolicitation && type != kNeighbourAdvertisement) return DropReason::nd_refused;
   if (!claims_own_mac(burst, i, 24)) return DropReason::arp_spoof;
   const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.headers[i].layer4_offset + 8);
-  const bool own_target = endpoint.owns(target);
+  const bool own_target = detail::is_own6(endpoint, target);
   if (type == kNeighbourAdvertisement) {
-    if (!own_target && !detail::is_link_local6(target)) return DropReason::arp_spoof;
+    if (!own_target) return DropReason::arp_spoof;
     const bool solicited = (burst.bytes(i)[burst.headers[i].layer4_offset + 4] & 0x40) != 0;
     if (!solicited || detail::mac_at(burst.bytes(i)).is_multicast()) return DropReason::arp_gratuitous;
     burst.route[i] = Route::trunk;
@@ -181,19 +212,27 @@ DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) 
   }
   // Duplicate address detection, for its own or a link-local address.
   if (own_target || burst.source(i) == kUnspecified6) return DropReason::arp_own_address;
-  if (const auto owner = answer_for(endpoint, target, view)) return answer_solicitation(burst, i, target, *owner);
+  if (const auto owner = answer_for(endpoint, target, view)) return answer_solicitation(burst, i, target, *owner, is_router6(endpoint, target, view));
   if (view.edge.answer) return DropReason::arp_no_answer;
   burst.route[i] = Route::trunk;
   return DropReason::none;
 }
 
-DropReason discovery_from_trunk(Burst& burst, std::uint32_t i) {
+DropReason discovery_from_trunk(Burst& burst, std::uint32_t i, const View& view) {
   if (!is_sound_discovery(burst, i)) return DropReason::malformed;
-  const std::uint8_t type = burst.headers[i].icmp_type;
-  if (type == kRouterSolicitation) return DropReason::nd_refused;
-  if (type == kNeighbourSolicitation) {
-    const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.headers[i].layer4_offset + 8);
-    if (!burst.endpoint[i]->owns(target) && !detail::is_link_local6(target)) return DropReason::dest_check;
+  switch (burst.headers[i].icmp_type) {
+    case kRouterSolicitation:
+    case kRedirect: return DropReason::nd_refused;  // nobody asks a task the way, and there is one router only
+    case kRouterAdvertisement:
+      if (view.edge.answer) return DropReason::nd_refused;  // the engine is the router
+      if (!detail::is_link_local6(burst.source(i))) return DropReason::malformed;  // RFC 4861, 6.1.2
+      break;
+    case kNeighbourSolicitation: {
+      const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.headers[i].layer4_offset + 8);
+      if (!burst.endpoint[i]->owns(target) && !detail::is_link_local6(target)) return DropReason::dest_check;
+      break;
+    }
+    default: break;
   }
   burst.route[i] = Route::task;
   return DropReason::none;
@@ -202,18 +241,23 @@ DropReason discovery_from_trunk(Burst& burst, std::uint32_t i) {
 }  // namespace
 
 void edge_from_task(Burst& burst, WorkerState& worker) {
+  const View& view = *worker.view;
   for_each_bit(burst.edge, [&](std::uint32_t i) {
-    const bool arp = burst.headers[i].layer3 == Layer3::arp;
-    burst.drop(i, arp ? arp_from_task(burst, i, *worker.view) : discovery_from_task(burst, i, *worker.view));
+    if (burst.headers[i].layer3 == Layer3::arp) {
+      burst.drop(i, arp_from_task(burst, i, view));
+    } else {
+      burst.drop(i, detail::is_neighbour_discovery(burst.headers[i]) ? discovery_from_task(burst, i, view) : dhcp_from_task(burst, i, view));
+    }
   });
 }
 
-void edge_from_trunk(Burst& burst) {
+void edge_from_trunk(Burst& burst, WorkerState& worker) {
+  const View& view = *worker.view;
   for_each_bit(burst.edge, [&](std::uint32_t i) {
     if (burst.headers[i].layer3 == Layer3::arp) {
       burst.route[i] = Route::task;
     } else {
-      burst.drop(i, discovery_from_trunk(burst, i));
+      burst.drop(i, detail::is_neighbour_discovery(burst.headers[i]) ? discovery_from_trunk(burst, i, view) : dhcp_from_trunk(burst, i, view));
     }
   });
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 3: what a VPC does at the edge of an interface, outside the security groups: ARP and neighbour discovery.
+// Stage 3: what a VPC does at the edge of an interface, outside the security groups: ARP, neighbour discovery, DHCP
+// (edge_dhcp.h).
 // In a VPC nobody's ARP is believed: the fabric answers from its own mapping. So a task's claims about itself are
 // checked and its announcements swallowed; its questions are answered here when the peer is on this host, and
-// otherwise relayed to the fabric (or answered with the router's MAC, if the config says that the engine answers).
+// otherwise relayed to the fabric (or answered with the router's MAC, if the config says that the engine answers: then the
+// engine is the router too, and says so to who solicits one).
 // Silence, on a probe for the asker's own address, is an answer too: anything else fails its duplicate detection.
 //
 // Packets that are none of this pass untouched. Also the maker of the router's ICMP errors (path MTU), which the forward
-// stage asks for. Refuses: malformed, arp_spoof, arp_gratuitous, arp_own_address, arp_no_answer, nd_refused.
+// stage asks for. Refuses: malformed, arp_spoof, arp_gratuitous, arp_own_address, arp_no_answer, nd_refused, dhcp_refused,
+// no_headroom.
 #pragma once
 
 #include "dataplane/packet.h"
@@ -15,7 +18,7 @@
 
 namespace trunkline {
 
-void edge_from_trunk(Burst& burst);
+void edge_from_trunk(Burst& burst, WorkerState& worker);
 void edge_from_task(Burst& burst, WorkerState& worker);
 
 // Turns packet i into the router's "packet too big" for its sender, in place: ICMP 3/4 or ICMPv6 type 2 with the MTU

@@ -9,6 +9,9 @@
 // and finds the reason where there is something to refuse. What the first accepts, the second accepts with the
 // same result; a test compares them.
 //
+// Nobody may send a packet without time to live (RFC 1122), so it is malformed; what has some left keeps it, down to the last: the
+// VPC is not a hop that counts.
+//
 // A later fragment has no transport header to look at: layer4_offset is where its bytes begin, and the ports stay 0.
 //
 // Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment_tiny, ip_options, tcp_flags,
@@ -111,9 +114,10 @@ template <std::uint32_t offset>
   const auto said = static_cast<std::int32_t>(((tcp_word & 0xf0) >> 2 & tcp) | (udp_bytes & ~tcp));
   const auto least = static_cast<std::int32_t>(kUdpBytes + ((kTcpBytes - kUdpBytes) & tcp));
   const std::uint64_t flags = tcp_word >> 8 & tcp;
-  // Each is negative when something is shorter than it must be.
+  // Each is negative when something is shorter than it must be, or the time to live is none.
   const std::int32_t lacking = (static_cast<std::int32_t>(packet->pkt_len - offset) - total) |
-                               (total - static_cast<std::int32_t>(kIpv4Bytes) - said) | (said - least);
+                               (total - static_cast<std::int32_t>(kIpv4Bytes) - said) | (said - least) |
+                               (static_cast<std::int32_t>(middle & 0xff00) - 1);
   if (lacking < 0 || (kBadTcpFlags >> ((flags & 31) | (~tcp & 32)) & 1) != 0) return false;
 
   burst.key[i] = key_of_ipv4(ip + 12, static_cast<std::uint8_t>(protocol), direction);
@@ -211,7 +215,7 @@ inline DropReason parse_ipv4(Parsing& in, std::uint32_t offset) {
   const std::uint32_t header_bytes = (header[0] & 15) * 4U;
   const std::uint32_t total_bytes = load16(header + 2);
   if (header[0] >> 4 != 4 || header_bytes < kIpv4Bytes || offset + header_bytes > in.data || total_bytes < header_bytes ||
-      offset + total_bytes > in.frame_bytes) {
+      offset + total_bytes > in.frame_bytes || header[8] == 0) {
     return DropReason::malformed;
   }
   Headers& headers = in.headers;
@@ -249,7 +253,7 @@ inline DropReason parse_ipv6(Parsing& in, std::uint32_t offset) {
   if (offset + 40 > in.data) return DropReason::malformed;
   const std::uint8_t* header = in.frame + offset;
   const std::uint32_t total_bytes = 40U + load16(header + 4);
-  if (header[0] >> 4 != 6 || total_bytes > 65535 || offset + total_bytes > in.frame_bytes) return DropReason::malformed;
+  if (header[0] >> 4 != 6 || total_bytes > 65535 || offset + total_bytes > in.frame_bytes || header[7] == 0) return DropReason::malformed;
   Headers& headers = in.headers;
   headers.layer3 = Layer3::ipv6;
   // ::ffff:a.b.c.d on the wire would be taken for the IPv4 address that the tables store in this form.

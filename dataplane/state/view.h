@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "config/net.h"
@@ -230,9 +231,14 @@ class Ipv4Index {
   unsigned shift_ = 26;
 };
 
+// Who answers a task's DHCP.
+enum class DhcpMode : std::uint8_t { relay, answer, off };
+
 // How the VPC's edge behaves on this host.
 struct EdgeSettings {
   bool answer = false;  // answer ARP and ND for the router and remote peers, instead of relaying to the fabric
+  DhcpMode dhcp = DhcpMode::relay;
+  std::string dhcp_domain = "ec2.internal";
   MacAddress router_mac{{0x0a, 0, 0, 0, 0, 1}};
 };
 

@@ -38,7 +38,7 @@ TEST(EngineConfig, EveryMemberArrives) {
 {"version":1,"trunk":{"device":"net_tap0","mode":"untagged","mtu":1500,"mac":"0a:00:00:00:00:09","queues":2},
  "eal":{"main_lcore":2,"worker_lcores":[3,1],"memory_mb":64,"file_prefix":"p","hugepages":false,"extra_args":["-x"]},
  "buffers":{"count":5000,"data_room_bytes":4096,"rx_descriptors":64,"tx_descriptors":128},
- "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02","block_imds":true},"limits":{"endpoints":3,"connections":2048,"connections_per_endpoint":9,"connection_file":"/c"},
+ "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02","dhcp":"off","dhcp_domain":"eu-west-1.compute.internal","block_imds":true},"limits":{"endpoints":3,"connections":2048,"connections_per_endpoint":9,"connection_file":"/c"},
  "conntrack":{"tcp_handshake_timeout_s":1,"tcp_closing_timeout_s":2,"tcp_closed_timeout_s":3,"icmp_timeout_s":4,"other_timeout_s":5,"icmp_related":true,"strict_syn":true},
  "idle":{"spin_us":1,"sleep_us":0,"block_after_ms":2,"long_sleep_us":3},"control":{"socket":"/s","socket_mode":"0600","socket_group":"g","admin_uids":[7]},"state_dir":"/d",
  "task_defaults":{"port":{"kind":"virtio-user","netns":"{task_id}"},"groups":["sg-1"]},
@@ -65,6 +65,8 @@ TEST(EngineConfig, EveryMemberArrives) {
   EXPECT_EQ(config->buffers.tx_descriptors, 128);
   EXPECT_EQ(config->edge.mode, EdgeMode::answer);
   EXPECT_EQ(config->edge.router_mac.to_string(), "0a:00:00:00:00:02");
+  EXPECT_EQ(config->edge.who_answers_dhcp(), DhcpAnswers::off);
+  EXPECT_EQ(config->edge.dhcp_domain, "eu-west-1.compute.internal");
   EXPECT_EQ(config->limits.endpoints, 3);
   EXPECT_EQ(config->limits.connections, 2048U);
   EXPECT_EQ(config->limits.connections_per_endpoint, 9U);
@@ -152,6 +154,10 @@ TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
   expect_refused(R"(,"subnets":[{"id":"subnet-1","cidr":"10.0.0.0/8"}])", "/subnets/0/cidr", "/16 to /28");
   expect_refused(R"(,"subnets":[{"id":"subnet-1","cidr":"10.0.0.0/24"},{"id":"subnet-2","cidr":"10.0.0.0/25"}])",
                  "/subnets/1/cidr", "overlaps");
+  expect_refused(R"(,"edge":{"dhcp":"on"})", "/edge/dhcp", R"(wanted "relay", "answer" or "off")");
+  for (const std::string& domain : {std::string(), std::string("a b"), std::string("-a"), std::string("a."), std::string(129, 'a')}) {
+    expect_refused(R"(,"edge":{"dhcp_domain":")" + domain + "\"}", "/edge/dhcp_domain", "wanted a domain name of 1 to 128");
+  }
   expect_refused(R"(,"idle":null)", "/idle", "null");
 }
 
@@ -203,6 +209,18 @@ TEST(FlowLogFormat, SaysWhereItGoesWrong) {
   says("${srcaddr} ", "at character 11");
   says("${srcaddr}  ${dstaddr}", "at character 12");
   says("${srcaddr} ${srcaddr}", "second time");
+TEST(EngineConfig, DhcpIsAnsweredByWhoAnswersTheRest) {
+  const auto of = [](const std::string& edge) {
+    return parse_engine_config(R"({"version":1,"trunk":{"device":"d"},"edge":{)" + edge + "}}")->edge.who_answers_dhcp();
+  };
+  EXPECT_EQ(of(""), DhcpAnswers::relay);
+  EXPECT_EQ(of(R"("mode":"answer")"), DhcpAnswers::answer);
+  EXPECT_EQ(of(R"("mode":"answer","dhcp":"relay")"), DhcpAnswers::relay);
+  EXPECT_EQ(of(R"("dhcp":"answer")"), DhcpAnswers::answer);
+  EXPECT_EQ(of(R"("dhcp":"off")"), DhcpAnswers::off);
+  const auto longest = parse_engine_config(R"({"version":1,"trunk":{"device":"d"},"edge":{"dhcp_domain":")" + std::string(128, 'a') + "\"}}");
+  EXPECT_TRUE(longest);
+  EXPECT_EQ(parse_engine_config(R"({"version":1,"trunk":{"device":"d"}})")->edge.dhcp_domain, "ec2.internal");
 }
 
 TEST(EngineConfig, WhatEachWorkerGets) {

@@ -535,7 +535,7 @@ TEST_F(PipelineTest, NeighbourDiscovery) {
   refused(solicitation(multicast, "::", "2001:db8::35", mac(kWebMac)), "arp_own_address");
   refused(solicitation(multicast, "2001:db8::35", "fe80:ec2::1", mac("0a:47:e4:7a:2b:03")), "arp_spoof");
   refused(solicitation(multicast, "2001:db8::36", "fe80:ec2::1", mac(kWebMac)), "spoof_ip");
-  refused(ip_packet(multicast, ip("fe80::1"), ip("ff02::1"), 58, [] { Frame m{134, 0}; m.resize(16); return m; }()), "nd_refused");
+  refused(ip_packet(multicast, ip("fe80::847:e4ff:fe7a:2b02"), ip("ff02::1"), 58, [] { Frame m{134, 0}; m.resize(16); return m; }()), "nd_refused");
   Frame wrong_hops = solicitation(multicast, "2001:db8::35", "fe80:ec2::1", mac(kWebMac));
   wrong_hops[14 + 7] = 64;
   refused(wrong_hops, "malformed");

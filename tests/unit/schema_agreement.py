@@ -28,7 +28,7 @@ CONFIG = {
     "eal": {"main_lcore": 0, "worker_lcores": [1], "memory_mb": 256, "file_prefix": "trunkline", "hugepages": True,
             "extra_args": ["--log-level=7"]},
     "buffers": {"count": 32768, "data_room_bytes": 2176, "rx_descriptors": 512, "tx_descriptors": 512},
-    "edge": {"mode": "relay", "router_mac": "0a:00:00:00:00:01", "block_imds": False},
+    "edge": {"mode": "relay", "router_mac": "0a:00:00:00:00:01", "dhcp": "off", "dhcp_domain": "ec2.internal", "block_imds": False},
     "limits": {"endpoints": 512, "connections": 262144, "connections_per_endpoint": 0, "connection_file": ""},
     "conntrack": {"tcp_handshake_timeout_s": 30, "tcp_closing_timeout_s": 120, "tcp_closed_timeout_s": 10,
                   "icmp_timeout_s": 30, "other_timeout_s": 600, "icmp_related": False, "strict_syn": False},
@@ -154,6 +154,9 @@ def config_changes():
     yield from [("/eal/file_prefix", v, r) for v, r in (("a" * 64, GOOD), ("a" * 65, BAD), ("a/b", BAD), ("", BAD), ("a\u0001", BAD))]
     yield from [("/trunk/device", v, r) for v, r in (("net_tap0,iface=x", GOOD), ("", BAD), ("a\u0000b", BAD))]
     yield from [("/trunk/mode", "Tagged", BAD), ("/trunk/mode", "untagged", GOOD), ("/edge/mode", "answer", GOOD), ("/edge/mode", "", BAD)]
+    yield from [("/edge/dhcp", v, r) for v, r in (("relay", GOOD), ("answer", GOOD), ("Off", BAD), ("", BAD), (None, BAD))]
+    yield from [("/edge/dhcp_domain", v, r) for v, r in (("eu-west-1.compute.internal", GOOD), ("a", GOOD), ("", BAD), ("a.", BAD), ("-a", BAD),
+                                                         ("a b", BAD), ("a\n", BAD), ("a" * 128, GOOD), ("a" * 129, BAD))]
     for path in ("/trunk/mac", "/edge/router_mac"):
         for mac in ("01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "0a:0:0:0:0:1", "0a-00-00-00-00-01", ""):
             yield path, mac, BAD
