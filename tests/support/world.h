@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -98,6 +99,7 @@ class World {
       }
       endpoint->source_dest_check = task.source_dest_check;
       endpoint->mtu = task.mtu;
+      if (adjust) adjust(task, *endpoint);
       std::vector<const config::SecurityGroup*> groups;
       for (const auto& group : task.groups) groups.push_back(&group);
       endpoint->policy = control::compile_policy(groups, prefix_lists, numbers, ++policy_generation);
@@ -188,6 +190,7 @@ class World {
   std::vector<Task> tasks;
   std::vector<std::uint16_t> generations;
   std::uint32_t policy_generation = 0;
+  std::function<void(const Task&, Endpoint&)> adjust;  // sets what Task has no word for, with each publish()
   EdgeSettings edge;
   bool flow_logs = false;
   Mbufs mbufs;
