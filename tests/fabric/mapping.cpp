@@ -255,6 +255,14 @@ bool Fabric::is_router(const Inhabitant& sender, const Address& address) const {
   return address == kRouterLinkLocal || address == link_local_of(router_mac_);
 }
 
+bool Fabric::is_routers_error(const Inhabitant& sender, const Packet& packet) const {
+  const bool v6 = packet.source.v6;
+  const std::optional<Prefix>& subnet = v6 ? sender.subnet6 : sender.subnet;
+  if (!subnet || packet.source != subnet->router() || packet.fragment || packet.message_length() < 8) return false;
+  if (packet.protocol != (v6 ? kProtocolIcmp6 : kProtocolIcmp)) return false;
+  return v6 ? packet.message[0] == 2 && packet.message[1] == 0 : packet.message[0] == 3 && packet.message[1] == 4;
+}
+
 Verdict Fabric::handle(Frame& frame) {
   const Verdict verdict = decide(frame);
   count(verdict);
@@ -284,7 +292,9 @@ Verdict Fabric::decide(Frame& frame) const {
 
   const bool to_router = is_router(*sender, packet.destination) && mac_at(frame.buffer.data()) == router_mac_;
   const bool from_own_link_local = is_link_local(packet.destination) && packet.source == link_local_of(sender->mac);
-  if (!may_send_from(*sender, packet.source) && !(to_router && from_own_link_local)) return Verdict::kSpoofed;
+  if (!may_send_from(*sender, packet.source) && !(to_router && from_own_link_local) && !is_routers_error(*sender, packet)) {
+    return Verdict::kSpoofed;
+  }
   return to_router ? answer_echo(frame, *sender, packet) : forward(frame, *sender, packet);
 }
 
@@ -403,7 +413,7 @@ Verdict Fabric::forward(Frame& frame, const Inhabitant& sender, const Packet& pa
   const std::optional<Prefix>& subnet = packet.destination.v6 ? sender.subnet6 : sender.subnet;
   const bool same_subnet = subnet && subnet->contains(packet.destination);
   put(ethernet, owner->mac);
-  put(ethernet + 6, same_subnet ? sender.mac : router_mac_);
+  put(ethernet + 6, same_subnet && !is_routers_error(sender, packet) ? sender.mac : router_mac_);
   frame.port = owner->port;
   frame.vlan = owner->vlan;
   return Verdict::kForwarded;

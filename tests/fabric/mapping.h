@@ -9,6 +9,8 @@
 //    packets. ARP and neighbour discovery are answered from it, never by the peer. An address nobody owns is silent.
 //  * A sender is known by its VLAN and source MAC on the trunk, by its port elsewhere. Senders on the trunk must use
 //    an address of their own (AWS validates them); a host may use any source, so that tests can play the Internet.
+//    One exception: the instance's engine stands where the subnet's router would and says in its name that a packet is
+//    too big (ICMP 3/4 and ICMPv6 type 2 from .1 or ::1, and nothing else).
 //  * Packets between subnets are forwarded by destination address only and show the router's MAC as their source;
 //    within a subnet they keep the sender's. The TTL is left alone: the VPC router is not a visible hop.
 //  * There is no broadcast and no multicast, and only IPv4, IPv6 and ARP exist.
@@ -130,6 +132,7 @@ class Fabric {
   const Inhabitant* owner_of(const Address& address) const;
   bool may_send_from(const Inhabitant& sender, const Address& source) const;
   bool is_router(const Inhabitant& sender, const Address& address) const;
+  bool is_routers_error(const Inhabitant& sender, const Packet& packet) const;
 
   Mac router_mac_;
   std::size_t mtu_;

@@ -376,6 +376,33 @@ class Tagged(FabricCase):
         self.assert_silent("spoofed", (101, solicit("fe80::1", "fe80:ec2::1", A["mac"])),
                            (101, solicit(host, "fe80:ec2::1", A["mac"])))
 
+    def test_the_routers_errors(self):
+        """The engine says "too big" in the router's name; nothing else may be said in it."""
+        def error(source, kind, code, to="10.0.2.7", to_mac=ROUTER_MAC, protocol=1):
+            message = struct.pack("!BBHHH", kind, code, 0, 0, 1500) + bytes(28)
+            return ethernet(to_mac, A["mac"], 0x0800, ipv4(source, to, protocol, message))
+
+        vlan, frame = self.ask(A, error("10.0.0.1", 3, 4))
+        self.assertEqual((vlan, frame[:12]), (103, mac(C["mac"]) + mac(ROUTER_MAC)))
+        vlan, frame = self.ask(A, error("10.0.0.1", 3, 4, to="10.0.0.36", to_mac=B["mac"]))
+        self.assertEqual((vlan, frame[:12]), (102, mac(B["mac"]) + mac(ROUTER_MAC)))
+        self.assert_silent("spoofed", (101, error("10.0.0.1", 3, 1)), (101, error("10.0.0.1", 8, 4)), (101, error("10.0.0.1", 11, 0)),
+                           (101, error("10.0.0.1", 3, 4, protocol=17)), (101, error("10.0.2.1", 3, 4)), (101, error("10.0.0.36", 3, 4)),
+                           (101, error("10.0.0.3", 3, 4)))
+
+        def error6(source, kind, code=0):
+            message = struct.pack("!BBHI", kind, code, 0, 1500) + bytes(48)
+            return ethernet(ROUTER_MAC, A["mac"], 0x86DD, ipv6_icmp(source, "2001:db8:1234:1a00::36", message, hops=64))
+
+        six = dict(B, addresses=["10.0.0.36", "2001:db8:1234:1a00::36"], subnet6=A["subnet6"])
+        self.fabric.write(config_of((A, six, C)))
+        self.assertIn("reloaded", self.fabric.ask(signal.SIGHUP))
+        vlan, frame = self.ask(A, error6("2001:db8:1234:1a00::1", 2))
+        self.assertEqual((vlan, frame[:12], frame[54]), (102, mac(B["mac"]) + mac(ROUTER_MAC), 2))
+        self.assert_silent("spoofed", (101, error6("2001:db8:1234:1a00::1", 1)), (101, error6("2001:db8:1234:1a00::1", 3)),
+                           (101, error6("2001:db8:1234:1a00::1", 2, 1)), (101, error6("2001:db8:1234:1a01::1", 2)),
+                           (101, error6("fe80:ec2::1", 2)))
+
     def test_reload(self):
         late = {"vlan": 104, "mac": "0a:47:e4:7a:2b:05", "addresses": ["10.0.0.40"], "subnet": "10.0.0.0/24"}
         self.assert_silent("unknown_vlan", (104, arp(late["mac"], "10.0.0.40", "10.0.0.1")))
