@@ -3,10 +3,12 @@
 // An ICMP error quotes the packet that it is about. Where an endpoint says so (`icmp_related`), an error about a packet of a live
 // connection passes without a rule; AWS lets none pass (its guide: without a rule for it, path-MTU discovery does not work).
 //
-// The quotation was written by a stranger: it is looked at within the bytes that are there, only as far as addresses, protocol
-// and ports, and it must be of the other direction: an error towards the task quotes what the task sent. It opens nothing and
-// refreshes nothing.
+// The quotation was written by a stranger: it is looked at within the bytes of the packet that are there, only as far as addresses,
+// protocol and ports. It must be of the other direction (an error towards the task quotes what the task sent), and the error must
+// go to the address that the quoted packet came from. It opens nothing and refreshes nothing.
 #pragma once
+
+#include <algorithm>
 
 #include "dataplane/packet.h"
 #include "dataplane/stages/track.h"
@@ -26,7 +28,7 @@ inline bool key_of_quoted(const Burst& burst, std::uint32_t i, Direction directi
                           AddressPair& addresses) {
   const Headers& headers = burst.headers[i];
   const bool ipv4 = headers.layer3 == Layer3::ipv4;
-  const std::uint32_t end = burst.mbuf[i]->data_len;
+  const std::uint32_t end = std::min<std::uint32_t>(burst.mbuf[i]->data_len, headers.layer3_offset + std::uint32_t{headers.packet_bytes});
   const std::uint32_t at = headers.layer4_offset + 8U;
   const std::uint32_t ip_bytes = ipv4 ? 20 : 40;
   if (headers.layer4_offset == 0 || at + ip_bytes > end) return false;
@@ -35,6 +37,7 @@ inline bool key_of_quoted(const Burst& burst, std::uint32_t i, Direction directi
   const std::uint32_t header_bytes = ipv4 ? (ip[0] & 15) * 4U : 40U;
   if (header_bytes < ip_bytes || at + header_bytes + 8 > end) return false;
   if (ipv4 && (load16(ip + 6) & 0x1fff) != 0) return false;  // a later fragment has no ports
+  if ((ipv4 ? IpAddress::from_v4_bytes(ip + 12) : IpAddress::from_v6_bytes(ip + 8)) != burst.destination(i)) return false;
   const std::uint8_t protocol = ipv4 ? ip[9] : ip[6];
   const std::uint8_t* ports = ip + header_bytes;
   // Towards the task: the task was the quoted packet's sender.
