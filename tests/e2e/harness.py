@@ -256,6 +256,7 @@ class LabTest(unittest.TestCase):
     """One laboratory and one engine a test."""
 
     overrides = {}  # of the engine's config
+    hosts = {}  # in the VPC beside the client, as Lab.hosts has them
     mode = "tagged"
     starts_engine = True
     maxDiff = None
@@ -263,7 +264,7 @@ class LabTest(unittest.TestCase):
     def setUp(self):
         self.began = time.monotonic()
         self.lab = Lab(BUILD)
-        self.lab.trunk_mode = self.mode
+        self.lab.trunk_mode, self.lab.hosts = self.mode, self.hosts
         self.addCleanup(self._take_down)
         self.lab.start()
         self.tasks = {}

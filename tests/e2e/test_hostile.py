@@ -117,10 +117,11 @@ class TestFromTask(Hostile):
             ("multicast", "multicast",
              out(ipv4(one.address, "224.0.0.251", 17, udp(5353, 5353, MARK)), destination="01:00:5e:00:00:fb")),
             ("a unicast packet to the broadcast MAC", "multicast", out(ping(), destination=BROADCAST)),
-            ("DHCP: a client", "multicast",
+            ("DHCP: a client that says nothing", "malformed",
              out(ipv4("0.0.0.0", "255.255.255.255", 17, udp(68, 67, MARK)), destination=BROADCAST)),
-            ("DHCP: a server", "multicast",
+            ("DHCP: a server", "dhcp_refused",
              out(ipv4(one.address, "255.255.255.255", 17, udp(67, 68, MARK)), destination=BROADCAST)),
+            ("DHCP: a server that knows its client", "dhcp_refused", out(ipv4(one.address, two.address, 17, udp(67, 68, MARK)))),
         ]
 
     def test_each_is_dropped_for_its_reason_and_never_on_the_trunk(self):

@@ -184,6 +184,7 @@ class Lab:
         self.fabric = None
         self._children = []
         self._enis = []
+        self.hosts = {}  # others in the VPC beside the client: {name: (address with its prefix length, gateway)}; set it before start()
         self.trunk_mode = "tagged"  # or "untagged" (ENIs are told by MAC and address alone); set it before start()
         cpus = sorted(os.sched_getaffinity(0))
         self.main_cpu, self.worker_cpu = cpus[0], cpus[1 if len(cpus) > 1 else 0]
@@ -206,6 +207,8 @@ class Lab:
         self._record()
         self.instance, self.vpc = self.add_netns("instance"), self.add_netns("vpc")
         self.client = self.add_netns("client")
+        for name in self.hosts:
+            self.add_netns(name)
         for name in (self.instance, self.vpc):
             inside.in_netns(name, _disable_ipv6)
         self.run("ip", "-n", self.vpc, "link", "add", "fabric0", "type", "veth", "peer", "name", "trunk0",
@@ -301,7 +304,9 @@ class Lab:
     def _fabric_config(self):
         return {"trunk": {"interface": "fabric0", "netns": self.vpc, "mode": self.trunk_mode}, "router_mac": ROUTER_MAC,
                 "mtu": MTU, "enis": self._enis,
-                "hosts": [{"netns": self.client, "ifname": "eth0", "address": CLIENT + "/24", "gateway": "10.0.1.1"}]}
+                "hosts": [{"netns": self.client, "ifname": "eth0", "address": CLIENT + "/24", "gateway": "10.0.1.1"},
+                          *({"netns": self.netns(name), "ifname": "eth0", "address": address, "gateway": gateway}
+                            for name, (address, gateway) in self.hosts.items())]}
 
     def _start_fabric(self):
         _write_atomically(self.fabric_path, self._fabric_config())
