@@ -25,20 +25,6 @@ IpAddress local_of(const ConnectionRecord& record) {
   return record.connection.key.is_ipv6() ? record.addresses.local : IpAddress::from_v4_bytes(&record.connection.key.local);
 }
 
-Json rule_json(const Controller& controller, const std::string& eni_id, const Endpoint& endpoint, const Connection& connection, const IpAddress& remote) {
-  const Direction direction = connection.initiator_direction();
-  const bool same_rules = !connection.untracked && connection.policy_generation == endpoint.policy_generation;
-  RuleId number = connection.rule;
-  if (!same_rules) {
-    const Members::Groups groups = controller.view().members->find(remote);
-    number = endpoint.policy->rules(direction).match(first_query(connection, remote), groups.view()).rule;
-  }
-  const config::Attachment& attachment = controller.desired().attachments.at(eni_id);
-  const auto rule = name_rule(controller.desired(), attachment.group_ids, direction, number);
-  if (!rule) return nullptr;
-  return {{"group", rule->group_id}, {"direction", to_string(direction)}, {"index", rule->index}, {"rule", rule->text}};
-}
-
 // Takes the members that say which flows are meant. `said`: whether any of them was there.
 FlowFilter read_filter(ObjectReader& reader, const Controller& controller, bool& said, std::optional<RpcError>& unknown) {
   FlowFilter filter;
@@ -83,6 +69,20 @@ FlowFilter read_filter(ObjectReader& reader, const Controller& controller, bool&
 RpcError silent(const std::string& sentence) { return {"worker_silent", sentence, {}, {}}; }
 
 }  // namespace
+
+Json named_rule_json(const Controller& controller, const std::string& eni_id, Direction direction, RuleId number) {
+  const auto rule = name_rule(controller.desired(), controller.desired().attachments.at(eni_id).group_ids, direction, number);
+  if (!rule) return nullptr;
+  return {{"group", rule->group_id}, {"direction", to_string(direction)}, {"index", rule->index}, {"rule", rule->text}};
+}
+
+Json rule_json(const Controller& controller, const std::string& eni_id, const Endpoint& endpoint, const Connection& connection, const IpAddress& remote) {
+  const Direction direction = connection.initiator_direction();
+  const bool same_rules = !connection.untracked && connection.policy_generation == endpoint.policy_generation;
+  if (same_rules) return named_rule_json(controller, eni_id, direction, connection.rule);
+  const Members::Groups groups = controller.view().members->find(remote);
+  return named_rule_json(controller, eni_id, direction, endpoint.policy->rules(direction).match(first_query(connection, remote), groups.view()).rule);
+}
 
 Json flow_json(const Controller& controller, const std::string& eni_id, const Endpoint& endpoint, const ConnectionRecord& record, WorkerNumber worker, Tick now) {
   const Connection& connection = record.connection;

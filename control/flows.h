@@ -17,6 +17,11 @@
 
 namespace trunkline::control {
 
+// The rule that a connection's first packet was let in by, or now would be: {"group","direction","index","rule"}, or null.
+config::Json rule_json(const Controller& controller, const std::string& eni_id, const Endpoint& endpoint, const Connection& connection,
+                       const IpAddress& remote);
+config::Json named_rule_json(const Controller& controller, const std::string& eni_id, Direction direction, RuleId rule);
+
 // One connection as flow.list shows it. `eni_id`: whose it is.
 config::Json flow_json(const Controller& controller, const std::string& eni_id, const Endpoint& endpoint, const ConnectionRecord& record,
                        WorkerNumber worker, Tick now);

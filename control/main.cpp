@@ -252,7 +252,8 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return config::Json{{"server", "trunklined"},
                         {"version", facts.version},
                         {"api", {{"major", 1}, {"minor", 0}}},
-                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "events.describe-tasks", "events.eventbridge", "events.acs"}},
+                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "explain",
+                                      "events.describe-tasks", "events.eventbridge", "events.acs"}},
                         {"boot_id", facts.boot_id},
                         {"revision", controller.desired().revision},
                         {"role", caller.admin ? "admin" : "observer"}};

@@ -29,6 +29,7 @@ class Watch {
   void arrived(const Burst& burst, Direction direction, const Endpoint* endpoint = nullptr) {
     direction_ = direction;
     refused_ = known_ = 0;
+    parsed_ = false;
     for (Observer* observer : worker_.observers->observers) {
       observer->forget_staged();
       if (!observer->wants(direction, endpoint)) continue;
@@ -44,6 +45,7 @@ class Watch {
       refused_by_[i] = stage;
     }
     switch (stage) {
+      case Stage::parse: parsed_ = true; return;
       case Stage::track: return note_known(burst);
       case Stage::account: return note_peers(burst);
       case Stage::forward: return write(burst);
@@ -99,6 +101,7 @@ class Watch {
     result.key = burst.key[i];
     if (const Endpoint* endpoint = burst.endpoint[i]; endpoint != nullptr) result.endpoint = endpoint->id, result.generation = endpoint->generation;
     result.direction = direction_;
+    result.from_task_here = !parsed_;
     result.verdict = burst.verdict[i];
     result.filtered = (reached_track_ >> i & 1) != 0;
     result.known = (known_ >> i & 1) != 0;
@@ -122,6 +125,7 @@ class Watch {
 
   WorkerState& worker_;
   Direction direction_ = Direction::ingress;
+  bool parsed_ = false;
   std::uint64_t refused_ = 0, known_ = 0, reached_track_ = 0;
   Stage refused_by_[kMaxBurst];
   EndpointId peer_[kMaxBurst];

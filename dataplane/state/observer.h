@@ -64,6 +64,7 @@ struct Observation {
   bool filtered = false;        // it reached track
   bool has_connection = false;  // it belongs to one, or opened it
   bool known = false;           // the connection was there before
+  bool from_task_here = false;  // the second half of a packet between two tasks: neither parsed nor demultiplexed again
   std::uint32_t frame_bytes = 0;
 };
 

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/packet_report.h"
+
+#include "control/flow_words.h"
+#include "control/flows.h"
+#include "control/reconcile.h"
+#include "control/scratch_packet.h"
+#include "dataplane/stages/admit.h"
+#include "dataplane/stages/parse.h"
+
+namespace trunkline::control {
+namespace {
+
+using config::Json;
+
+std::string flags_text(std::uint8_t flags) {
+  static constexpr std::pair<std::uint8_t, const char*> names[] = {{0x02, "SYN"}, {0x10, "ACK"}, {0x01, "FIN"}, {0x04, "RST"}, {0x08, "PSH"}, {0x20, "URG"}};
+  std::string text;
+  for (const auto& [bit, name] : names) {
+    if ((flags & bit) != 0) text += (text.empty() ? "" : " ") + std::string(name);
+  }
+  return text.empty() ? "no flags" : text;
+}
+
+// Which ENI an observation speaks of, if it is in service still.
+struct Whose {
+  std::string eni;
+  const ActiveEndpoint* active = nullptr;
+  explicit operator bool() const { return active != nullptr; }
+};
+Whose find_endpoint(const Controller& controller, EndpointId id, std::uint16_t generation) {
+  for (const auto& [eni, active] : controller.active()) {
+    if (active.endpoint->id == id && active.endpoint->generation == generation) return {eni, &active};
+  }
+  return {};
+}
+Whose find_endpoint(const Controller& controller, EndpointId id) {
+  for (const auto& [eni, active] : controller.active()) {
+    if (active.endpoint->id == id) return {eni, &active};
+  }
+  return {};
+}
+
+std::string port_of(const Controller& controller, const std::string& eni) {
+  const config::Attachment* attachment = controller.desired().attachments.get(eni);
+  return attachment != nullptr && attachment->port ? port_name(*attachment->port) : "its port";
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+std::string connection_text(const Connection& connection) {
+  return std::string(state_name(connection.state)) + ", began " + std::string(to_string(connection.initiator_direction())) +
+         (connection.untracked ? ", untracked" : ", tracked");
+}
+
+std::string rule_words(const Json& rule) {
+  if (rule.is_null()) return "a rule that is not there any more";
+  return "rule " + std::to_string(rule.at("index").get<std::size_t>()) + " of " + rule.at("group").get<std::string>() + " (" + rule.at("direction").get<std::string>() +
+         "): " + rule.at("rule").get<std::string>();
+}
+
+// What stands in the answer for one packet, gathered once.
+class Report {
+ public:
+  Report(const Controller& controller, const Observation& seen, std::span<const std::uint8_t> bytes)
+      : controller_(controller), seen_(seen), bytes_(bytes), whose_(find_endpoint(controller, seen.endpoint, seen.generation)) {
+    if (seen.filtered && whose_) ends_ = ends_of(bytes, seen.frame_bytes, seen.direction);
+    rule_ = find_rule();
+  }
+
+  Json json() {
+    say(Stage::parse, !seen_.from_task_here, [&] { return packet_text(bytes_, seen_.frame_bytes, seen_.direction); });
+    say(Stage::demux, !seen_.from_task_here, [&] { return demux(); });
+    say(Stage::edge, !seen_.from_task_here, [&] { return edge(); });
+    say(Stage::track, seen_.filtered, [&] { return track(); });
+    say(Stage::admit, seen_.filtered, [&] { return admit(); });
+    say(Stage::account, seen_.filtered && seen_.has_connection, [&] { return std::string("counted with the connection"); });
+    say(Stage::forward, true, [&] { return forward(); });
+    Json result = packet_summary(controller_, seen_);
+    result["packet"] = packet_text(bytes_, seen_.frame_bytes, seen_.direction);
+    result["rule"] = rule_;
+    result["stages"] = std::move(stages_);
+    return result;
+  }
+
+ private:
+  template <class Words>
+  void say(Stage stage, bool took_part, Words&& words) {
+    if (seen_.stage < stage || (!took_part && !(refused() && seen_.stage == stage))) return;
+    const bool refuses = refused() && seen_.stage == stage;
+    stages_.push_back({{"stage", to_string(stage)}, {"refused", refuses}, {"said", refuses ? refusal() : words()}});
+  }
+  bool refused() const { return seen_.verdict != DropReason::none; }
+
+  FlowQuery query() const {
+    const bool icmp = seen_.headers.protocol == (ends_.remote.is_v4() ? 1 : 58);
+    const bool inbound = seen_.direction == Direction::ingress;
+    FlowQuery query{ends_.remote, seen_.headers.protocol, inbound ? seen_.key.local_port_number() : seen_.key.remote_port_number()};
+    if (icmp) query.port = static_cast<std::uint16_t>(seen_.headers.icmp_type << 8 | seen_.headers.icmp_code);
+    return query;
+  }
+
+  Json find_rule() const {
+    if (!seen_.filtered || !whose_) return nullptr;
+    const Endpoint& endpoint = *whose_.active->endpoint;
+    if (seen_.has_connection) return rule_json(controller_, whose_.eni, endpoint, seen_.connection, ends_.remote);
+    if (refused()) return nullptr;
+    const Members::Groups groups = controller_.view().members->find(ends_.remote);
+    return named_rule_json(controller_, whose_.eni, seen_.direction, endpoint.policy->rules(seen_.direction).match(query(), groups.view()).rule);
+  }
+
+  std::string refusal() const {
+    std::string sentence = std::string(text(seen_.verdict).name) + ": " + std::string(text(seen_.verdict).sentence);
+    const bool by_groups = seen_.verdict == DropReason::security_group_ingress || seen_.verdict == DropReason::security_group_egress;
+    if (!by_groups || !whose_) return sentence;
+    const config::Attachment& attachment = controller_.desired().attachments.at(whose_.eni);
+    const bool inbound = seen_.direction == Direction::ingress;
+    std::size_t rules = 0;
+    for (const std::string& id : attachment.group_ids) {
+      if (const config::SecurityGroup* group = controller_.desired().security_groups.get(id)) rules += inbound ? group->ingress.size() : group->egress.size();
+    }
+    const FlowQuery asked = query();
+    std::string what = protocol_name(asked.protocol);
+    if (asked.protocol == 6 || asked.protocol == 17) what += " " + std::to_string(asked.port);
+    if (asked.protocol == (asked.remote.is_v4() ? 1 : 58)) what += " type " + std::to_string(asked.port >> 8) + " code " + std::to_string(asked.port & 0xff);
+    return sentence + ". Asked: " + what + (inbound ? " from " : " to ") + asked.remote.to_string() + ", " + std::to_string(rules) + " rule(s) of " +
+           joined(attachment.group_ids);
+  }
+
+  std::string demux() const {
+    if (!whose_) return "an ENI that is gone by now";
+    const Endpoint& endpoint = *whose_.active->endpoint;
+    if (seen_.direction == Direction::egress) return "from " + whose_.eni + ": its port, its MAC and its address";
+    return "for " + whose_.eni + ": " + (endpoint.vlan.is_untagged() ? "no tag" : "VLAN " + std::to_string(endpoint.vlan.value)) + ", its MAC and its address";
+  }
+
+  std::string edge() const {
+    if (seen_.filtered) return "neither ARP nor neighbour discovery";
+    return seen_.route == Route::answer ? "answered here; the rules are not asked" : "goes on as it is; the rules are not asked";
+  }
+
+  std::string track() const {
+    if (!seen_.known) return "no connection";
+    // One that refuses is not told: what it was is not kept.
+    return seen_.has_connection ? "belongs to a connection: " + connection_text(seen_.connection) : "belongs to a connection";
+  }
+
+  std::string admit() const {
+    if (!seen_.has_connection) return rule_words(rule_) + " lets it pass; it opens no connection";
+    if (!seen_.known) return rule_words(rule_) + "; it opens a connection: " + connection_text(seen_.connection);
+    if (seen_.connection.untracked) return "untracked: the present rules let this direction pass";
+    return "the connection lets it pass; the rules are not asked";
+  }
+
+  std::string forward() const {
+    switch (seen_.route) {
+      case Route::task: return "to " + (whose_ ? port_of(controller_, whose_.eni) : "the task's port");
+      case Route::answer: return "back to " + (whose_ ? port_of(controller_, whose_.eni) : "the task's port");
+      case Route::local: {
+        const Whose peer = find_endpoint(controller_, seen_.peer);
+        return "to " + (peer ? peer.eni : "an ENI") + " on this host, whose ingress half comes next";
+      }
+      default: {
+        const bool tagged = whose_ && !whose_.active->endpoint->vlan.is_untagged();
+        return tagged ? "out on the trunk, with VLAN " + std::to_string(whose_.active->endpoint->vlan.value) : "out on the trunk";
+      }
+    }
+  }
+
+  const Controller& controller_;
+  const Observation& seen_;
+  std::span<const std::uint8_t> bytes_;
+  Whose whose_;
+  AddressPair ends_;
+  Json rule_;
+  Json stages_ = Json::array();
+};
+
+}  // namespace
+
+AddressPair ends_of(std::span<const std::uint8_t> bytes, std::size_t frame_bytes, Direction direction) {
+  ScratchPacket packet(bytes, frame_bytes);
+  Burst burst;
+  burst.add(packet.mbuf());
+  parse(burst, direction);
+  const bool ingress = direction == Direction::ingress;
+  return {ingress ? burst.source(0) : burst.destination(0), ingress ? burst.destination(0) : burst.source(0)};
+}
+
+std::string packet_text(std::span<const std::uint8_t> bytes, std::size_t frame_bytes, Direction direction) {
+  ScratchPacket packet(bytes, frame_bytes);
+  Burst burst;
+  burst.add(packet.mbuf());
+  parse(burst, direction);
+  const Headers& headers = burst.headers[0];
+  const std::string tag = headers.vlan != 0 ? ", VLAN " + std::to_string(headers.vlan) : "";
+  if (headers.layer3 == Layer3::arp) return "ARP of " + burst.source(0).to_string() + " about " + burst.destination(0).to_string() + tag;
+  if (headers.layer3 == Layer3::other) return "a frame of " + std::to_string(frame_bytes) + " bytes that is neither whole IP nor ARP" + tag;
+  const bool ipv4 = headers.layer3 == Layer3::ipv4;
+  const std::uint8_t protocol = headers.protocol;
+  std::string result = protocol_name(protocol) + " " + end_text(burst.source(0), protocol, burst.source_port(0, direction)) + " to " +
+                       end_text(burst.destination(0), protocol, burst.destination_port(0, direction));
+  if (headers.layer4_offset != 0 && protocol == protocol::tcp) result += ", " + flags_text(headers.tcp_flags);
+  if (headers.layer4_offset != 0 && protocol == (ipv4 ? protocol::icmp : protocol::icmpv6)) {
+    result += ", type " + std::to_string(headers.icmp_type) + " code " + std::to_string(headers.icmp_code);
+  }
+  return result + ", " + std::to_string(headers.packet_bytes) + " octets" + tag;
+}
+
+Json packet_summary(const Controller& controller, const Observation& seen) {
+  static constexpr const char* kRoutes[] = {"undecided", "task", "trunk", "local", "answer"};
+  const Whose whose = find_endpoint(controller, seen.endpoint, seen.generation);
+  const bool refused = seen.verdict != DropReason::none;
+  Json connection = nullptr;
+  if (seen.has_connection) {
+    connection = {{"state", state_name(seen.connection.state)},
+                  {"direction", to_string(seen.connection.initiator_direction())},
+                  {"tracked", !seen.connection.untracked},
+                  {"new", !seen.known}};
+  }
+  return {{"direction", to_string(seen.direction)},
+          {"point", to_string(seen.point)},
+          {"eni", whose ? Json(whose.eni) : Json(nullptr)},
+          {"verdict", text(seen.verdict).name},
+          {"sentence", text(seen.verdict).sentence},
+          {"refused_by", refused ? Json(to_string(seen.stage)) : Json(nullptr)},
+          {"route", refused ? Json(nullptr) : Json(kRoutes[static_cast<std::size_t>(seen.route)])},
+          {"connection", std::move(connection)}};
+}
+
+Json packet_report(const Controller& controller, const Observation& seen, std::span<const std::uint8_t> bytes) {
+  return Report(controller, seen, bytes).json();
+}
+
+}  // namespace trunkline::control
