@@ -245,6 +245,9 @@ const Command kCommands[] = {
      }},
     {"drops top", "", kWatch | kCount, "what is dropped most at this moment, packets a second", drops_top},
     {"drops", "[ENI]", kWatch, "what was dropped, and what each reason means", drops},
+    {"explain", "[WORD…]", kExplain | kCount, "what would become of a packet, stage by stage: tcp from 198.51.100.9:4000 to 10.0.0.35:80", explain},
+    {"trace", "", kPackets | kTrace | kCount, "the next packets, what each stage said of them, and the rule that decided", trace},
+    {"capture", "", kPackets | kCapture | kCount, "packets as a pcapng file, or into a pipe", capture},
     {"flow list", "", kFlow | kList | kWatch, "the connections, and the rule that let each in", flow_list},
     {"flow flush", "", kFlow | kAll, "forget connections; their next packet is judged by the rules as they are", flow_flush},
     {"task list", "", 0, "the tasks' network interfaces",
@@ -424,6 +427,10 @@ int complete(std::vector<std::string> words) {
   if (open != nullptr) {
     if (open->name == "output")
       out = {"table", "json", "jsonl"};
+    else if (open->name == "point")
+      out = {"in", "out", "drop"};
+    else if (open->name == "direction")
+      out = {"ingress", "egress"};
     else if (open->name == "sort")
       out = {"bytes", "packets", "idle"};
     else if (open->name == "proto")

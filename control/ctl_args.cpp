@@ -62,7 +62,7 @@ constexpr std::array kOptions = {
     Option{"audit", 0, "on|off", "what the rules would refuse is counted, and passes", kSettings},
     Option{"block-imds", 0, "on|off", "no way to the instance metadata service", kSettings},
     Option{"from", 0, "FILE|-", "a JSON object with the same members as the protocol's; options override", kAttach},
-    Option{"task", 0, "T", "of this task", kFlow},
+    Option{"task", 0, "T", "of this task", kFlow | kPackets},
     Option{"remote", 0, "CIDR", "with this address, or one of these, at the other end", kFlow},
     Option{"proto", 0, "NAME", "tcp, udp, icmp, icmpv6 or a number", kFlow},
     Option{"port", 0, "N", "TCP or UDP port, of either end", kFlow},
@@ -71,7 +71,17 @@ constexpr std::array kOptions = {
     Option{"sort", 0, "WHAT", "bytes, packets or idle, largest first (bytes)", kList},
     Option{"limit", 0, "N", "so many at most (100)", kList},
     Option{"all", 0, "", "every connection of the engine", kAll},
-    Option{"count", 'n', "N", "so many", kCount},
+    Option{"from", 0, "END", "task, trunk or address that sends it; with --pcap task or trunk (trunk)", kExplain},
+    Option{"to", 0, "END", "address or task that it is for", kExplain},
+    Option{"pcap", 0, "FILE", "the packets of a capture file instead of words", kExplain},
+    Option{"filter", 0, "EXPR", "as tcpdump takes it; it sees frames without their VLAN tag", kPackets},
+    Option{"direction", 0, "WAY", "ingress (towards the task) or egress", kPackets},
+    Option{"drops", 0, "", "only what is refused", kTrace},
+    Option{"point", 0, "POINT", "in (as packets come), out (as they go) or drop (those refused) (in)", kCapture},
+    Option{"duration", 0, "SECONDS", "stop after so long", kCapture},
+    Option{"snaplen", 0, "N", "bytes of each frame (9216)", kCapture},
+    Option{"write", 'w', "FILE|-", "where to", kCapture},
+    Option{"count", 'n', "N", "so many (drops top: 10; trace: 20; explain --pcap: 100; capture: no end)", kCount},
 };
 
 bool repeatable(std::string_view option) { return option == "address" || option == "group"; }

@@ -36,7 +36,11 @@ enum OptionSet : unsigned {
   kFlow = 128,     // which flows are meant
   kList = 256,
   kAll = 512,
-  kCount = 1024
+  kCount = 1024,
+  kExplain = 2048,
+  kPackets = 4096,  // which packets are looked at
+  kTrace = 8192,
+  kCapture = 16384
 };
 
 struct Option {

@@ -397,6 +397,32 @@ std::string print_drops_top(const Json& result, const Style& style) {
   return table.text(style);
 }
 
+std::string print_packet(const Json& packet, const Style& style) {
+  const bool refused = member(packet, "refused_by").is_string();
+  std::string out = painted(text(packet, "packet"), Colour::bold, style) + "\n";
+  out += "  " + text(packet, "direction") + (member(packet, "eni").is_string() ? " of " + text(packet, "eni") : "") +
+         (member(packet, "port").is_string() ? ", at " + text(packet, "port") : "") + "\n";
+  for (const Json& stage : list_of(packet, "stages")) {
+    std::string name = text(stage, "stage");
+    name.resize(std::max<std::size_t>(name.size(), 8), ' ');
+    out += "  " + name + " " + painted(text(stage, "said"), member(stage, "refused") == true ? Colour::red : Colour::none, style) + "\n";
+  }
+  if (const Json& rule = member(packet, "rule"); rule.is_object()) {
+    out += "  rule     " + text(rule, "group") + " " + text(rule, "direction") + " " + text(rule, "index") + ": " + text(rule, "rule") + "\n";
+  }
+  out += "  verdict  " + (refused ? painted("DROPPED: " + text(packet, "verdict") + ", " + text(packet, "sentence"), Colour::red, style)
+                                  : painted("passes", Colour::green, style)) + "\n\n";
+  return out;
+}
+
+std::string print_explanation(const Json& result, const Style& style) {
+  std::string out;
+  for (const Json& half : list_of(result, "halves")) out += print_packet(half, style);
+  const bool delivered = member(result, "delivered") == true;
+  return out + (delivered ? painted("it would be delivered", Colour::green, style)
+                          : painted("it would be dropped: " + text(result, "verdict") + ", " + text(result, "sentence"), Colour::red, style)) + "\n";
+}
+
 std::string print_flow_list(const Json& result, const Style& style) {
   Table table({"DIRECTION", "PROTO", "LOCAL", "REMOTE", "STATE", "TRACKED", ">IDLE_S", ">IN_PACKETS", ">IN_BYTES", ">OUT_PACKETS", ">OUT_BYTES", "ENI", "RULE"});
   const auto end = [](const Json& flow, const char* address, const char* port) {

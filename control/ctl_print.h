@@ -65,6 +65,9 @@ std::string print_acl_show(const Json& result, const Style& style);
 std::string print_subnet_list(const Json& result, const Style& style);
 std::string print_worker_list(const Json& result, const Style& style);
 std::string print_flow_list(const Json& result, const Style& style);
+// One half of a packet's way: what it was, what each stage said, the rule that decided, the verdict.
+std::string print_packet(const Json& packet, const Style& style);
+std::string print_explanation(const Json& result, const Style& style);
 // Drops with what came to each in the last second.
 std::string print_drops_top(const Json& result, const Style& style);
 std::string print_flow_log_list(const Json& result, const Style& style);

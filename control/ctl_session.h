@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// One run of one command of trunkctl: what was typed, how to print, and the two ways to ask. The commands themselves are in ctl.cpp
-// (kCommands, the table of all), ctl_inspect.cpp and ctl_capture.cpp.
+// One run of one command of trunkctl: what was typed, how to print, and the two ways to ask. The commands themselves are in ctl.cpp (kCommands,
+// the table of all), ctl_inspect.cpp, ctl_explain.cpp and ctl_capture.cpp.
 #pragma once
 
 #include <string>
@@ -33,5 +33,10 @@ struct Session {
 int drops_top(Session& s);
 int flow_list(Session& s);
 int flow_flush(Session& s);
+// ctl_explain.cpp
+int explain(Session& s);
+// ctl_capture.cpp
+int trace(Session& s);
+int capture(Session& s);
 
 }  // namespace trunkline::control

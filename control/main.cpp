@@ -223,6 +223,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   WorkerFlows worker_flows(workers, config.limits.endpoints);
   FlowLogs flow_logs(config, &worker_flows, controller.now(), {.unix_ms = {}, .note = warning, .make_sink = {}});
   controller.tell(&flow_logs);
+  Captures captures(controller);
   // From here on workers run, and are stopped before anything that they use goes.
   RunningWorkers running;
   for (std::size_t number = 0; number < workers.size(); ++number) {
@@ -252,7 +253,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return config::Json{{"server", "trunklined"},
                         {"version", facts.version},
                         {"api", {{"major", 1}, {"minor", 0}}},
-                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "explain",
+                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "explain", "capture",
                                       "events.describe-tasks", "events.eventbridge", "events.acs"}},
                         {"boot_id", facts.boot_id},
                         {"revision", controller.desired().revision},
@@ -260,7 +261,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   });
   server.set_audit([](std::string line) { info(line); });
   add_methods(server, controller, facts);
-  add_inspect_methods(server, controller, inspector);
+  add_inspect_methods(server, controller, inspector, captures);
   if (auto listening = server.listen(); !listening) return fail(listening.error());
 
   boost::asio::signal_set signals(io, SIGTERM, SIGINT);
@@ -274,6 +275,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
       if (error) return;
       controller.tick();
       flow_logs.tick(controller.now());
+      captures.tick();
       // The watchdog hears of us only while packets could flow.
       if (running.all_turn()) sd_notify(0, "WATCHDOG=1");
       tick();

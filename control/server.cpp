@@ -51,7 +51,7 @@ std::expected<Caller, std::string> peer_of(int fd) {
   ucred peer{};
   socklen_t size = sizeof peer;
   if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return std::unexpected(std::strerror(errno));
-  return Caller{peer.uid, peer.gid, peer.pid, false};
+  return Caller{.uid = peer.uid, .gid = peer.gid, .pid = peer.pid};
 }
 
 // For a connection that gets no session: what fits into an empty socket buffer is sent, and it is closed.
@@ -128,6 +128,7 @@ class Server::Core : public std::enable_shared_from_this<Core> {
   ServerOptions options;
   std::function<Json(const Caller&)> hello_params;
   std::function<void(std::string)> audit;
+  std::function<void(std::uint64_t)> gone;
   std::map<std::string, Entry, std::less<>> methods;
   std::set<std::shared_ptr<Session>> sessions;
 
@@ -147,6 +148,7 @@ class Server::Core : public std::enable_shared_from_this<Core> {
   asio::posix::stream_descriptor listener_;
   asio::steady_timer pause_;
   int reserve_ = -1;  // given up for the moment it takes to turn a connection away
+  std::uint64_t connections_ = 0;  // so many there were
   dev_t device_ = 0;
   ino_t inode_ = 0;
 };
@@ -173,6 +175,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
     socket_.shutdown(asio::socket_base::shutdown_both, ignored);
     socket_.close(ignored);
     core_->sessions.erase(shared_from_this());
+    if (core_->gone) core_->gone(caller_.connection);
   }
 
  private:
@@ -465,6 +468,7 @@ void Server::Core::welcome(int fd) {
     auto caller = options.find_caller(fd);
     if (!caller) return turn_away(fd, "the engine cannot tell who you are: " + caller.error());
     caller->admin = is_admin(caller->uid);
+    caller->connection = ++connections_;
     const auto observers = static_cast<std::size_t>(
         std::ranges::count_if(sessions, [](const auto& other) { return !other->caller().admin; }));
     const std::size_t most_observers = options.max_clients - options.max_clients / 8;
@@ -562,6 +566,8 @@ void Server::add(std::string method, Access access, Method call) {
 }
 
 void Server::set_audit(std::function<void(std::string)> audit) { core_->audit = std::move(audit); }
+
+void Server::set_gone(std::function<void(std::uint64_t)> gone) { core_->gone = std::move(gone); }
 
 std::expected<void, std::string> Server::listen() { return core_->listen(); }
 

@@ -42,6 +42,7 @@ struct Caller {
   gid_t gid = 0;
   pid_t pid = 0;
   bool admin = false;
+  std::uint64_t connection = 0;  // never the same for two connections of one engine
 };
 
 enum class Access {
@@ -79,6 +80,8 @@ class Server {
   void add(std::string method, Access access, Method call);
   // One line for each call of a method that changes, whatever came of it: who, what, outcome.
   void set_audit(std::function<void(std::string)> audit);
+  // Told of each connection that has ended, so that what belongs to it can go.
+  void set_gone(std::function<void(std::uint64_t connection)> gone);
 
   // Binds and begins to accept. A stale socket (nobody answers) is replaced; a live one, or anything that is not a
   // socket, is left alone and is an error. A missing directory is made, mode 0750.
