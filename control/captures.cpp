@@ -37,7 +37,8 @@ std::string port_of(const Controller& controller, const Json& summary, const Obs
 
 }  // namespace
 
-Captures::Captures(const Controller& controller) : controller_(controller), told_(controller.workers().size()) {}
+Captures::Captures(const Controller& controller, std::function<Clock::time_point()> now)
+    : controller_(controller), now_(std::move(now)), told_(controller.workers().size()) {}
 
 std::expected<Json, RpcError> Captures::start(const Json& params, const Caller& caller) {
   config::Problems problems;
@@ -83,7 +84,7 @@ std::expected<Json, RpcError> Captures::start(const Json& params, const Caller& 
   if (session.report) settings.snaplen = std::max(settings.snaplen, kLeastForReport);
   settings.capacity = static_cast<std::uint32_t>(std::clamp<std::size_t>(kRingBytes / (settings.snaplen + sizeof(Observation)), 64, 4096));
   for (std::size_t worker = 0; worker < told_.size(); ++worker) session.observers.push_back(std::make_shared<Observer>(settings));
-  session.last_read = Clock::now();
+  session.last_read = now_();
   if (duration) session.end = session.last_read + std::chrono::milliseconds(static_cast<std::int64_t>(*duration * 1000));
   session.start_cycles = rte_rdtsc();
   session.start_ns = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
@@ -102,7 +103,7 @@ std::expected<Json, RpcError> Captures::read(const Json& params, const Caller& c
   const auto found = sessions_.find(caller.connection);
   if (found == sessions_.end()) return std::unexpected(none());
   Session& session = found->second;
-  session.last_read = Clock::now();
+  session.last_read = now_();
   if (session.limit != 0) most = std::min<std::size_t>(most, session.limit - session.taken);
   most = std::min(most, std::max<std::size_t>(1, kAnswerBytes / session.observers[0]->settings().snaplen));
 
@@ -142,7 +143,7 @@ void Captures::gone(std::uint64_t connection) {
 }
 
 void Captures::tick() {
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point now = now_();
   const std::size_t before = sessions_.size();
   std::erase_if(sessions_, [&](const auto& each) { return now - each.second.last_read > kPatience; });
   if (sessions_.size() != before) tell_workers();

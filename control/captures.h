@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdint>
 #include <expected>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,7 +28,10 @@ class Captures {
  public:
   static constexpr std::chrono::seconds kPatience{10};
 
-  explicit Captures(const Controller& controller);
+  using Clock = std::chrono::steady_clock;
+
+  // `now`: a test's time.
+  explicit Captures(const Controller& controller, std::function<Clock::time_point()> now = Clock::now);
 
   std::expected<config::Json, RpcError> start(const config::Json& params, const Caller& caller);
   std::expected<config::Json, RpcError> read(const config::Json& params, const Caller& caller);
@@ -41,7 +45,6 @@ class Captures {
   std::size_t leaving() const { return leaving_.size(); }  // sets that a worker may look at still
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Session {
     std::vector<std::shared_ptr<Observer>> observers;  // by worker
     std::optional<Clock::time_point> end;
@@ -64,6 +67,7 @@ class Captures {
   config::Json packet(const Session& session, const Observation& seen, std::span<const std::uint8_t> bytes) const;
 
   const Controller& controller_;
+  const std::function<Clock::time_point()> now_;
   std::map<std::uint64_t, Session> sessions_;  // by connection
   std::vector<std::unique_ptr<Told>> told_;    // by worker; null: nothing to look at
   std::vector<std::pair<std::size_t, std::unique_ptr<Told>>> leaving_;

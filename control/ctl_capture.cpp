@@ -2,6 +2,7 @@
 //
 // `trunkctl trace` and `trunkctl capture`: packets as they come, in words or as a pcapng file. Both start a capture in the engine and
 // read it until there is no more, the time is up, or somebody presses Ctrl-C; then what was caught is still written.
+#include <poll.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -36,6 +37,12 @@ Json capture_params(const Invocation& in) {
   return params;
 }
 
+// Whoever read standard output has closed it.
+bool reader_is_gone() {
+  pollfd out{STDOUT_FILENO, 0, 0};
+  return ::poll(&out, 1, 0) > 0 && (out.revents & POLLERR) != 0;
+}
+
 // Calls take(packet) for each; false: no more is wanted. Answers with how many were lost.
 template <class Take>
 std::uint64_t run_capture(Session& s, const Json& params, std::optional<Clock::duration> duration, Take&& take) {
@@ -48,7 +55,7 @@ std::uint64_t run_capture(Session& s, const Json& params, std::optional<Clock::d
   bool stopped = false;
   while (true) {
     client.extend(kPatience);
-    if (!stopped && (interrupted != 0 || (duration && Clock::now() - began >= *duration))) {
+    if (!stopped && (interrupted != 0 || reader_is_gone() || (duration && Clock::now() - began >= *duration))) {
       client.call("capture.stop", Json::object());
       stopped = true;
     }

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Looking into the packet path of a running engine: the connections it has and the rule that let each in, what it says would
 become of a packet, and the packets themselves; each compared with what the engine then does."""
+import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -71,7 +74,7 @@ class Flows(LabTest):
         self.assertEqual((ping["state"], ping["rule"]["rule"], ping["ingress"]["packets"], ping["egress"]["packets"]),
                          ("icmp", "icmp type 8 from 0.0.0.0/0", 2, 2))
         self.assertEqual(len(self.flows()), 2)
-        self.assertEqual(self.flows("--remote", "10.0.1.0/24", "--task", self.web.eni, "--port", str(OPEN), "--state", "established"), self.flows("--port", str(OPEN)))
+        self.assertEqual(len(self.flows("--remote", "10.0.1.0/24", "--task", self.web.eni, "--port", str(OPEN), "--state", "established")), 1)
         self.assertEqual(self.flows("--remote", "10.0.2.0/24"), [])
         self.assertEqual(self.flows("--port", str(CLOSED)), [])
         self.assertEqual(len(self.flows("--limit", "1")), 1)
@@ -101,5 +104,177 @@ class Flows(LabTest):
         self.assertEqual(self.flows(), [])
 
 
+class Explained(LabTest):
+    """What explain says, and what then happens."""
+
+    def setUp(self):
+        super().setUp()
+        self.put_groups(group(tcp(OPEN), PING, egress=TO_NOBODY))
+        self.web, self.other = self.attach(1), self.attach(2)
+
+    def explain(self, *words):
+        """(exit code, the answer)"""
+        done = self.lab.trunkctl("-o", "json", "explain", *words)
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        return done.returncode, json.loads(done.stdout)
+
+    def test_it_agrees_with_what_happens(self):
+        before = self.lab.stats()
+        code, answer = self.explain(f"tcp from {CLIENT}:4000 to {self.web.address}:{OPEN}")
+        self.assertEqual((code, answer["delivered"]), (0, True))
+        self.assertEqual(answer["halves"][0]["rule"]["rule"], f"tcp {OPEN} from 0.0.0.0/0")
+        code, answer = self.explain("--to", self.web.address, "--from", CLIENT, "tcp", str(CLOSED))
+        self.assertEqual((code, answer["verdict"], answer["halves"][0]["refused_by"]), (1, "security_group_ingress", "admit"))
+        code, outbound = self.explain("--from", self.web.eni, "--to", CLIENT, "tcp", "443")
+        self.assertEqual((code, outbound["verdict"]), (1, "security_group_egress"))
+        code, between = self.explain("--from", self.other.eni, "--to", self.web.eni, "udp", "53")
+        self.assertEqual((code, between["verdict"]), (1, "security_group_egress"))
+        self.assertEqual(self.lab.stats(), before, "to ask has moved a counter")
+        self.assertEqual(self.lab.ctl("flow", "list")["matched"], 0)
+        # The same packets for real.
+        self.assertTrue(Conversation(self, self.web).say())
+        with self.expect_drops(self.web.eni, **{answer["verdict"]: 1}):
+            self.assertEqual(self.lab.tcp_probe(self.lab.client, self.web.address, CLOSED, 0.3), "silence")
+        with self.expect_drops(self.web.eni, **{outbound["verdict"]: 1}):
+            self.assertEqual(self.lab.tcp_probe(self.web.netns, CLIENT, 443, 0.3), "silence")
+
+    def test_a_live_connection_counts(self):
+        conversation = Conversation(self, self.web)
+        words = ("--from", self.web.eni, "--to", f"{CLIENT}:{conversation.port}", "tcp", "flags", "A")
+        params = {"from": self.web.eni, "destination": CLIENT, "protocol": "tcp", "source_port": OPEN, "destination_port": conversation.port, "tcp_flags": "A"}
+        answer = self.call("explain", params)
+        self.assertTrue(answer["delivered"])
+        self.assertEqual(answer["connections"], 1)
+        self.assertFalse(self.call("explain", {**params, "source_port": OPEN + 1})["delivered"])
+        self.assertEqual(self.explain(*words)[0], 1, "another source port is another flow")
+        page = self.lab.trunkctl("explain", "tcp", "from", f"{CLIENT}:{conversation.port}", "to", f"{self.web.address}:{OPEN}", "flags", "A")
+        self.assertIn("the connection lets it pass; the rules are not asked", page.stdout)
+        self.assertIn("it would be delivered", page.stdout)
+
+    def test_wrong_words(self):
+        for words in ((), ("tcp", "frm", CLIENT), ("tcp", "from")):
+            self.assertEqual(self.lab.trunkctl("explain", *words).returncode, 2, words)
+        self.assertEqual(self.lab.trunkctl("explain", "--from", CLIENT, "--to", "10.0.0.99", "tcp", "80").returncode, 3)
+
+
+class Packets(LabTest):
+    def setUp(self):
+        super().setUp()
+        self.put_groups(group(tcp(OPEN), PING, egress=TO_NOBODY))
+        self.web = self.attach(1)
+
+    def start(self, *words, stdout=subprocess.PIPE):
+        """trunkctl in the background, once the engine looks."""
+        def started():
+            return self.lab.tail("engine.log", 1000).count("capture.start by")
+
+        before = started()
+        process = subprocess.Popen([self.lab.binaries["trunkctl"], "--socket", self.lab.socket, *words], stdin=subprocess.DEVNULL,
+                                   stdout=stdout, stderr=subprocess.PIPE)
+        self.addCleanup(self.end, process)
+        self.assertTrue(self.lab.wait_until(lambda: started() > before, 5), self.lab.tail("engine.log"))
+        return process
+
+    def end(self, process):
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+    def finish(self, process, number=None):
+        if number is not None:
+            process.send_signal(number)
+        out, said = process.communicate(timeout=15)
+        self.assertEqual(process.returncode, 0, said)
+        return out, said.decode()
+
+    def tcpdump(self, path, *words):
+        """The packets of a file as tcpdump prints them."""
+        done = subprocess.run(["tcpdump", "-n", "-e", "-r", path, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=20)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.splitlines()
+
+    def test_trace_says_why(self):
+        process = self.start("trace", "--task", self.web.eni, "--filter", f"tcp port {CLOSED}", "-n", "1", "--timeout", "10")
+        self.assertTrue(Conversation(self, self.web).say(), "another port, not looked at")
+        self.assertEqual(self.lab.tcp_probe(self.lab.client, self.web.address, CLOSED, 0.3), "silence")
+        out, _ = self.finish(process)
+        page = out.decode()
+        self.assertRegex(page, rf"tcp {CLIENT}:\d+ to {self.web.address}:{CLOSED}, SYN, \d+ octets, VLAN {self.web.vlan}")
+        self.assertIn("ingress of " + self.web.eni + ", at trunk", page)
+        self.assertIn(f"DROPPED: security_group_ingress, no inbound rule of the ENI's security groups allows it", page)
+        self.assertRegex(page, rf"admit +security_group_ingress: .*Asked: tcp {CLOSED} from {CLIENT}, 2 rule\(s\) of {GROUP}")
+
+    def test_trace_of_what_passes_and_of_drops_only(self):
+        process = self.start("-o", "jsonl", "trace", "--task", self.web.eni, "-n", "4", "--filter", "icmp", "--timeout", "10")
+        self.assert_ping(self.lab.client, self.web.address, count=2)
+        out, _ = self.finish(process)
+        packets = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual([packet["direction"] for packet in packets], ["ingress", "egress"] * 2)
+        self.assertEqual([packet["connection"]["new"] for packet in packets], [True, False, False, False])
+        self.assertEqual({packet["rule"]["rule"] for packet in packets}, {"icmp type 8 from 0.0.0.0/0"})
+        self.assertEqual([packet["route"] for packet in packets], ["task", "trunk"] * 2)
+        process = self.start("-o", "jsonl", "trace", "--drops", "--timeout", "1")
+        self.assert_ping(self.lab.client, self.web.address, count=2)
+        out, said = self.finish(process)
+        self.assertEqual(out, b"")
+        self.assertIn("no packet matched", said)
+
+    def test_capture_is_read_by_tcpdump(self):
+        path = os.path.join(self.lab.directory, "web.pcapng")
+        process = self.start("capture", "--task", self.web.eni, "--filter", "icmp", "-w", path)
+        self.assert_ping(self.lab.client, self.web.address, count=3)
+        self.assertEqual(self.lab.tcp_probe(self.lab.client, self.web.address, CLOSED, 0.2), "silence")
+        _, said = self.finish(process, signal.SIGINT)
+        self.assertIn("6 packet(s)", said)
+        lines = self.tcpdump(path)
+        self.assertEqual(len(lines), 6, lines)
+        self.assertEqual(sum(f"vlan {self.web.vlan}" in line and "echo request" in line for line in lines), 3, "as they came from the trunk")
+        self.assertEqual(sum("vlan" not in line and "echo reply" in line for line in lines), 3, "as they came from the task")
+        with open(path, "rb") as file:
+            content = file.read()
+        self.assertIn(b"ingress " + self.web.eni.encode() + b": passed, to task", content)
+
+    def test_capture_of_drops_into_a_pipe_and_out_with_tags(self):
+        path = os.path.join(self.lab.directory, "drops.pcapng")
+        with open(path, "wb") as file:
+            process = self.start("capture", "--point", "drop", "-n", "2", "-w", "-", stdout=file)
+            self.assert_ping(self.lab.client, self.web.address, count=2)
+            for _ in range(2):
+                self.assertEqual(self.lab.tcp_probe(self.lab.client, self.web.address, CLOSED, 0.2), "silence")
+            self.finish(process)
+        lines = self.tcpdump(path)
+        self.assertEqual(len(lines), 2, lines)
+        self.assertTrue(all(f".{CLOSED}: Flags [S]" in line for line in lines), lines)
+        with open(path, "rb") as file:
+            self.assertIn(b"security_group_ingress (admit)", file.read())
+        # The same packets from the file: what would become of them.
+        done = self.lab.trunkctl("-o", "jsonl", "explain", "--pcap", path)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual([json.loads(line)["verdict"] for line in done.stdout.splitlines()], ["security_group_ingress"] * 2)
+        process = self.start("capture", "--point", "out", "--direction", "egress", "--duration", "1", "-w", path)
+        self.assert_ping(self.lab.client, self.web.address, count=2)
+        self.finish(process)
+        lines = [line for line in self.tcpdump(path) if "echo" in line]
+        self.assertEqual(len(lines), 2, lines)
+        self.assertTrue(all(f"vlan {self.web.vlan}" in line and "echo reply" in line for line in lines), lines)
+
+    def test_a_client_that_is_gone_takes_its_capture_along(self):
+        for _ in range(6):  # more than there may be at a time
+            process = self.start("capture", "-w", "/dev/null")
+            process.kill()
+            process.wait(timeout=10)
+        for _ in range(4):
+            self.start("capture", "-w", "/dev/null")
+        def fifth():
+            return self.lab.trunkctl("capture", "-n", "1", "-w", "/dev/null", timeout=10)
+        done = fifth()
+        self.assertEqual((done.returncode, "no more at a time" in done.stderr), (1, True), done.stderr)
+        self.assert_ping(self.lab.client, self.web.address, count=3)
+        self.assertEqual(self.lab.trunkctl("capture", "--filter", "vlan 101", "-w", "/dev/null").returncode, 1)
+        self.assertEqual(self.lab.trunkctl("capture", "--task", "nobody", "-w", "/dev/null").returncode, 3)
+        self.assertEqual(self.lab.trunkctl("capture").returncode, 2)
+
+
 if __name__ == "__main__":
-    main()
+    main("tcpdump")
