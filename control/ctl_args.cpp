@@ -426,7 +426,7 @@ std::string help_text(std::span<const Command> commands) {
   }
   return out +
          "\nT is a task id, a task ARN, an ENI or an attachment id. FILE may be - for standard input.\n"
-         "Exit codes: 0 done; 1 refused; 2 usage; 3 not found; 4 no engine, or no answer in time; 5 stale revision.\n"
+         "Exit codes: 0 done; 1 refused (explain: would be dropped); 2 usage; 3 not found; 4 no engine, or no answer in time; 5 stale revision.\n"
          "`trunkctl help COMMAND` says more.\n";
 }
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import CLIENT, GROUP, PING, LabTest, group, main, tcp  # noqa: E402
+from harness import CLIENT, GROUP, PING, LabTest, group, main, tcp, two_workers  # noqa: E402
 from lab import in_netns  # noqa: E402
 
 OPEN, CLOSED = 8000, 8001
@@ -274,6 +274,33 @@ class Packets(LabTest):
         self.assertEqual(self.lab.trunkctl("capture", "--filter", "vlan 101", "-w", "/dev/null").returncode, 1)
         self.assertEqual(self.lab.trunkctl("capture", "--task", "nobody", "-w", "/dev/null").returncode, 3)
         self.assertEqual(self.lab.trunkctl("capture").returncode, 2)
+
+
+class TwoWorkers(Packets):
+    """The same with the task at another worker than the one that receives from the trunk."""
+
+    @property
+    def overrides(self):
+        return two_workers(self.lab)
+
+    def setUp(self):
+        super().setUp()
+        self.first, self.web = self.web, self.attach(2)
+        self.assertEqual(self.lab.task(self.web.eni)["worker"], 1)
+
+    def test_explain_and_flows_ask_both_workers(self):
+        self.assert_ping(self.lab.client, self.first.address, count=1)
+        self.assert_ping(self.lab.client, self.web.address, count=1)
+        flows = self.lab.ctl("flow", "list", "--proto", "icmp")["flows"]
+        self.assertEqual(sorted((flow["eni"], flow["worker"]) for flow in flows), [(self.first.eni, 0), (self.web.eni, 1)])
+        conversation = Conversation(self, self.web)
+        answer = self.call("explain", {"source": CLIENT, "source_port": conversation.port, "destination": self.web.address, "destination_port": OPEN, "tcp_flags": "A"})
+        self.assertEqual((answer["connections"], answer["delivered"]), (1, True))
+        self.put_groups(group(tcp(OPEN), PING, egress=[tcp(OPEN)]))
+        between = self.call("explain", {"from": self.first.eni, "to": self.web.eni, "destination_port": OPEN})
+        self.assertEqual([half["eni"] for half in between["halves"]], [self.first.eni, self.web.eni])
+        self.assertTrue(between["delivered"])
+        self.assertEqual(self.lab.ctl("flow", "flush", "--proto", "icmp"), {"flushed": 2})
 
 
 if __name__ == "__main__":
