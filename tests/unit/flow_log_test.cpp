@@ -519,6 +519,23 @@ TEST_F(FlowLogTest, WhatCannotBeWrittenIsTriedAgainAndThenGivenUp) {
   EXPECT_EQ(lines(), "- NODATA\n- NODATA\n");
 }
 
+TEST_F(FlowLogTest, AFlushThatCouldNotBeWrittenFinishesTheFilesLater) {
+  log("${log-status}");
+  start(1700000041);
+  came(eni("eni-1", "10.0.0.35"));
+  pass(1);
+  sinks_[0]->error = "full";
+  const std::uint32_t interval = logs_->flush();
+  pass(2);
+  EXPECT_FALSE(logs_->is_written(interval));
+  EXPECT_EQ(sinks_[0]->finished_before, 0);
+  pass(600);  // another interval has ended by itself
+  sinks_[0]->error.clear();
+  pass(15);
+  EXPECT_TRUE(logs_->is_written(interval));
+  EXPECT_EQ(sinks_[0]->finished_before, INT64_MAX);
+}
+
 TEST_F(FlowLogTest, ATickWritesAChunkAtMost) {
   log("${srcport}");
   start(1700000000);
