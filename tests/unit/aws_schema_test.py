@@ -28,6 +28,7 @@ EXAMPLES = {
     "describe-security-groups": ["describe-security-groups"],
     "describe-subnets": ["describe-subnets"],
     "describe-network-acls": ["describe-network-acls"],
+    "describe-vpcs": ["describe-vpcs"],
     "describe-network-interfaces": ["describe-network-interfaces"],
 }
 
@@ -95,6 +96,8 @@ BROKEN = [
     ("describe-network-acls", "describe-network-acls", ["NetworkAcls", 0, "Entries", 5, "IcmpTypeCode"], MISSING),
     ("describe-network-acls", "describe-network-acls", ["NetworkAcls", 0, "Entries", 5, "IcmpTypeCode", "Type"], -1),
     ("describe-network-acls", "describe-network-acls", ["NetworkAcls", 0, "Associations", 0, "SubnetId"], MISSING),
+    ("describe-vpcs", "describe-vpcs", ["Vpcs", 0, "CidrBlock"], "10.0.0.0/8"),
+    ("describe-vpcs", "describe-vpcs", ["Vpcs", 0, "VpcId"], MISSING),
     ("describe-network-interfaces", "describe-network-interfaces", ["NetworkInterfaces", 0, "SourceDestCheck"], "true"),
     ("describe-network-interfaces", "describe-network-interfaces",
      ["NetworkInterfaces", 0, "ConnectionTrackingConfiguration", "UdpTimeout"], 61),
