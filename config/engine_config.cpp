@@ -226,8 +226,8 @@ void read_names(ObjectReader& reader, EngineConfig::Names& names) {
   take_name(reader, "hosts_file", names.hosts_file, 0);
   const auto region = reader.text("region");
   if (!region) return;
-  const bool sound = region->size() <= 32 && std::ranges::all_of(*region, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
-  if (sound) {
+  const auto is_fine = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; };
+  if (region->size() <= 32 && std::ranges::all_of(*region, is_fine)) {
     names.region = *region;
   } else {
     reader.complain("region", "invalid_params", "\"region\" is " + words::in_quotes(*region) + "; wanted a region's name such as \"us-west-2\"");

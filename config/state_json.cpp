@@ -21,14 +21,6 @@ constexpr std::pair<std::string_view, PortKind> kPortKinds[] = {{"tap", PortKind
                                                                 {"vhost-user", PortKind::vhost_user},
                                                                 {"vdev", PortKind::vdev}};
 
-// Members that are told only when they say something.
-constexpr std::pair<const char*, std::uint64_t RateLimits::*> kLimits64[] = {{"ingress_bits", &RateLimits::ingress_bits},
-                                                                             {"egress_bits", &RateLimits::egress_bits}};
-constexpr std::pair<const char*, std::uint32_t RateLimits::*> kLimits32[] = {{"ingress_packets", &RateLimits::ingress_packets},
-                                                                             {"egress_packets", &RateLimits::egress_packets}};
-constexpr std::pair<const char*, bool Attachment::*> kSwitches[] = {
-    {"always_track", &Attachment::always_track}, {"audit", &Attachment::audit}, {"block_imds", &Attachment::block_imds}};
-
 template <typename List>
 Json texts_of(const List& list) {
   Json result = Json::array();
@@ -137,16 +129,7 @@ Json to_json(const Attachment& attachment) {
   if (!attachment.group_ids.empty()) object["groups"] = attachment.group_ids;
   if (attachment.port) object["port"] = to_json(*attachment.port);
   put_text(object, "private_dns_name", attachment.private_dns_name);
-  for (const auto& [key, member] : kLimits64) {
-    if (attachment.limits.*member != 0) object["limits"][key] = attachment.limits.*member;
-  }
-  for (const auto& [key, member] : kLimits32) {
-    if (attachment.limits.*member != 0) object["limits"][key] = attachment.limits.*member;
-  }
-  if (attachment.on_change == OnChange::revalidate) object["on_change"] = "revalidate";
-  for (const auto& [key, member] : kSwitches) {
-    if (attachment.*member) object[key] = true;
-  }
+  put_settings(object, attachment);
   if (attachment.task != Task{}) object["task"] = task_to_json(attachment.task);
   return object;
 }
@@ -400,31 +383,6 @@ AttachmentFacts read_attachment_facts(ObjectReader& reader, std::uint16_t defaul
   }
   read_settings(reader, facts);
   return facts;
-}
-
-void read_settings(ObjectReader& reader, AttachmentFacts& facts) {
-  if (const Json* limits = reader.object("limits")) {
-    ObjectReader each(*limits, reader.pointer_to("limits"), reader.problems());
-    each.refuse_null();
-    const auto take = [&](const char* key, std::int64_t most, auto& into) {
-      if (const auto value = each.integer(key, 0, most)) into = static_cast<std::remove_cvref_t<decltype(*into)>>(*value);
-    };
-    take("ingress_bits", kMaxLimitBits, facts.limits.ingress_bits);
-    take("egress_bits", kMaxLimitBits, facts.limits.egress_bits);
-    take("ingress_packets", kMaxLimitPackets, facts.limits.ingress_packets);
-    take("egress_packets", kMaxLimitPackets, facts.limits.egress_packets);
-    each.finish();
-  }
-  if (const auto text = reader.text("on_change")) {
-    facts.on_change = *text == "revalidate" ? OnChange::revalidate : OnChange::keep;
-    if (*text != "keep" && *text != "revalidate") {
-      reader.complain("on_change", "invalid_params",
-                      "\"on_change\" is " + words::in_quotes(*text) + R"(; wanted "keep" (as AWS does) or "revalidate")");
-    }
-  }
-  facts.always_track = reader.boolean("always_track");
-  facts.audit = reader.boolean("audit");
-  facts.block_imds = reader.boolean("block_imds");
 }
 
 int read_protocol(ObjectReader& reader) {

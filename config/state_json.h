@@ -57,6 +57,7 @@ Subnet read_subnet(ObjectReader& reader, std::string id);
 NetworkAcl read_network_acl(ObjectReader& reader, const std::string& id);
 // The settings of an ENI that task.set changes too: limits, on_change, always_track, audit, block_imds.
 void read_settings(ObjectReader& reader, AttachmentFacts& facts);
+void put_settings(Json& object, const Attachment& attachment);
 // The member "protocol" of a rule or an entry.
 int read_protocol(ObjectReader& reader);
 // A list of ids of one kind ("sg", "pl"), each once. Absent is empty.

@@ -131,8 +131,8 @@ void check_network_acl(const NetworkAcl& acl, const std::string& pointer, Proble
     for (const std::size_t family : {0U, 1U}) {
       if (of_family[family] <= kMaxNetworkAclEntries) continue;
       add_problem(problems, {"quota", list,
-                             acl.id + " has " + std::to_string(of_family[family]) + (family == 0 ? " IPv4" : " IPv6") + " entries here with the fixed one; AWS allows " +
-                                 std::to_string(kMaxNetworkAclEntries) + " at most, so merge some"});
+                             acl.id + " has " + std::to_string(of_family[family]) + (family == 0 ? " IPv4" : " IPv6") +
+                                 " entries here with the fixed one; AWS allows " + std::to_string(kMaxNetworkAclEntries) + " at most, so merge some"});
     }
   }
 }

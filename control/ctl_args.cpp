@@ -402,7 +402,8 @@ void add_settings(const Invocation& in, Json& params) {
     params["limits"][member] = integer_option(in, option);
   }
   if (in.has("on-change")) params["on_change"] = in.value("on-change");
-  for (const auto& [option, member] : {std::pair{"always-track", "always_track"}, std::pair{"audit", "audit"}, std::pair{"block-imds", "block_imds"}}) {
+  for (const auto& [option, member] :
+       {std::pair{"always-track", "always_track"}, std::pair{"audit", "audit"}, std::pair{"block-imds", "block_imds"}}) {
     if (!in.has(option)) continue;
     const std::string& word = in.value(option);
     if (word != "on" && word != "off") throw UsageError("--" + std::string(option) + " is \"" + word + "\"; wanted on or off");

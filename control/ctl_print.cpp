@@ -146,8 +146,13 @@ std::string permission(const Json& rule) {
 // The same of an entry of a network ACL.
 std::string entry_traffic(const Json& entry) {
   std::string protocol = text(entry, "Protocol");
-  for (const auto& [number, name] : {std::pair{"-1", "all"}, std::pair{"1", "icmp"}, std::pair{"6", "tcp"}, std::pair{"17", "udp"}, std::pair{"58", "icmpv6"}}) {
-    if (protocol == number) protocol = name;
+  static constexpr std::array<std::array<const char*, 2>, 5> kNames = {
+      {{"-1", "all"}, {"1", "icmp"}, {"6", "tcp"}, {"17", "udp"}, {"58", "icmpv6"}}};
+  for (const auto& [number, name] : kNames) {
+    if (protocol == number) {
+      protocol = name;
+      break;
+    }
   }
   if (const Json& ports = member(entry, "PortRange"); !ports.is_null()) {
     const Json &from = member(ports, "From"), &to = member(ports, "To");
@@ -239,7 +244,8 @@ std::string print_task_list(const Json& result, const Style& style) {
 std::string print_task_show(const Json& result, const Style& style) {
   static constexpr std::array kFirst = {"eni",  "task",   "task_arn",          "attachment", "state",      "reason",
                                         "vlan", "mac",    "addresses",         "subnet",     "groups",     "port",
-                                        "mtu",  "worker", "source_dest_check", "conntrack",  "connections", "network_acl", "limits", "on_change", "always_track", "audit", "block_imds"};
+                                        "mtu",  "worker", "source_dest_check", "conntrack",  "connections",
+                                        "network_acl", "limits", "on_change", "always_track", "audit", "block_imds"};
   Page page;
   for (const char* key : kFirst) {
     const std::string value = text(result, key);

@@ -53,7 +53,8 @@ void read_pair(ObjectReader& reader, std::string_view key, std::string_view firs
   if (!from || !to) return;
   if (least == 0 && *from > *to) {
     reader.complain(key, "invalid_params",
-                    "the ports go from " + std::to_string(*from) + " to " + std::to_string(*to) + ", but the first must not be above the last; swap them");
+                    "the ports go from " + std::to_string(*from) + " to " + std::to_string(*to) +
+                        ", but the first must not be above the last; swap them");
   }
   if (least == -1 && *from == -1 && *to != -1) {
     reader.complain(key, "invalid_params",
@@ -71,7 +72,9 @@ void read_ports(ObjectReader& reader, NetworkAclEntry& entry) {
     read_pair(reader, "PortRange", "From", "To", 0, 65535, entry);
   } else if (entry.protocol == (ipv4 ? config::kIcmp : config::kIcmp6)) {
     reader.ignore("PortRange");
-    if (!reader.has("IcmpTypeCode")) reader.missing("IcmpTypeCode", R"({"Type":8,"Code":-1}, where -1 is any and 0 is a type and a code like others)");
+    if (!reader.has("IcmpTypeCode")) {
+      reader.missing("IcmpTypeCode", R"({"Type":8,"Code":-1}, where -1 is any and 0 is a type and a code like others)");
+    }
     read_pair(reader, "IcmpTypeCode", "Type", "Code", -1, 255, entry);
   } else {
     reader.ignore("PortRange");
@@ -112,7 +115,8 @@ void read_entry(ObjectReader& reader, NetworkAcl& acl, Numbers& numbers) {
   if (!number || !egress) return;
   // "*": what no entry matches is denied, and that is so without it.
   if (*number >= kLastIpv4) {
-    const bool fits = action != "allow" && entry.protocol == config::kAnyProtocol && (!range || (range->is_everything() && range->is_v4() == (*number == kLastIpv4)));
+    const bool is_all = !range || (range->is_everything() && range->is_v4() == (*number == kLastIpv4));
+    const bool fits = action != "allow" && entry.protocol == config::kAnyProtocol && is_all;
     if (!fits) {
       reader.complain("RuleNumber", "invalid_params",
                       "RuleNumber " + std::to_string(*number) + " is the fixed entry that denies all " + (*number == kLastIpv4 ? "IPv4" : "IPv6") +
@@ -134,7 +138,8 @@ void read_entry(ObjectReader& reader, NetworkAcl& acl, Numbers& numbers) {
 void check_quota(ObjectReader& reader, const NetworkAcl& acl) {
   for (const bool egress : {false, true}) {
     for (const bool ipv4 : {true, false}) {
-      const auto count = std::ranges::count_if(egress ? acl.egress : acl.ingress, [&](const NetworkAclEntry& entry) { return entry.range.is_v4() == ipv4; }) + 1;
+      const auto is_of_family = [&](const NetworkAclEntry& entry) { return entry.range.is_v4() == ipv4; };
+      const auto count = std::ranges::count_if(egress ? acl.egress : acl.ingress, is_of_family) + 1;
       if (count <= static_cast<std::ptrdiff_t>(config::kMaxNetworkAclEntries)) continue;
       reader.complain("Entries", "quota",
                       acl.id + " has " + std::to_string(count) + (ipv4 ? " IPv4 " : " IPv6 ") + (egress ? "egress" : "ingress") +
@@ -144,7 +149,10 @@ void check_quota(ObjectReader& reader, const NetworkAcl& acl) {
 }
 
 Json entry_json(const NetworkAclEntry& entry, bool egress) {
-  Json json{{"RuleNumber", entry.number}, {"Protocol", std::to_string(entry.protocol)}, {"RuleAction", entry.allow ? "allow" : "deny"}, {"Egress", egress}};
+  Json json{{"RuleNumber", entry.number},
+            {"Protocol", std::to_string(entry.protocol)},
+            {"RuleAction", entry.allow ? "allow" : "deny"},
+            {"Egress", egress}};
   json[entry.range.is_v4() ? "CidrBlock" : "Ipv6CidrBlock"] = entry.range.to_string();
   if (config::has_ports(entry.protocol)) json["PortRange"] = {{"From", entry.from_port}, {"To", entry.to_port}};
   if (entry.protocol == (entry.range.is_v4() ? config::kIcmp : config::kIcmp6)) {

@@ -132,7 +132,8 @@ bool is_gateway_subnet_id(std::string_view id) {
 void put_subnet(config::Subnet subnet, DesiredState& next) {
   if (const config::Subnet* known = next.subnets.get(subnet.id); known != nullptr && !subnet.vpc_cidr) subnet.vpc_cidr = known->vpc_cidr;
   if (!subnet.vpc_cidr && !subnet.vpc_id.empty()) {
-    const auto neighbour = std::ranges::find_if(next.subnets, [&](const auto& each) { return each.second.vpc_id == subnet.vpc_id && each.second.vpc_cidr; });
+    const auto knows = [&](const auto& each) { return each.second.vpc_id == subnet.vpc_id && each.second.vpc_cidr; };
+    const auto neighbour = std::ranges::find_if(next.subnets, knows);
     if (neighbour != next.subnets.end()) subnet.vpc_cidr = neighbour->second.vpc_cidr;
   }
   const std::string id = subnet.id;

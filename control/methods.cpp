@@ -199,6 +199,7 @@ class Methods {
     ChangeOptions options = in.change_options();
     const std::string ref = in.reader.required_text("task");
     config::AttachmentFacts facts;
+    in.reader.refuse_null();
     config::read_settings(in.reader, facts);
     if (!in.sound()) return in.refusal();
     const config::Attachment* attachment = find_attachment(controller_.desired(), ref);

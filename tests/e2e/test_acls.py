@@ -93,7 +93,8 @@ class TestAcls(LabTest):
         after = self.call("state.get")
         self.assertEqual(after["network_acls"], before["network_acls"])
         shown = self.call("task.show", {"task": self.web.eni})
-        self.assertEqual((shown["state"], shown["network_acl"], shown["audit"], shown["limits"]["egress_bits"]), ("active", "acl-9aeb5ef7", True, 10**9))
+        self.assertEqual((shown["state"], shown["network_acl"], shown["audit"], shown["limits"]["egress_bits"]),
+                         ("active", "acl-9aeb5ef7", True, 10**9))
 
     def test_task_set(self):
         def settings():
@@ -106,7 +107,8 @@ class TestAcls(LabTest):
         answer = self.call("task.set", {"task": self.web.arn, "audit": True, "limits": {"ingress_packets": 100}})
         self.assertEqual(answer["steps"], [f"update {self.web.eni}"])
         self.call("task.set", {"task": self.web.eni, "on_change": "revalidate", "limits": {"egress_bits": 8000}})
-        self.assertEqual(settings(), {**nothing, "audit": True, "on_change": "revalidate", "limits": {**nothing["limits"], "ingress_packets": 100, "egress_bits": 8000}})
+        self.assertEqual(settings(), {**nothing, "audit": True, "on_change": "revalidate",
+                                      "limits": {**nothing["limits"], "ingress_packets": 100, "egress_bits": 8000}})
         self.assertEqual(self.call("task.set", {"task": self.web.eni})["changed"], False)
         self.refused("task.set", {"task": self.web.eni, "audit": "on"}, "invalid_params", "/audit")
         self.refused("task.set", {"task": self.web.eni, "limits": {"egress_bits": -1}}, "invalid_params", "/limits/egress_bits")

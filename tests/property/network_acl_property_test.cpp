@@ -112,7 +112,8 @@ class Generator {
     if (query.protocol == 6 || query.protocol == 17) {
       query.port = static_cast<std::uint16_t>(port);
     } else if ((query.protocol == 1 && query.remote.is_v4()) || (query.protocol == 58 && !query.remote.is_v4())) {
-      const int type = aim == nullptr || one_in(3) ? between(0, 10) : aim->from_port, code = aim == nullptr || one_in(3) ? between(0, 5) : aim->to_port;
+      const int type = aim == nullptr || one_in(3) ? between(0, 10) : aim->from_port;
+      const int code = aim == nullptr || one_in(3) ? between(0, 5) : aim->to_port;
       query.port = static_cast<std::uint16_t>((type & 0xff) << 8 | (code & 0xff));
     }
     return query;
@@ -154,8 +155,8 @@ TEST(NetworkAclProperty, CompiledAclsAgreeWithEntryByEntryEvaluation) {
       }
     }
   }
-  std::cout << pairs << " pairs, " << acls << " ACLs, " << allowed << " allowed, " << denied << " denied, " << fixed << " by the fixed entry; ICMP of the wrong family: "
-            << foreign_allowed << " allowed, " << foreign_denied << " denied\n";
+  std::cout << pairs << " pairs, " << acls << " ACLs, " << allowed << " allowed, " << denied << " denied, " << fixed
+            << " by the fixed entry; ICMP of the wrong family: " << foreign_allowed << " allowed, " << foreign_denied << " denied\n";
   // A generator that only ever makes one answer tests nothing.
   for (const std::uint64_t count : {allowed, denied, fixed}) EXPECT_GT(count, pairs / 50);
   for (const std::uint64_t count : {foreign_allowed, foreign_denied}) EXPECT_GT(count, pairs / 1000);
@@ -165,7 +166,10 @@ TEST(NetworkAclProperty, CompiledAclsAgreeWithEntryByEntryEvaluation) {
 TEST(NetworkAcl, TheExampleOfTheContract) {
   const IpPrefix everyone = *IpPrefix::parse("0.0.0.0/0");
   config::NetworkAcl acl;
-  acl.ingress = {{90, false, 6, 80, 80, *IpPrefix::parse("203.0.113.0/24")}, {100, true, 6, 80, 80, everyone}, {110, true, 1, 3, 4, everyone}, {120, true, 1, 8, -1, everyone}};
+  acl.ingress = {{90, false, 6, 80, 80, *IpPrefix::parse("203.0.113.0/24")},
+                 {100, true, 6, 80, 80, everyone},
+                 {110, true, 1, 3, 4, everyone},
+                 {120, true, 1, 8, -1, everyone}};
   acl.egress = {{100, true, 6, 1024, 65535, everyone}};
   const auto compiled = control::compile_network_acl(acl, 1);
   const auto ask = [&](Direction direction, const char* remote, std::uint8_t protocol, std::uint16_t port) {
@@ -188,9 +192,12 @@ TEST(NetworkAcl, TheExampleOfTheContract) {
 // "58 with an IPv4 CIDR" is a number there; an "allow all" behind a "deny 58" must not let it pass.
 TEST(NetworkAcl, ADenyOfIcmpOfTheOtherFamilyIsNotLost) {
   config::NetworkAcl acl;
-  acl.ingress = {{1, false, 58, -1, -1, *IpPrefix::parse("0.0.0.0/0")}, {2, false, 1, 8, 0, *IpPrefix::parse("::/0")}, {3, true, -1, -1, -1, *IpPrefix::parse("0.0.0.0/0")}, {4, true, -1, -1, -1, *IpPrefix::parse("::/0")}};
+  const IpPrefix ipv4 = *IpPrefix::parse("0.0.0.0/0"), ipv6 = *IpPrefix::parse("::/0");
+  acl.ingress = {{1, false, 58, -1, -1, ipv4}, {2, false, 1, 8, 0, ipv6}, {3, true, -1, -1, -1, ipv4}, {4, true, -1, -1, -1, ipv6}};
   const auto compiled = control::compile_network_acl(acl, 1);
-  const auto allowed = [&](const char* remote, std::uint8_t protocol) { return compiled->ask({*IpAddress::parse(remote), protocol, 0}, Direction::ingress).allowed; };
+  const auto allowed = [&](const char* remote, std::uint8_t protocol) {
+    return compiled->ask({*IpAddress::parse(remote), protocol, 0}, Direction::ingress).allowed;
+  };
   EXPECT_FALSE(allowed("192.0.2.1", 58));
   EXPECT_FALSE(allowed("2001:db8::1", 1));
   for (const int protocol : {1, 6, 17, 50, 255}) EXPECT_TRUE(allowed("192.0.2.1", static_cast<std::uint8_t>(protocol))) << protocol;

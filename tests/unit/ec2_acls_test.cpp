@@ -70,9 +70,11 @@ TEST(NetworkAcls, InAndOut) {
 TEST(NetworkAcls, EachProtocolHasItsFields) {
   EXPECT_EQ(read_one(entry(1, "6", {{"PortRange", {{"From", 0}, {"To", 0}}}})), (NetworkAclEntry{1, false, 6, 0, 0, range("10.0.0.0/8")}));
   EXPECT_EQ(read_one(entry(1, "17")), (NetworkAclEntry{1, false, 17, 0, 65535, range("10.0.0.0/8")})) << "without a range every port";
-  EXPECT_EQ(read_one(entry(1, "1", {{"IcmpTypeCode", {{"Type", 0}, {"Code", 0}}}})), (NetworkAclEntry{1, false, 1, 0, 0, range("10.0.0.0/8")})) << "0 is a type";
+  EXPECT_EQ(read_one(entry(1, "1", {{"IcmpTypeCode", {{"Type", 0}, {"Code", 0}}}})), (NetworkAclEntry{1, false, 1, 0, 0, range("10.0.0.0/8")}))
+      << "0 is a type";
   EXPECT_EQ(read_one(entry(1, "1", {{"IcmpTypeCode", {{"Type", 3}, {"Code", -1}}}})), (NetworkAclEntry{1, false, 1, 3, -1, range("10.0.0.0/8")}));
-  EXPECT_EQ(read_one(entry(1, "58", {{"Ipv6CidrBlock", "::/0"}, {"IcmpTypeCode", {{"Type", 128}, {"Code", 0}}}})), (NetworkAclEntry{1, false, 58, 128, 0, range("::/0")}));
+  EXPECT_EQ(read_one(entry(1, "58", {{"Ipv6CidrBlock", "::/0"}, {"IcmpTypeCode", {{"Type", 128}, {"Code", 0}}}})),
+            (NetworkAclEntry{1, false, 58, 128, 0, range("::/0")}));
   // What is ignored makes no difference.
   const Json both{{"PortRange", {{"From", 5}, {"To", 4}}}, {"IcmpTypeCode", {{"Type", 300}, {"Code", 1}}}};
   for (const char* protocol : {"-1", "50", "0", "255"}) {
@@ -85,7 +87,9 @@ TEST(NetworkAcls, EachProtocolHasItsFields) {
 }
 
 TEST(NetworkAcls, RefusalsNameThePlaceAndTheCure) {
-  const auto one = [](int number, const char* protocol, Json more = Json::object()) { return Json::array({entry(number, protocol, std::move(more))}); };
+  const auto one = [](int number, const char* protocol, Json more = Json::object()) {
+    return Json::array({entry(number, protocol, std::move(more))});
+  };
   expect_refused(one(0, "-1"), "/0/RuleNumber", "1 to 32768");
   expect_refused(one(32769, "-1"), "/0/RuleNumber", "1 to 32768");
   expect_refused(one(1, "tcp"), "/0/Protocol", "number as a string");
@@ -152,7 +156,8 @@ TEST(Vpcs, TheirFirstRange) {
   const auto ranges = read_vpcs(Json::array({{{"VpcId", "vpc-1"}, {"CidrBlock", "10.0.0.9/16"}, {"IsDefault", false}}}), "", problems);
   ASSERT_TRUE(problems.empty()) << all_of(problems);
   EXPECT_EQ(ranges, (std::map<std::string, IpPrefix>{{"vpc-1", range("10.0.0.0/16")}}));
-  read_vpcs(Json::array({{{"VpcId", "vpc-1"}, {"CidrBlock", "10.0.0.0/16"}}, {{"VpcId", "vpc-1"}, {"CidrBlock", "10.0.0.0/16"}}, {{"VpcId", "vpc-2"}}, {{"VpcId", "x"}, {"CidrBlock", "10.0.0.0/16"}}}), "", problems);
+  const Json twice = {{"VpcId", "vpc-1"}, {"CidrBlock", "10.0.0.0/16"}};
+  read_vpcs(Json::array({twice, twice, {{"VpcId", "vpc-2"}}, {{"VpcId", "x"}, {"CidrBlock", "10.0.0.0/16"}}}), "", problems);
   EXPECT_TRUE(has_problem(problems, "/1/VpcId", "twice"));
   EXPECT_TRUE(has_problem(problems, "/2/CidrBlock", "missing"));
   EXPECT_TRUE(has_problem(problems, "/3/VpcId", "vpc-"));
@@ -161,7 +166,8 @@ TEST(Vpcs, TheirFirstRange) {
 
 TEST(Vpcs, ASubnetMaySayTheRange) {
   Problems problems;
-  const auto subnets = read_subnets(Json::array({{{"SubnetId", "subnet-1"}, {"CidrBlock", "10.0.1.0/24"}, {"VpcCidrBlock", "10.0.0.0/16"}}}), "", problems);
+  const Json document = Json::array({{{"SubnetId", "subnet-1"}, {"CidrBlock", "10.0.1.0/24"}, {"VpcCidrBlock", "10.0.0.0/16"}}});
+  const auto subnets = read_subnets(document, "", problems);
   ASSERT_EQ(subnets.size(), 1U) << all_of(problems);
   EXPECT_EQ(subnets[0].resolver().to_string(), "10.0.0.2");
   EXPECT_EQ(read_subnets(Json::array({subnet_json(subnets[0])}), "", problems), subnets);
