@@ -26,7 +26,7 @@ namespace {
 using config::Json;
 
 constexpr std::string_view kFormat = "trunkline-state";
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kVersion = 2;  // 2: network ACLs, settings of ENIs. One below is read as well
 // Far above what a host's worth of attachments and groups takes; it bounds what a foreign file can make load() read.
 constexpr std::size_t kMaxBytes = 64 << 20;
 // A state may come in 32 levels deep over the socket, and stands one level deeper here.

@@ -151,7 +151,7 @@ TEST_F(JournalTest, TheFileIsWhatTheHeaderSays) {
   save_two();
   const Json file = Json::parse(read_file(path_));
   EXPECT_EQ(file.size(), 4U);
-  EXPECT_EQ(read_file(path_), file_of(1, file["state"]));
+  EXPECT_EQ(read_file(path_), file_of(2, file["state"]));
 }
 
 TEST_F(JournalTest, ABrokenFileIsSetAsideAndThePreviousUsed) {
@@ -285,7 +285,7 @@ TEST_F(JournalTest, ThingsThatAreNotFilesDoNotHoldUpTheStart) {
 }
 
 TEST_F(JournalTest, ANewerVersionIsKeptAndNothingLoaded) {
-  const std::string newer = file_of(2, {{"revision", 70}, {"of_the_future", true}});
+  const std::string newer = file_of(3, {{"revision", 70}, {"of_the_future", true}});
   save_two();
   write_file(path_, newer);
   Journal journal(directory_);
@@ -304,8 +304,8 @@ TEST_F(JournalTest, ANewerVersionIsKeptAndNothingLoaded) {
 }
 
 TEST_F(JournalTest, ANewerPreviousGenerationIsKeptToo) {
-  const std::string newer = file_of(2, {{"revision", 69}});
-  write_file(path_, file_of(2, {{"revision", 70}}));
+  const std::string newer = file_of(3, {{"revision", 69}});
+  write_file(path_, file_of(3, {{"revision", 70}}));
   write_file(previous_, newer);
   ASSERT_TRUE(Journal(directory_).save(state_of(3)));  // without load() before it
   ASSERT_TRUE(Journal(directory_).save(state_of(4)));
