@@ -428,6 +428,16 @@ void Controller::save_if_behind() {
 }
 
 std::vector<std::string> Controller::restore() {
+  std::vector<std::string> notes = load_state();
+  retry_failed();
+  publish();
+  // Whatever the engine before has left there: what is not in service has no name.
+  if (!names_.write(active_attachments_)) notes.push_back("names are not as they should be: " + names_.trouble());
+  for (const auto& [eni, why] : failures_) notes.push_back(eni + " is not in service: " + why);
+  return notes;
+}
+
+std::vector<std::string> Controller::load_state() {
   std::vector<std::string> notes;
   if (journal_ == nullptr) return notes;
   Journal::Loaded loaded = journal_->load();
@@ -456,10 +466,6 @@ std::vector<std::string> Controller::restore() {
     loaded.state = std::move(kept);
   }
   desired_ = std::move(*loaded.state);
-  retry_failed();
-  publish();
-  if (!names_.write(active_attachments_)) notes.push_back("names are not as they should be: " + names_.trouble());
-  for (const auto& [eni, why] : failures_) notes.push_back(eni + " is not in service: " + why);
   return notes;
 }
 

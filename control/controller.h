@@ -162,6 +162,7 @@ class Controller {
   std::shared_ptr<const Endpoint> make_endpoint(const config::Attachment& attachment, EndpointId id, std::uint16_t generation,
                                                 Place place, const config::DesiredState& state);
   void refresh(const std::set<std::string>& enis);
+  std::vector<std::string> load_state();
   void publish(std::function<void()> cleanup = {});
   void publish_same_places();
   bool wait_for_readers();

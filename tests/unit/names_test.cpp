@@ -126,6 +126,18 @@ TEST_F(NamesTest, ARestartTakesAwayWhatIsNoLonger) {
   EXPECT_EQ(file().find("ghost"), std::string::npos);
 }
 
+TEST_F(NamesTest, WithoutAStateThereAreNoNames) {
+  ASSERT_TRUE(attach(1));
+  controller_.reset();
+  journal_ = nullptr;
+  for (const char* name : {"state.json", "state.log", "state.json.previous", "state.log.previous"}) std::filesystem::remove(directory_ / name);
+  journal_ = std::make_unique<Journal>(directory_);
+  make_controller();
+  controller_->restore();
+  EXPECT_FALSE(has(1));
+  EXPECT_TRUE(file().starts_with("# "));
+}
+
 TEST_F(NamesTest, WhatCannotBeWrittenIsAWarningAndTriedAgain) {
   std::filesystem::remove_all(folder_);
   const auto result = attach(1);
