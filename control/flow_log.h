@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -95,7 +96,7 @@ class FlowLog {
     std::uint32_t interval = 0;
     FlowTime time;
     Tick end = 0;
-    std::vector<Flow> flows;
+    std::deque<Flow> flows;
     std::vector<StatusLine> status_lines;
     std::unordered_map<std::uint32_t, std::shared_ptr<const EniFacts>> facts;  // by owner
     std::vector<Item> items;                                                 // in the order of slots

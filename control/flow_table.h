@@ -7,6 +7,7 @@
 //  * Bounded: a conversation that finds no room is refused, and the caller says so in the log. What is there goes on counting.
 //  * ICMP and other protocols without ports have none: all their records of two addresses are one conversation.
 //  * The order is that of arrival.
+//  * It grows without moving what is there, so no single record costs much more than another.
 //
 // The hash is seeded, since strangers choose what comes in. Control thread only.
 #pragma once
@@ -15,6 +16,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <utility>
 #include <vector>
 
@@ -65,13 +67,14 @@ class FlowTable {
   bool add(const FlowRecord& record) {
     if ((flows_.size() + 1) * 2 > slots_.size()) grow();
     const Flow flow(record);
-    std::uint32_t& slot = slot_of(flow);
-    if (slot == 0) {
+    const std::uint32_t hash = hash_of(flow);
+    Slot& slot = *find(hash, [&](const Flow& known) { return known.is_same(flow); });
+    if (slot.number == 0) {
       if (flows_.size() >= capacity_) return false;
       flows_.push_back(flow);
-      slot = static_cast<std::uint32_t>(flows_.size());
+      slot = {static_cast<std::uint32_t>(flows_.size()), hash};
     }
-    Flow& known = flows_[slot - 1];
+    Flow& known = flows_[slot.number - 1];
     for (const Direction direction : {Direction::ingress, Direction::egress}) {
       known.way[index(direction)].add(record.way[index(direction)]);
     }
@@ -79,14 +82,19 @@ class FlowTable {
   }
 
   // All of them; the table is empty afterwards.
-  std::vector<Flow> take() {
+  std::deque<Flow> take() {
     slots_.clear();
     return std::exchange(flows_, {});
   }
   std::size_t size() const { return flows_.size(); }
 
  private:
-  std::uint64_t hash_of(const Flow& flow) const {
+  struct Slot {
+    std::uint32_t number = 0;  // of the flow + 1; 0: free
+    std::uint32_t hash = 0;
+  };
+
+  std::uint32_t hash_of(const Flow& flow) const {
     std::uint64_t words[6];
     std::memcpy(words, &flow.key, sizeof flow.key);
     std::memcpy(words + 2, &flow.ipv6, 32);
@@ -96,23 +104,26 @@ class FlowTable {
       hash = (std::rotl(hash, 23) ^ words[i]) * 0x9e3779b97f4a7c15ULL;
       hash ^= hash >> 29;
     }
-    return hash ^ hash >> 32;
+    return static_cast<std::uint32_t>(hash ^ hash >> 32);
   }
-  // Its number + 1, or 0 where it would stand.
-  std::uint32_t& slot_of(const Flow& flow) {
-    std::size_t at = hash_of(flow) & (slots_.size() - 1);
-    while (slots_[at] != 0 && !flows_[slots_[at] - 1].is_same(flow)) at = (at + 1) & (slots_.size() - 1);
-    return slots_[at];
+  // Where the one that `is_it` stands, or would.
+  template <class IsIt>
+  Slot* find(std::uint32_t hash, IsIt&& is_it) {
+    std::size_t at = hash & (slots_.size() - 1);
+    while (slots_[at].number != 0 && (slots_[at].hash != hash || !is_it(flows_[slots_[at].number - 1]))) at = (at + 1) & (slots_.size() - 1);
+    return &slots_[at];
   }
   void grow() {
-    slots_.assign(std::max<std::size_t>(64, slots_.size() * 2), 0);
-    for (std::uint32_t number = 1; number <= flows_.size(); ++number) slot_of(flows_[number - 1]) = number;
+    const std::vector<Slot> before = std::exchange(slots_, std::vector<Slot>(std::max<std::size_t>(64, slots_.size() * 2)));
+    for (const Slot& slot : before) {
+      if (slot.number != 0) *find(slot.hash, [](const Flow&) { return false; }) = slot;
+    }
   }
 
   std::uint32_t capacity_;
   std::uint64_t seed_;
-  std::vector<Flow> flows_;
-  std::vector<std::uint32_t> slots_;
+  std::deque<Flow> flows_;
+  std::vector<Slot> slots_;
 };
 
 }  // namespace trunkline::control
