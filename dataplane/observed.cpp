@@ -8,22 +8,22 @@ namespace trunkline::observed {
 
 void process_from_trunk(Burst& burst, WorkerState& worker) {
   Watch watch(worker);
-  watched::from_trunk(burst, worker, false, watch);
+  pipeline::from_trunk(burst, worker, false, watch);
 }
 
 void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
   Watch watch(worker);
-  watched::from_task(burst, worker, endpoint, watch);
+  pipeline::from_task(burst, worker, endpoint, watch);
 }
 
 void process_handed_from_trunk(Burst& burst, WorkerState& worker) {
   Watch watch(worker);
-  watched::from_trunk(burst, worker, true, watch);
+  pipeline::from_trunk(burst, worker, true, watch);
 }
 
 void process_known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker) {
   Watch watch(worker);
-  watched::known(burst, handed, worker, watch);
+  pipeline::known(burst, handed, worker, watch);
 }
 
 }  // namespace trunkline::observed

@@ -32,7 +32,7 @@
 
 namespace trunkline {
 
-namespace watched {
+namespace pipeline {
 
 template <class Watcher>
 inline void ingress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch) {
@@ -88,7 +88,7 @@ inline void known(Burst& burst, std::span<const HandedPacket> handed, WorkerStat
   first.direction == Direction::ingress ? ingress(burst, worker, asked, watch) : egress(burst, worker, asked, watch);
 }
 
-}  // namespace watched
+}  // namespace pipeline
 
 // The same with somebody who looks; compiled apart.
 namespace observed {
@@ -101,26 +101,26 @@ void process_known(Burst& burst, std::span<const HandedPacket> handed, WorkerSta
 inline void process_from_trunk(Burst& burst, WorkerState& worker) {
   if (worker.observers != nullptr) [[unlikely]] return observed::process_from_trunk(burst, worker);
   Unwatched nobody;
-  watched::from_trunk(burst, worker, false, nobody);
+  pipeline::from_trunk(burst, worker, false, nobody);
 }
 
 inline void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
   if (worker.observers != nullptr) [[unlikely]] return observed::process_from_task(burst, worker, endpoint);
   Unwatched nobody;
-  watched::from_task(burst, worker, endpoint, nobody);
+  pipeline::from_task(burst, worker, endpoint, nobody);
 }
 
 // Packets that another worker took from the trunk.
 inline void process_handed_from_trunk(Burst& burst, WorkerState& worker) {
   if (worker.observers != nullptr) [[unlikely]] return observed::process_handed_from_trunk(burst, worker);
   Unwatched nobody;
-  watched::from_trunk(burst, worker, true, nobody);
+  pipeline::from_trunk(burst, worker, true, nobody);
 }
 
 inline void process_known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker) {
   if (worker.observers != nullptr) [[unlikely]] return observed::process_known(burst, handed, worker);
   Unwatched nobody;
-  watched::known(burst, handed, worker, nobody);
+  pipeline::known(burst, handed, worker, nobody);
 }
 
 }  // namespace trunkline

@@ -2,7 +2,7 @@
 //
 // What a running worker does not do: no system call, no allocation, no mutex. A worker thread turns over real ports (rings)
 // while this program feeds them with everything that a task's life has (new connections, established ones, refusals, peers on the
-// same host, detaches, new rules) and counts, for that thread alone, what it must not do: system calls by a seccomp filter that
+// same host, detaches, new rules), asks about its connections, looks at its packets half of the time, and counts, for that thread alone, what it must not do: system calls by a seccomp filter that
 // traps all of them, malloc and its kin, and mutexes, by functions of this program that stand before the C library's.
 //
 // Needs the EAL (no huge pages, no root). Not for the sanitizers' build: they stand before the same functions.
@@ -27,6 +27,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "control/packet_filter.h"
 #include "dataplane/worker.h"
 #include "tests/support/world.h"
 
@@ -181,6 +182,25 @@ TEST(WorkerPath, NoSystemCallNoAllocationNoMutex) {
   };
   const MacAddress router = mac("0a:00:00:00:00:01");
   std::uint64_t out = 0;
+  ObserverSettings settings;
+  settings.filter = control::compile_filter("tcp port 80 or tcp port 22 or arp").value();
+  settings.points = 7;  // all
+  Observer observer(std::move(settings));
+  const ObserverSet set{{&observer}};
+  std::uint64_t observed = 0, listed = 0, flushed = 0;
+  std::unique_ptr<Inspection> request;
+  bool flushes = false;
+  const auto look = [&](std::uint32_t round) {
+    observed += observer.read(10'000, [](const Observation&, std::span<const std::uint8_t>) {});
+    worker.observers.post(round % 4096 < 2048 ? &set : nullptr);
+    if (!worker.inspections.is_free()) return;
+    if (request != nullptr) (flushes ? flushed : listed) += request->matched();
+    flushes = round % 1024 == 0;
+    FlowFilter filter;
+    if (flushes) filter.remote = {IpAddress::from_v4(0xc6330000U), 32}, filter.by_remote = true;
+    request = std::make_unique<Inspection>(flushes ? Inspection::Kind::flush : Inspection::Kind::list, filter, 1000);
+    worker.inspections.post(request.get());
+  };
   // A second of traffic, or longer where others use this machine too: until there was enough to do.
   const auto began = std::chrono::steady_clock::now();
   const auto goes_on = [&] {
@@ -206,6 +226,7 @@ TEST(WorkerPath, NoSystemCallNoAllocationNoMutex) {
     if (round % 64 == 0) {
       for (RingPort* each : {&trunk, &a, &b}) out += drain(each->out);
       worker.set_time(round / 64);
+      look(round);
       std::this_thread::yield();
     }
     if (round % 4096 == 0) published.publish(view_of_now());
@@ -218,6 +239,9 @@ TEST(WorkerPath, NoSystemCallNoAllocationNoMutex) {
   std::printf("%lu packets in, %lu out, %lu connections\n", worker.packets(), out, worker.state.connections.size());
   EXPECT_GT(worker.packets(), 50'000U) << "there must have been something to do";
   EXPECT_GT(out, 20'000U);
+  EXPECT_GT(observed, 1000U);
+  EXPECT_GT(listed, 0U);
+  EXPECT_GT(flushed, 0U);
   EXPECT_GT(worker.state.trunk_in.drops[static_cast<std::size_t>(DropReason::unknown_eni)].read(), 0U);
   EXPECT_GT(worker.state.meters[0].ingress.drops[static_cast<std::size_t>(DropReason::security_group_ingress)].read(), 0U);
   EXPECT_EQ(system_calls.load(), 0U) << "the last was number " << last_call.load();
