@@ -8,8 +8,8 @@
 //                                                                                                       \--> local task: the ingress half
 //
 // A packet between two tasks of this host passes both in full: the sender's egress, then the receiver's ingress. Where an
-// endpoint belongs to another worker the packet goes on there: from demux or forward, by a handoff lane, into the last
-// two functions.
+// endpoint belongs to another worker the packet goes on there: from demux or forward, by a handoff lane, into
+// process_handed_from_trunk() or process_known().
 //
 // After each stage `watch` is told; it is nothing unless somebody looks at this worker's packets (stages/observe.h).
 //

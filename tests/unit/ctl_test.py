@@ -32,7 +32,17 @@ WORKERS = [{"worker": 0, "lcore": 1, "endpoints": 2, "loops": 9, "busy_ratio": 0
 GROUP = {"GroupId": "sg-9effe8e4", "GroupName": "web", "IpPermissions": [
     {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "0.0.0.0/0", "Description": "all of it"}]},
     {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": "sg-1"}]}], "IpPermissionsEgress": []}
+RULE = {"group": "sg-1", "direction": "ingress", "index": 0, "rule": "tcp 80 from 0.0.0.0/0"}
+FLOW = {"eni": "eni-1", "direction": "ingress", "protocol": "tcp", "local": "10.0.0.35", "local_port": 80, "remote": "2001:db8::9",
+        "remote_port": 4000, "state": "established", "tracked": True, "rule": RULE, "idle_s": 0.5, "ingress": {"packets": 4, "bytes": 221},
+        "egress": {"packets": 3, "bytes": 169}}
+HALF = {"packet": "tcp 198.51.100.9:4000 to 10.0.0.35:22, SYN", "direction": "ingress", "eni": "eni-1", "rule": None, "verdict": "security_group_ingress",
+        "sentence": "No rule lets it in.", "refused_by": "admit",
+        "stages": [{"stage": "parse", "refused": False, "said": "IPv4"}, {"stage": "admit", "refused": True, "said": "no\trule"}]}
 RESULTS = {
+    "flow.list": {"flows": [FLOW, {**FLOW, "local_port": None, "remote_port": None, "protocol": "icmp", "rule": None}], "matched": 2, "sorted_of": 2},
+    "flow.flush": {"flushed": 2},
+    "explain": {"delivered": True, "verdict": "none", "sentence": "not dropped", "halves": [{**HALF, "verdict": "none", "refused_by": None, "rule": RULE}]},
     "status": {"version": "0.1.0", "pid": 12, "uptime_s": 3700, "revision": 7, "boot_id": "5f", "healthy": True,
                "trunk": {"device": "0000:00:06.0", "mode": "tagged", "link": "up", "mtu": 9001, "mac": "0a:11"},
                "workers": WORKERS,
@@ -196,6 +206,59 @@ class Looking(Case):
                   "security_group_ingress       12  ingress    tap:nginx/eth0  eni-b0aaa4b2  No rule lets it in.\n")
         self.assertEqual(self.asks("drops", {}, "drops"), golden)
         self.assertEqual(self.asks("drops", {"eni": "eni-1"}, "drops", "eni-1"), golden)
+
+    def test_flow_list(self):
+        self.assertEqual(self.asks("flow.list", {}, "flow", "list"), (
+            "DIRECTION  PROTO  LOCAL         REMOTE              STATE        TRACKED  IDLE_S  IN_PACKETS  IN_BYTES  OUT_PACKETS  OUT_BYTES  ENI    RULE\n"
+            "ingress    tcp    10.0.0.35:80  [2001:db8::9]:4000  established  yes         0.5           4       221            3        169  eni-1  "
+            "sg-1 tcp 80 from 0.0.0.0/0\n"
+            "ingress    icmp   10.0.0.35     2001:db8::9         established  yes         0.5           4       221            3        169  eni-1  "
+            "no rule any more: it was let in before they changed\n"))
+        self.asks("flow.list", {"task": "t", "remote": "10.0.0.0/8", "protocol": "tcp", "state": "established", "port": 80, "min_idle_s": 5, "limit": 3,
+                                "sort": "idle"},
+                  *"flow list --task t --remote 10.0.0.0/8 --proto tcp --port 80 --state established --idle 5 --limit 3 --sort idle".split())
+        self.assertEqual(self.asks("flow.flush", {"port": 80}, "flow", "flush", "--port", "80"), "2 connection(s) forgotten\n")
+        self.fails(2, "flow", "flush", says="--all")
+
+    def test_explain_takes_words(self):
+        page = self.asks("explain", {"protocol": "tcp", "source": "198.51.100.9", "source_port": 4000, "destination": "10.0.0.35", "destination_port": 80},
+                         "explain", "tcp from 198.51.100.9:4000 to 10.0.0.35:80")
+        self.assertIn("  rule     sg-1 ingress 0: tcp 80 from 0.0.0.0/0\n  verdict  passes\n", page)
+        self.assertTrue(page.endswith("it would be delivered\n"), page)
+        self.assertIn("admit    no?rule\n", page)
+        for words, params in [
+                ("--from web --to 198.51.100.9 tcp 443", {"from": "web", "destination": "198.51.100.9", "protocol": "tcp", "destination_port": 443}),
+                ("icmp from trunk to web type 3 code 4", {"protocol": "icmp", "from": "trunk", "to": "web", "icmp_type": 3, "icmp_code": 4}),
+                ("udp from [2001:db8::1]:53 to 2001:db8::2 port 5000",
+                 {"protocol": "udp", "source": "2001:db8::1", "source_port": 53, "destination": "2001:db8::2", "destination_port": 5000}),
+                ("tcp to 10.0.0.35:80 flags SA octets 1500", {"protocol": "tcp", "destination": "10.0.0.35", "destination_port": 80, "tcp_flags": "SA", "octets": 1500})]:
+            with self.subTest(words=words):
+                self.asks("explain", params, "explain", *words.split())
+        for words in ("", "tcp frm 10.0.0.1", "tcp to", "tcp to 10.0.0.1:http", "tcp port x"):
+            self.fails(2, "explain", *words.split())
+        self.fails(2, "explain", "--pcap", "/nonexistent", says="/nonexistent")
+
+    def test_explain_of_what_is_dropped(self):
+        dropped = {"delivered": False, "verdict": "security_group_ingress", "sentence": "No rule lets it in.", "halves": [HALF]}
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": dropped})) as engine:
+            got = run("explain", "tcp", "to", "10.0.0.35:22", engine=engine)
+        self.assertEqual((got.returncode, got.stderr), (1, ""))
+        self.assertIn("DROPPED: security_group_ingress, No rule lets it in.", got.stdout)
+        self.assertIn("it would be dropped: security_group_ingress", got.stdout)
+
+    def test_capture_writes_where_it_is_told(self):
+        self.fails(2, "capture", says="-w")
+        packet = {**HALF, "port": "trunk", "point": "in", "time_ns": 1, "bytes": 60, "data": "AQID", "route": None}
+        answers = {"capture.start": {}, "capture.read": {"packets": [packet, packet], "lost": 3, "done": True}}
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": answers[r["method"]]})) as engine, tempfile.TemporaryDirectory() as folder:
+            got = run("capture", "--filter", "tcp", "--point", "in", "-n", "2", "-w", folder + "/x", engine=engine)
+            with open(folder + "/x", "rb") as file:
+                written = file.read()
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertEqual(engine.requests[0]["params"], {"filter": "tcp", "point": "in", "limit": 2})
+        self.assertIn("3 packet(s) more matched", got.stderr)
+        self.assertIn("2 packet(s)", got.stderr)
+        self.assertEqual((written[:4], written.count(b"\x01\x02\x03")), (b"\x0a\x0d\x0d\x0a", 2))
 
     def test_stats_layout(self):
         self.assertEqual(self.asks("stats", {}, "stats"), (
@@ -412,7 +475,8 @@ class Refusals(Case):
            ("sg", "delete", "x"), ("sg", "members", "x"), ("sg", "members-put", "x", "y"),
            ("sg", "members-add", "x", "y"), ("sg", "members-remove", "x", "y"), ("prefix-list", "put", "-"),
            ("subnet", "list"), ("subnet", "put", "-"), ("event", "submit", "-"), ("state", "get"), ("state", "replace", "-"),
-            ("worker", "list"), ("worker", "move", "x", "1"), ("flow-log", "list"), ("flow-log", "flush")]
+            ("worker", "list"), ("worker", "move", "x", "1"), ("flow-log", "list"), ("flow-log", "flush"), ("flow", "list"),
+            ("flow", "flush", "--all"), ("drops", "top"), ("explain", "tcp", "to", "10.0.0.35:80"), ("trace",), ("capture", "-w", "/dev/null")]
 
     def test_every_command(self):
         with Engine(refusing(-32002, "forbidden", "you may only look")) as engine:
@@ -570,7 +634,7 @@ class Completion(Case):
 
     def test_words_and_options(self):
         nobody = {"TRUNKLINE_SOCKET": "/nonexistent"}
-        self.assertEqual(self.completes("t"), ["task"])
+        self.assertEqual(self.completes("t"), ["task", "trace"])
         self.assertEqual(self.completes("task", "d"), ["describe", "detach"])
         self.assertEqual(self.completes("--socket", "/x", "sg", "members"), ["members", "members-add", "members-put", "members-remove"])
         self.assertEqual(self.completes("task", "detach", "--mis"), ["--missing-ok"])
