@@ -37,8 +37,8 @@ std::string port_of(const Controller& controller, const Json& summary, const Obs
 
 }  // namespace
 
-Captures::Captures(const Controller& controller, std::function<Clock::time_point()> now)
-    : controller_(controller), now_(std::move(now)), told_(controller.workers().size()) {}
+Captures::Captures(const Controller& controller, std::uint64_t cycles_a_second, std::function<Clock::time_point()> now)
+    : controller_(controller), cycles_a_second_(cycles_a_second), now_(std::move(now)), told_(controller.workers().size()) {}
 
 std::expected<Json, RpcError> Captures::start(const Json& params, const Caller& caller) {
   config::Problems problems;
@@ -182,9 +182,8 @@ void Captures::reclaim() {
 }
 
 std::uint64_t Captures::time_of(const Session& session, std::uint64_t cycles) const {
-  const std::uint64_t hz = rte_get_tsc_hz() != 0 ? rte_get_tsc_hz() : 1'000'000'000;
   const std::uint64_t passed = cycles > session.start_cycles ? cycles - session.start_cycles : 0;
-  return session.start_ns + passed / hz * 1'000'000'000 + passed % hz * 1'000'000'000 / hz;
+  return session.start_ns + passed / cycles_a_second_ * 1'000'000'000 + passed % cycles_a_second_ * 1'000'000'000 / cycles_a_second_;
 }
 
 Json Captures::packet(const Session& session, const Observation& seen, std::span<const std::uint8_t> bytes) const {

@@ -30,8 +30,8 @@ class Captures {
 
   using Clock = std::chrono::steady_clock;
 
-  // `now`: a test's time.
-  explicit Captures(const Controller& controller, std::function<Clock::time_point()> now = Clock::now);
+  // `cycles_a_second`: of the TSC. `now`: a test's time.
+  Captures(const Controller& controller, std::uint64_t cycles_a_second, std::function<Clock::time_point()> now = Clock::now);
 
   std::expected<config::Json, RpcError> start(const config::Json& params, const Caller& caller);
   std::expected<config::Json, RpcError> read(const config::Json& params, const Caller& caller);
@@ -67,6 +67,7 @@ class Captures {
   config::Json packet(const Session& session, const Observation& seen, std::span<const std::uint8_t> bytes) const;
 
   const Controller& controller_;
+  const std::uint64_t cycles_a_second_;
   const std::function<Clock::time_point()> now_;
   std::map<std::uint64_t, Session> sessions_;  // by connection
   std::vector<std::unique_ptr<Told>> told_;    // by worker; null: nothing to look at

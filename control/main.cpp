@@ -5,6 +5,7 @@
 // seen from outside is there when packets flow.
 //
 // Exit codes: 0 stopped when asked to; 1 could not run (the last line on stderr says why); 2 wrong command line or config.
+#include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
@@ -223,7 +224,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   WorkerFlows worker_flows(workers, config.limits.endpoints);
   FlowLogs flow_logs(config, &worker_flows, controller.now(), {.unix_ms = {}, .note = warning, .make_sink = {}});
   controller.tell(&flow_logs);
-  Captures captures(controller);
+  Captures captures(controller, rte_get_tsc_hz());
   // From here on workers run, and are stopped before anything that they use goes.
   RunningWorkers running;
   for (std::size_t number = 0; number < workers.size(); ++number) {

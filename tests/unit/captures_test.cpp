@@ -52,7 +52,7 @@ class CapturesTest : public ::testing::Test {
 
   Engine engine;
   control::Captures::Clock::time_point now{};
-  control::Captures captures{*engine.controller, [this] { return now; }};
+  control::Captures captures{*engine.controller, 1'000'000'000, [this] { return now; }};
 };
 
 TEST_F(CapturesTest, PacketsOfAllWorkersInTheOrderOfTime) {

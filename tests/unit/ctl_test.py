@@ -648,13 +648,16 @@ class Completion(Case):
         self.assertEqual(self.completes("worker", ""), ["list", "move"])
         self.assertEqual(self.completes("help", "task", "at"), ["attach"])
         self.assertEqual(self.completes("task", "show", "", env=nobody), [])
-        self.assertEqual(self.completes(env=nobody)[:2], ["acl", "drops"])
+        self.assertEqual(self.completes(env=nobody)[:2], ["acl", "capture"])
 
     def test_live(self):
         with Engine() as engine:
             self.assertEqual(self.completes("task", "show", "", engine=engine), ["eni-0000000f", "eni-b0aaa4b2", "f5aa"])
             self.assertEqual(self.completes("drops", "eni-b", engine=engine), ["eni-b0aaa4b2"])
             self.assertEqual(self.completes("worker", "move", "f", engine=engine), ["f5aa"])
+            self.assertEqual(self.completes("flow", "list", "--task", "f", engine=engine), ["f5aa"])
+            self.assertEqual(self.completes("flow", "list", "--port", "", engine=engine), [])
+            self.assertEqual(self.completes("capture", "--point", "", engine=engine), ["drop", "in", "out"])
             self.assertEqual(self.completes("worker", "move", "f5aa", "", engine=engine), ["0", "1"])
             self.assertEqual(self.completes("sg", "delete", "", engine=engine), ["sg-9effe8e4"])
             self.assertEqual(self.completes("acl", "show", "", engine=engine), ["acl-9aeb5ef7"])

@@ -209,6 +209,8 @@ TEST(FlowLogFormat, SaysWhereItGoesWrong) {
   says("${srcaddr} ", "at character 11");
   says("${srcaddr}  ${dstaddr}", "at character 12");
   says("${srcaddr} ${srcaddr}", "second time");
+}
+
 TEST(EngineConfig, DhcpIsAnsweredByWhoAnswersTheRest) {
   const auto of = [](const std::string& edge) {
     return parse_engine_config(R"({"version":1,"trunk":{"device":"d"},"edge":{)" + edge + "}}")->edge.who_answers_dhcp();
