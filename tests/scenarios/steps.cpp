@@ -261,12 +261,12 @@ void Steps::expect(const std::string& head, const std::string& rest) {
 
 void Steps::counters(const Words& words) {
   if (!packets_) throw ScenarioError("counters stand behind the packet that moved them");
-  if (!packets_->replaced) packets_->implied.clear();
-  packets_->replaced = packets_->expected = true;
+  if (!packets_->counters) packets_->counters.emplace();
+  packets_->expected = true;
   for (std::size_t i = 1; i + 1 < words.size(); i += 2) {
     const bool negative = words[i + 1].starts_with('-');
     const std::int64_t count = read_number(negative ? words[i + 1].substr(1) : words[i + 1]);
-    packets_->implied[words[i]] += negative ? -count : count;
+    (*packets_->counters)[words[i]] += negative ? -count : count;
   }
   if (words.size() % 2 == 0) throw ScenarioError("counters are pairs of a name and a number");
 }
@@ -292,9 +292,10 @@ void Steps::end_packets() {
     const std::size_t taken = packets_->taken[name];
     if (taken < frames.size()) throw ScenarioError(name + " got what nobody expected: " + describe(frames[taken]) + " (" + describe_l2(frames[taken]) + ")");
   }
-  std::erase_if(packets_->implied, [](const auto& each) { return each.second == 0; });
+  Vpc::Movements expected = packets_->counters.value_or(packets_->implied);
+  std::erase_if(expected, [](const auto& each) { return each.second == 0; });
   const Vpc::Movements moved = vpc_.movements();
-  if (moved != packets_->implied) throw ScenarioError("other counters moved than expected\n  expected " + text_of(packets_->implied) + "\n  moved    " + text_of(moved));
+  if (moved != expected) throw ScenarioError("other counters moved than expected\n  expected " + text_of(expected) + "\n  moved    " + text_of(moved));
   at_ = here;
   packets_.reset();
 }

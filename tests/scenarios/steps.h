@@ -31,7 +31,7 @@ class Steps {
     std::map<std::string, std::size_t> taken;   // of the output, by place
     std::map<std::string, std::size_t> matched;  // of what was sent, by place
     Vpc::Movements implied;
-    bool replaced = false;  // by a counters line
+    std::optional<Vpc::Movements> counters;  // said in their place
     bool expected = false;
   };
 
