@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What ECS tells the container agent: {"type":"...Message","message":{...}}. This is the only place where a branch
-// ENI's VLAN is said. The checks are those that the agent itself makes before it acknowledges a message; whether its
-// deadline has passed is for the caller to judge, who knows when it arrived.
+// ENI's VLAN is said. The checks are those that the agent itself makes before it acknowledges a message. ECS waits for an
+// attachment until waitTimeoutMs after its message came: who relays the message says when that was (receivedAt, which AWS
+// does not have), and without that nobody can tell.
 #include <charconv>
 
 #include "control/ec2_shapes.h"
@@ -187,14 +188,22 @@ void read_interfaces(ObjectReader& parent, const config::Task* task, EventBuilde
   }
 }
 
-void read_attach(ObjectReader& message, bool of_task, EventBuilder& builder) {
+// Milliseconds since 1970. The same message again has the same receivedAt: a duplicate extends nothing.
+void check_deadline(ObjectReader& message, std::optional<std::int64_t> received_ms, std::int64_t wait_ms, EventBuilder& builder) {
+  if (!received_ms || !builder.now_ms || *builder.now_ms - *received_ms < wait_ms) return;
+  message.complain("waitTimeoutMs", "stale_event",
+                   "the message came " + std::to_string(*builder.now_ms - *received_ms) + " ms ago and ECS waited " + std::to_string(wait_ms) +
+                       " ms for this attachment; ECS stops the task, so there is nothing to attach");
+}
+
+void read_attach(ObjectReader& message, bool of_task, std::optional<std::int64_t> received_ms, EventBuilder& builder) {
   message.required_text("messageId");
   config::Task task;
   task.cluster_arn = message.required_text("clusterArn");
   task.container_instance_arn = message.required_text("containerInstanceArn");
   if (of_task) task.task_arn = take_task_arn(message, "taskArn");
   if (!message.has("waitTimeoutMs")) message.missing("waitTimeoutMs", "how long ECS waits, in milliseconds, above 0");
-  message.integer("waitTimeoutMs", 1, std::int64_t{1} << 53);
+  if (const auto wait_ms = message.integer("waitTimeoutMs", 1, std::int64_t{1} << 53)) check_deadline(message, received_ms, *wait_ms, builder);
   const Json* interfaces = message.array("elasticNetworkInterfaces");
   if (!message.has("elasticNetworkInterfaces") || (interfaces != nullptr && interfaces->empty())) {
     message.complain("elasticNetworkInterfaces", "invalid_params",
@@ -238,14 +247,15 @@ void read_agent_message(const Json& event, const std::string& pointer, EventBuil
   ObjectReader envelope(event, pointer, builder.problems);
   envelope.allow_unknown();
   const std::string type = envelope.required_text("type");
+  const auto received_ms = envelope.integer("receivedAt", 0, std::int64_t{1} << 53);
   const Json* body = envelope.object("message");
   if (type.empty() || body == nullptr) return;
   ObjectReader message(*body, envelope.pointer_to("message"), builder.problems);
   message.allow_unknown();
   if (type == "AttachTaskNetworkInterfacesMessage") {
-    read_attach(message, true, builder);
+    read_attach(message, true, received_ms, builder);
   } else if (type == "AttachInstanceNetworkInterfacesMessage") {
-    read_attach(message, false, builder);
+    read_attach(message, false, received_ms, builder);
   } else if (type == "PayloadMessage") {
     read_payload(message, builder);
   } else {

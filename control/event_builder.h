@@ -19,6 +19,7 @@ namespace trunkline::control {
 struct EventBuilder {
   const config::DesiredState& state;
   std::span<const config::Subnet> configured{};
+  std::optional<std::int64_t> now_ms{};
   EventEffect effect{};
   config::Problems problems{};
   std::set<std::string> seen_interfaces{};

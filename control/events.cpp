@@ -276,8 +276,9 @@ constexpr std::array<Shape, 7> kShapes{{
 
 std::expected<EventEffect, config::Problems> read_event(const Json& event, std::string_view pointer,
                                                         const config::DesiredState& state,
-                                                        std::span<const config::Subnet> configured) {
-  EventBuilder builder{.state = state, .configured = configured};
+                                                        std::span<const config::Subnet> configured,
+                                                        std::optional<std::int64_t> now_ms) {
+  EventBuilder builder{.state = state, .configured = configured, .now_ms = now_ms};
   const std::string place(pointer);
   ObjectReader reader(event, place, builder.problems);
   reader.allow_unknown();

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <expected>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,10 +44,12 @@ struct EventEffect {
 };
 
 // `pointer` is where the event stands in the request ("/event"); the problems' pointers begin with it. `configured` are
-// the subnets that the config file knows, beside those of the state.
+// the subnets that the config file knows, beside those of the state. `now_ms`: milliseconds since 1970, so that an agent's message
+// which says when it was received (`receivedAt` beside `type`) is refused once ECS has stopped waiting for it.
 std::expected<EventEffect, config::Problems> read_event(const config::Json& event, std::string_view pointer,
                                                         const config::DesiredState& state,
-                                                        std::span<const config::Subnet> configured = {});
+                                                        std::span<const config::Subnet> configured = {},
+                                                        std::optional<std::int64_t> now_ms = {});
 
 // `defaults` say of every attached ENI what neither the event nor the state says. In the names of its port, {task_id},
 // {eni} and {attachment_id} stand for the task's own; a port whose name needs what is not known yet is not set.

@@ -2,6 +2,7 @@
 #include "control/methods.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "config/state_json.h"
 #include "control/ec2_shapes.h"
@@ -227,7 +228,8 @@ class Methods {
     if (!defaults.port) defaults.port = config_defaults.port;
     if (!defaults.group_ids && !config_defaults.group_ids.empty()) defaults.group_ids = config_defaults.group_ids;
     return change(options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
-      auto effect = read_event(*event, "/event", next);
+      const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch());
+      auto effect = read_event(*event, "/event", next, {}, now.count());
       if (!effect) return effect.error();
       warnings = effect->warnings;
       const config::DesiredState before = next;
