@@ -20,8 +20,10 @@ class TokenBucket {
   // Whether `cost` may be taken at a rate a second.
   bool take(std::uint64_t cost, std::uint64_t rate, std::uint64_t least_depth, std::uint64_t micros) {
     const std::uint64_t depth = std::max(rate / kDepthPart, least_depth) * kUnit;
-    const std::uint64_t elapsed = std::min<std::uint64_t>(micros - filled_at_, kUnit);
-    tokens_ = started_ ? std::min(depth, tokens_ + elapsed * rate) : depth;
+    const std::uint64_t missing = depth - std::min(depth, tokens_);
+    const std::uint64_t elapsed = micros - filled_at_;
+    // Slow buckets take seconds to fill, so all that has passed counts; the product is made only where it fits.
+    tokens_ = started_ && elapsed <= missing / rate ? depth - missing + elapsed * rate : depth;
     started_ = true;
     filled_at_ = micros;
     if (tokens_ < cost * kUnit) return false;
