@@ -137,7 +137,8 @@ inline DropReason refuse_or_audit(WorkerState& worker, const Endpoint& endpoint,
 }
 
 inline void advance_tcp(Connection& connection, std::uint8_t flags, Direction direction) {
-  if (flags & tcp_flag::rst) {
+  // What was reset stays so: a FIN that was under way does not bring it back.
+  if ((flags & tcp_flag::rst) || connection.state == ConnectionState::reset) {
     connection.state = ConnectionState::reset;
     connection.awaits = 0;
   } else if (flags & tcp_flag::fin) {
