@@ -159,6 +159,10 @@ DropReason take(Burst& burst, std::uint32_t i, WorkerState& worker, Direction di
     datagram->state = State::known;
     datagram->local_port = burst.key[i].local_port;
     datagram->remote_port = burst.key[i].remote_port;
+    // Read anew: the key of what came from a neighbour has its two ends exchanged, and of ICMP they are not of a kind (track.h).
+    if (detail::is_icmp(headers) && detail::icmp_has_identifier(headers.protocol, headers.icmp_type)) {
+      datagram->local_port = detail::load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);
+    }
     datagram->icmp_type = headers.icmp_type;
     datagram->icmp_code = headers.icmp_code;
     release(burst, i, *datagram, worker, direction);
