@@ -207,30 +207,31 @@ std::vector<FlowRecord> Vpc::end_interval() {
 
 Vpc::Movements Vpc::movements() {
   Movements moved;
-  const auto note = [&](const std::string& name, std::uint64_t delta) {
-    if (delta != 0) moved[name] = static_cast<std::int64_t>(delta);
+  const auto note = [&](const std::string& name, std::string_view what, std::uint64_t delta) {
+    if (delta != 0) moved[name + '.' + std::string(what)] = static_cast<std::int64_t>(delta);
   };
-  const auto look = [&](const std::string& place, const std::string& name, const Meter& meter) {
+  const auto look = [&](MeterReading& seen, const std::string& name, const Meter& meter) {
     const MeterReading now = MeterReading::of(meter);
-    const MeterReading delta = now.since(seen_[place]);
-    seen_[place] = now;
-    note(name + ".rx", delta.rx_packets);
-    note(name + ".tx", delta.tx_packets);
-    note(name + ".held", static_cast<std::uint64_t>(delta.unaccounted()));
-    for (std::size_t i = 0; i < kDropReasonCount; ++i) note(name + '.' + std::string(kDropReasonTexts[i].name), delta.drops[i]);
+    const MeterReading delta = now.since(seen);
+    seen = now;
+    note(name, "rx", delta.rx_packets);
+    note(name, "tx", delta.tx_packets);
+    note(name, "held", static_cast<std::uint64_t>(delta.unaccounted()));
+    for (std::size_t i = 0; i < kDropReasonCount; ++i) note(name, kDropReasonTexts[i].name, delta.drops[i]);
   };
-  const auto count = [&](const std::string& place, const std::string& name, std::uint64_t value) { note(name, value - std::exchange(seen_counters_[place], value)); };
-  look("in", "trunk.in", worker.trunk_in);
-  look("out", "trunk.out", worker.trunk_out);
+  look(seen_trunk_[0], "trunk.in", worker.trunk_in);
+  look(seen_trunk_[1], "trunk.out", worker.trunk_out);
   for (const auto& [id, generation] : generations_) {
-    const std::string number = std::to_string(id);
     const std::string name = eni_of(EndpointId{id}, generation);
-    look(number + "i", name + ".ingress", worker.meters[id].ingress);
-    look(number + "e", name + ".egress", worker.meters[id].egress);
+    Seen& seen = seen_[id];
+    look(seen.ingress, name + ".ingress", worker.meters[id].ingress);
+    look(seen.egress, name + ".egress", worker.meters[id].egress);
     for (std::size_t i = 0; i < kDropReasonCount; ++i) {
-      count(number + "a" + std::to_string(i), name + ".audited." + std::string(kDropReasonTexts[i].name), worker.meters[id].audited[i].read());
+      const std::uint64_t now = worker.meters[id].audited[i].read();
+      note(name + ".audited", kDropReasonTexts[i].name, now - std::exchange(seen.audited[i], now));
     }
-    count(number + "l", name + ".lost_records", worker.flows.lost(EndpointId{id}));
+    const std::uint64_t lost = worker.flows.lost(EndpointId{id});
+    note(name, "lost_records", lost - std::exchange(seen.lost, lost));
   }
   return moved;
 }

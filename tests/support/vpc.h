@@ -13,6 +13,7 @@
 // framework: what is wrong with the world itself is told by std::logic_error.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -99,8 +100,13 @@ class Vpc {
   std::uint32_t acl_generation_ = 0;
   std::map<std::uint16_t, std::uint16_t> generations_;                        // the last of each id
   std::map<std::pair<std::uint16_t, std::uint16_t>, std::string> names_;      // by id and generation
-  std::map<std::string, MeterReading> seen_;
-  std::map<std::string, std::uint64_t> seen_counters_;
+  struct Seen {
+    MeterReading ingress, egress;
+    std::array<std::uint64_t, kDropReasonCount> audited{};
+    std::uint64_t lost = 0;
+  };
+  MeterReading seen_trunk_[2];
+  std::map<std::uint16_t, Seen> seen_;  // by id
   Mbufs mbufs_;
 };
 

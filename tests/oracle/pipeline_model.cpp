@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// A packet's way in the model: whose it is, what of it is fragments, what its ENI may use, where it goes. What the rules and
+// connections say is in pipeline_model_admit.cpp.
+#include "tests/oracle/pipeline_model.h"
+
+#include <algorithm>
+
+namespace trunkline::oracle {
+namespace {
+
+std::string reason(DropReason why) { return std::string(text(why).name); }
+
+bool is_multicast(const IpAddress& address) {
+  if (address.is_v4()) return (address.v4() >> 28) == 14 || address.v4() == 0xffffffff;
+  return address.bytes[0] == 0xff;
+}
+
+// A source that no host has.
+bool is_martian(const IpAddress& address) {
+  if (address.is_v4()) {
+    const std::uint32_t first = address.v4() >> 24;
+    return first == 0 || first == 127 || first >= 224;
+  }
+  IpAddress loopback;
+  loopback.bytes[15] = 1;
+  return address.bytes[0] == 0xff || address == IpAddress{} || address == loopback;
+}
+
+bool is_bad_tcp(const ModelPacket& packet) {
+  if (packet.protocol != 6 || (packet.fragment && packet.fragment->offset != 0)) return false;
+  const bool fin = packet.tcp_flags & 1, syn = packet.tcp_flags & 2, rst = packet.tcp_flags & 4, ack = packet.tcp_flags & 16;
+  return (syn && (fin || rst)) || (!syn && !rst && !ack);
+}
+
+IpAddress address(const char* written) { return IpAddress::parse(written).value(); }
+IpPrefix prefix(const char* written) { return IpPrefix::parse(written).value(); }
+
+}  // namespace
+
+bool PipelineModel::Task::owns(const IpAddress& wanted) const { return std::ranges::find(attachment.addresses, wanted) != attachment.addresses.end(); }
+
+bool PipelineModel::Task::in_subnet(const IpAddress& wanted) const {
+  if (wanted.is_v4()) return subnet.cidr.contains(wanted);
+  return subnet.ipv6_cidr && subnet.ipv6_cidr->contains(wanted);
+}
+
+void PipelineModel::count(const std::string& name, std::int64_t by) {
+  counters_[name] += by;
+  if (counters_[name] == 0) counters_.erase(name);
+}
+
+// --- the world -------------------------------------------------------------------------------------------------------
+
+void PipelineModel::apply(const config::DesiredState& state, const std::map<std::string, std::uint32_t>& versions) {
+  state_ = state;
+  rules_ = {};
+  for (const auto& [id, list] : state_.prefix_lists) rules_.prefix_lists[id] = list;
+  for (const auto& [id, members] : state_.remote_members) {
+    for (const IpAddress& member : members) rules_.members[id].insert(member);
+  }
+  std::map<std::string, Task> next;
+  for (const auto& [eni, attachment] : state_.attachments) {
+    const auto known = tasks_.find(eni);
+    const bool same = known != tasks_.end() && known->second.attachment.mac == attachment.mac && known->second.attachment.addresses == attachment.addresses &&
+                      known->second.attachment.subnet_id == attachment.subnet_id;
+    Task task = same ? std::move(known->second) : Task{};
+    task.attachment = attachment;
+    task.subnet = state_.subnets.at(attachment.subnet_id);
+    task.version = versions.at(eni);
+    task.groups.clear();
+    for (const std::string& id : attachment.group_ids) {
+      task.groups.push_back(state_.security_groups.get(id));
+      for (const IpAddress& own : attachment.addresses) rules_.members[id].insert(own);
+    }
+    task.acl = nullptr;
+    for (const auto& [id, acl] : state_.network_acls) {
+      if (std::ranges::find(acl.subnet_ids, attachment.subnet_id) != acl.subnet_ids.end()) task.acl = &acl;
+    }
+    next[eni] = std::move(task);
+  }
+  tasks_ = std::move(next);
+}
+
+PipelineModel::Task* PipelineModel::owner_of(const IpAddress& wanted) {
+  for (auto& [eni, task] : tasks_) {
+    if (task.owns(wanted)) return &task;
+  }
+  return nullptr;
+}
+
+PipelineModel::Task* PipelineModel::receiver_of(const ModelPacket& packet) {
+  for (auto& [eni, task] : tasks_) {
+    if (packet.vlan >= 1 && task.attachment.vlan->value == packet.vlan) return &task;
+  }
+  return nullptr;
+}
+
+// --- the ways --------------------------------------------------------------------------------------------------------
+
+std::vector<ModelOutput> PipelineModel::packet(const ModelPacket& packet) {
+  std::vector<ModelOutput> out;
+  packet.task.empty() ? from_trunk(packet, out) : from_task(packet, out);
+  return out;
+}
+
+void PipelineModel::from_trunk(const ModelPacket& packet, std::vector<ModelOutput>& out) {
+  count("trunk.in.rx");
+  Task* task = receiver_of(packet);
+  if (task == nullptr) return count("trunk.in." + reason(is_bad_tcp(packet) && !packet.is_arp ? DropReason::tcp_flags : DropReason::unknown_eni));
+  count("trunk.in.tx");
+  const std::string name = task->attachment.eni_id + ".ingress.";
+  count(name + "rx");
+  const auto drop = [&](DropReason why) { count(name + reason(why)); };
+  const bool for_its_mac = packet.to == *task->attachment.mac;
+  if (packet.is_arp) {
+    const bool to_all = packet.to.bytes == std::array<std::uint8_t, 6>{0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    if (!for_its_mac && !to_all) return drop(packet.to.is_multicast() ? DropReason::multicast : DropReason::wrong_mac);
+    if (!task->owns(packet.destination)) return drop(DropReason::dest_check);
+    count(name + "tx");
+    return out.push_back({task->attachment.eni_id, packet.number});
+  }
+  if (is_bad_tcp(packet)) return drop(DropReason::tcp_flags);
+  if (!for_its_mac) return drop(packet.to.is_multicast() ? DropReason::multicast : DropReason::wrong_mac);
+  if (is_martian(packet.source)) return drop(DropReason::martian);
+  if (is_multicast(packet.destination)) return drop(DropReason::multicast);
+  if (task->attachment.source_dest_check && !task->owns(packet.destination)) return drop(DropReason::dest_check);
+  const Service service = service_of(*task, packet, packet.source);
+  if (service != Service::none) {
+    if (const DropReason why = check_service(*task, service, Direction::ingress); why != DropReason::none) return drop(why);
+  }
+  ingress(*task, packet, out, service == Service::none);
+}
+
+DropReason PipelineModel::check_from_task(const Task& task, const ModelPacket& packet) const {
+  if (is_bad_tcp(packet) && !packet.is_arp) return DropReason::tcp_flags;
+  if (packet.vlan >= 0) return DropReason::unexpected_vlan;
+  if (packet.from != *task.attachment.mac) return DropReason::spoof_mac;
+  if (packet.is_arp) return DropReason::none;
+  if (is_multicast(packet.destination) || packet.to.is_multicast()) return DropReason::multicast;
+  if (task.attachment.source_dest_check && !task.owns(packet.source)) return DropReason::spoof_ip;
+  if (is_martian(packet.source)) return DropReason::martian;
+  return DropReason::none;
+}
+
+// The VPC believes no claim of a task about addresses; it answers for whoever is here, and asks the fabric about the others.
+DropReason PipelineModel::arp_from_task(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out) {
+  const std::string& name = task.attachment.eni_id;
+  if (packet.arp_mac != *task.attachment.mac) return DropReason::arp_spoof;
+  if (!packet.source.is_zero() && !task.owns(packet.source)) return DropReason::arp_spoof;
+  if (packet.source == packet.destination) return DropReason::arp_gratuitous;
+  if (task.owns(packet.destination)) return DropReason::arp_own_address;
+  count(name + ".egress.tx");
+  if (owner_of(packet.destination) != nullptr && task.in_subnet(packet.destination)) {
+    count(name + ".ingress.rx"), count(name + ".ingress.tx");
+    out.push_back({name, packet.number});
+  } else {
+    count("trunk.out.rx"), count("trunk.out.tx");
+    out.push_back({"trunk", packet.number});
+  }
+  return DropReason::none;
+}
+
+void PipelineModel::from_task(const ModelPacket& packet, std::vector<ModelOutput>& out) {
+  Task& task = tasks_.at(packet.task);
+  const std::string name = packet.task + ".egress.";
+  count(name + "rx");
+  DropReason why = check_from_task(task, packet);
+  if (why == DropReason::none && packet.is_arp) {
+    why = arp_from_task(task, packet, out);
+    if (why == DropReason::none) return;
+  }
+  Service service = Service::none;
+  if (why == DropReason::none) {
+    service = service_of(task, packet, packet.destination);
+    if (service != Service::none) why = check_service(task, service, Direction::egress);
+  }
+  if (why != DropReason::none) return count(name + reason(why));
+  egress(task, packet, out, service == Service::none);
+}
+
+// From here on the packet is known to be the task's, and has been counted as received.
+void PipelineModel::ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
+  if (!filtered) return deliver(task, packet, out);
+  const std::string name = task.attachment.eni_id + ".ingress.";
+  DropReason why = DropReason::none;
+  const std::vector<ModelPacket> pieces = fragments(task, Direction::ingress, packet, why);
+  if (why != DropReason::none) return count(name + reason(why));
+  for (const ModelPacket& piece : pieces) {
+    why = admit(task, Direction::ingress, piece);
+    if (why == DropReason::none) why = take_allowance(task, Direction::ingress, piece);
+    if (why == DropReason::none) log(task, Direction::ingress, piece, true);
+    why == DropReason::none ? deliver(task, piece, out) : count(name + reason(why));
+  }
+}
+
+void PipelineModel::egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
+  if (!filtered) return send(task, packet, out, false);
+  const std::string name = task.attachment.eni_id + ".egress.";
+  DropReason why = DropReason::none;
+  const std::vector<ModelPacket> pieces = fragments(task, Direction::egress, packet, why);
+  if (why != DropReason::none) return count(name + reason(why));
+  for (const ModelPacket& piece : pieces) {
+    why = admit(task, Direction::egress, piece);
+    if (why == DropReason::none) why = take_allowance(task, Direction::egress, piece);
+    if (why == DropReason::none) log(task, Direction::egress, piece, true);
+    why == DropReason::none ? send(task, piece, out, true) : count(name + reason(why));
+  }
+}
+
+// The router tells the sender, if the sender asked to be told, but says nothing about errors; and not more than 100 times a tick.
+bool PipelineModel::may_report_too_big(const ModelPacket& packet) {
+  const bool ipv4 = packet.source.is_v4();
+  if (ipv4 && (!packet.dont_fragment || packet.fragment)) return false;
+  const bool question_or_answer = packet.icmp_type == 0 || packet.icmp_type == 8 || (packet.icmp_type >= 13 && packet.icmp_type <= 18);
+  if (ipv4 && packet.protocol == 1 && !question_or_answer) return false;
+  if (!ipv4 && packet.protocol == 58 && packet.icmp_type < 128) return false;
+  if (std::exchange(errors_tick_, tick()) != tick()) errors_ = 0;
+  return ++errors_ <= 100;
+}
+
+void PipelineModel::deliver(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out) {
+  const std::string& name = task.attachment.eni_id;
+  if (packet.bytes <= (task.attachment.port ? task.attachment.port->mtu : 9001U)) {
+    count(name + ".ingress.tx");
+    return out.push_back({name, packet.number});
+  }
+  count(name + ".ingress.mtu_exceeded");
+  if (!may_report_too_big(packet)) return;
+  if (const Task* sender = owner_of(packet.source); sender != nullptr) {
+    count(sender->attachment.eni_id + ".ingress.rx"), count(sender->attachment.eni_id + ".ingress.tx");
+    out.push_back({sender->attachment.eni_id, packet.number, true});
+  } else {
+    count("trunk.out.rx"), count("trunk.out.tx");
+    out.push_back({"trunk", packet.number, true});
+  }
+}
+
+void PipelineModel::send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
+  const std::string& name = task.attachment.eni_id;
+  Task* peer = filtered ? owner_of(packet.destination) : nullptr;
+  if (peer != nullptr) {
+    count(name + ".egress.tx"), count(peer->attachment.eni_id + ".ingress.rx");
+    return ingress(*peer, packet, out, true);
+  }
+  if (packet.bytes > engine_.trunk_mtu) {
+    count(name + ".egress.mtu_exceeded");
+    if (!may_report_too_big(packet)) return;
+    count(name + ".ingress.rx"), count(name + ".ingress.tx");
+    return out.push_back({name, packet.number, true});
+  }
+  count(name + ".egress.tx"), count("trunk.out.rx"), count("trunk.out.tx");
+  out.push_back({"trunk", packet.number});
+}
+
+// --- services that nobody filters (contract 3.5) ---------------------------------------------------------------------
+
+PipelineModel::Service PipelineModel::service_of(const Task& task, const ModelPacket& packet, const IpAddress& remote) const {
+  const bool from_there = packet.task.empty();
+  const int port = from_there ? packet.source_port : packet.destination_port;
+  if (remote == task.subnet.router() || remote == address("fe80:ec2::1") || (task.subnet.ipv6_cidr && remote == *task.subnet.router6())) return Service::router;
+  if (remote == task.subnet.resolver()) {
+    const bool dns = (packet.protocol == 6 || packet.protocol == 17) && (port == 53 || (packet.fragment && packet.fragment->offset != 0));
+    return dns ? Service::limited : Service::none;
+  }
+  if (remote == address("169.254.169.253") || remote == address("169.254.169.123") || remote == address("fd00:ec2::253") || remote == address("fd00:ec2::123")) return Service::limited;
+  if (remote == address("169.254.169.254") || remote == address("fd00:ec2::254")) return Service::metadata;
+  if (remote == address("169.254.169.250") || remote == address("169.254.169.251") || remote == address("169.254.170.2")) return Service::router;
+  if (prefix("169.254.0.0/16").contains(remote) || prefix("fd00:ec2::/32").contains(remote)) return Service::nobody;
+  return Service::none;
+}
+
+DropReason PipelineModel::check_service(Task& task, Service service, Direction direction) {
+  if (service == Service::nobody) return DropReason::link_local;
+  if (service == Service::metadata && task.attachment.block_imds) return DropReason::imds_blocked;
+  if (service == Service::router || direction == Direction::ingress) return DropReason::none;
+  if (std::exchange(task.link_local_second, micros_ / 1000000) != micros_ / 1000000) task.link_local = 0;
+  return ++task.link_local <= 1024 ? DropReason::none : DropReason::linklocal_allowance_exceeded;
+}
+
+// --- fragments -------------------------------------------------------------------------------------------------------
+
+std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction direction, const ModelPacket& packet, DropReason& refused) {
+  if (!packet.fragment) return {packet};
+  const std::string held = task.attachment.eni_id + '.' + std::string(to_string(direction)) + ".held";
+  const std::string side = task.attachment.eni_id + '.' + std::string(to_string(direction)) + '.';
+  const auto refuse = [&](DropReason why) {
+    refused = why;
+    return std::vector<ModelPacket>{};
+  };
+  const auto give_up = [&](Datagram& datagram, DropReason why) {
+    const auto waiting = static_cast<std::int64_t>(datagram.held.size());
+    if (waiting != 0) count(held, -waiting), count(side + reason(why), waiting);
+    datagram.held.clear();
+  };
+  const std::uint32_t begin = packet.fragment->offset, end = begin + packet.fragment->length;
+  const bool last = !packet.fragment->more;
+  if (end > 65535 || (!last && packet.fragment->length % 8 != 0) || packet.fragment->length == 0) return refuse(DropReason::malformed);
+  if (packet.protocol == 6 && begin == 8) return refuse(DropReason::fragment_tiny);
+  const DatagramName name{direction, packet.source, packet.destination, packet.protocol, packet.fragment->identification};
+  if (!task.datagrams.contains(name)) {
+    if (task.datagrams.size() >= 64) {
+      const auto oldest = std::ranges::min_element(task.datagrams, {}, [](const auto& each) { return each.second.order; });
+      const std::string other = task.attachment.eni_id + '.' + std::string(to_string(std::get<Direction>(oldest->first))) + '.';
+      const auto waiting = static_cast<std::int64_t>(oldest->second.held.size());
+      if (waiting != 0) count(other + "held", -waiting), count(other + "fragment_quota", waiting);
+      task.datagrams.erase(oldest);
+    }
+    Datagram fresh;
+    fresh.began = tick();
+    fresh.order = ++datagrams_;
+    task.datagrams[name] = fresh;
+  }
+  Datagram& datagram = task.datagrams[name];
+  if (datagram.overlapped) return refuse(DropReason::fragment_overlap);
+  const auto with_ports = [&](ModelPacket piece) {
+    piece.source_port = datagram.source_port, piece.destination_port = datagram.destination_port;
+    piece.icmp_type = datagram.icmp_type, piece.icmp_code = datagram.icmp_code, piece.icmp_id = datagram.icmp_id;
+    return piece;
+  };
+  bool overlaps = false, copy = false;
+  for (const auto& [from, to] : datagram.pieces) {
+    if (from == begin && to == end) copy = true;
+    else if (begin < to && from < end) overlaps = true;
+    else if (last && to > end) overlaps = true;
+  }
+  if (copy) return datagram.first_came ? std::vector<ModelPacket>{begin == 0 ? packet : with_ports(packet)} : refuse(DropReason::fragment_orphan);
+  if (datagram.end && (last || end > *datagram.end)) overlaps = true;
+  if (overlaps) {
+    datagram.overlapped = true;
+    give_up(datagram, DropReason::fragment_overlap);
+    return refuse(DropReason::fragment_overlap);
+  }
+  if (begin != 0 && !datagram.first_came && datagram.held.size() == 4) return refuse(DropReason::fragment_orphan);
+  datagram.pieces.emplace_back(begin, end);
+  if (last) datagram.end = end;
+  std::vector<ModelPacket> result;
+  if (begin == 0) {
+    datagram.first_came = true;
+    datagram.source_port = packet.source_port, datagram.destination_port = packet.destination_port;
+    datagram.icmp_type = packet.icmp_type, datagram.icmp_code = packet.icmp_code, datagram.icmp_id = packet.icmp_id;
+    result.push_back(packet);
+    for (const ModelPacket& each : datagram.held) result.push_back(with_ports(each));
+    if (!datagram.held.empty()) count(held, -static_cast<std::int64_t>(datagram.held.size()));
+    datagram.held.clear();
+  } else if (!datagram.first_came) {
+    datagram.held.push_back(packet);
+    count(held);
+    return {};
+  } else {
+    result.push_back(with_ports(packet));
+  }
+  std::uint32_t octets = 0;
+  for (const auto& [from, to] : datagram.pieces) octets += to - from;
+  if (datagram.end && octets == *datagram.end) task.datagrams.erase(name);
+  return result;
+}
+
+void PipelineModel::sweep_fragments() {
+  for (auto& [eni, task] : tasks_) {
+    std::erase_if(task.datagrams, [&](const auto& each) {
+      const Datagram& datagram = each.second;
+      const std::uint64_t age = tick() - datagram.began;
+      const bool waits = !datagram.first_came && !datagram.overlapped;
+      const bool ipv4 = std::get<1>(each.first).is_v4();
+      const std::string side = eni + '.' + std::string(to_string(std::get<Direction>(each.first))) + '.';
+      const auto waiting = static_cast<std::int64_t>(datagram.held.size());
+      if (waits && age >= 2 && waiting != 0) count(side + "held", -waiting), count(side + "fragment_orphan", waiting);
+      return age >= (ipv4 ? 300U : 600U) || (waits && age >= 2);
+    });
+  }
+}
+
+// --- what an ENI may use ---------------------------------------------------------------------------------------------
+
+// A bucket holds a twentieth of a second's worth, and at least two of the largest packets; it fills with time.
+DropReason PipelineModel::take_allowance(Task& task, Direction direction, const ModelPacket& packet) {
+  const auto take = [&](Bucket& bucket, std::uint64_t cost, std::uint64_t rate, std::uint64_t least) {
+    const auto depth = static_cast<unsigned __int128>(std::max(rate / 20, least)) * 1000000;
+    bucket.tokens = bucket.started ? std::min(depth, bucket.tokens + static_cast<unsigned __int128>(micros_ - bucket.at) * rate) : depth;
+    bucket.started = true;
+    bucket.at = micros_;
+    if (bucket.tokens < static_cast<unsigned __int128>(cost) * 1000000) return false;
+    bucket.tokens -= static_cast<unsigned __int128>(cost) * 1000000;
+    return true;
+  };
+  const std::size_t way = index(direction);
+  const config::RateLimits& limits = task.attachment.limits;
+  const std::uint64_t packets = way == 0 ? limits.ingress_packets : limits.egress_packets;
+  const std::uint64_t octets = ((way == 0 ? limits.ingress_bits : limits.egress_bits) + 7) / 8;
+  if (packets != 0 && !take(task.packets[way], 1, packets, 2)) return DropReason::pps_allowance_exceeded;
+  if (octets == 0 || take(task.octets[way], packet.bytes, octets, 18002)) return DropReason::none;
+  if (packets != 0) task.packets[way].tokens += 1000000;
+  return way == 0 ? DropReason::bw_in_allowance_exceeded : DropReason::bw_out_allowance_exceeded;
+}
+
+// --- the flow log ----------------------------------------------------------------------------------------------------
+
+void PipelineModel::log(const Task& task, Direction direction, const ModelPacket& packet, bool accepted) {
+  const bool in = direction == Direction::ingress, ports = packet.protocol == 6 || packet.protocol == 17;
+  const IpAddress& remote = in ? packet.source : packet.destination;
+  const IpAddress& local = in ? packet.destination : packet.source;
+  const std::uint16_t remote_port = ports ? (in ? packet.source_port : packet.destination_port) : std::uint16_t{0};
+  const std::uint16_t local_port = ports ? (in ? packet.destination_port : packet.source_port) : std::uint16_t{0};
+  FlowSum& sum = flows_[{task.attachment.eni_id, remote, local, remote_port, local_port, packet.protocol, direction, accepted}];
+  ++sum.packets;
+  sum.bytes += packet.bytes;
+  // A later fragment has no flags.
+  if (packet.protocol != 6 || (packet.fragment && packet.fragment->offset != 0)) return;
+  sum.tcp_flags |= packet.tcp_flags & 7U;
+  if ((packet.tcp_flags & 2) && (packet.tcp_flags & 16)) sum.tcp_flags |= 18;
+}
+
+}  // namespace trunkline::oracle
