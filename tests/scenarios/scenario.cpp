@@ -7,7 +7,6 @@
 #include "config/state_json.h"
 #include "config/validate.h"
 #include "control/ec2_shapes.h"
-#include "tests/support/network_acl_stand_in.h"
 
 namespace trunkline::test {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <stdexcept>
 
-#include "tests/support/network_acl_stand_in.h"
+#include "control/compile.h"
 
 namespace trunkline::test {
 
