@@ -78,6 +78,7 @@ Json named_rule_json(const Controller& controller, const std::string& eni_id, Di
 
 Json rule_json(const Controller& controller, const std::string& eni_id, const Endpoint& endpoint, const Connection& connection, const IpAddress& remote) {
   const Direction direction = connection.initiator_direction();
+  if (connection.rule == kAuditedRule) return nullptr;  // audit mode lets it pass
   const bool same_rules = !connection.untracked && connection.policy_generation == endpoint.policy_generation;
   if (same_rules) return named_rule_json(controller, eni_id, direction, connection.rule);
   const Members::Groups groups = controller.view().members->find(remote);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "control/packet_report.h"
 
+#include "control/compile.h"
 #include "control/flow_words.h"
 #include "control/flows.h"
+#include "control/network_acls.h"
 #include "control/reconcile.h"
 #include "control/scratch_packet.h"
 #include "dataplane/stages/admit.h"
@@ -76,8 +78,12 @@ class Report {
     say(Stage::parse, !seen_.from_task_here, [&] { return packet_text(bytes_, seen_.frame_bytes, seen_.direction); });
     say(Stage::demux, !seen_.from_task_here, [&] { return demux(); });
     say(Stage::edge, !seen_.from_task_here, [&] { return edge(); });
+    say(Stage::fragments, seen_.filtered && seen_.headers.fragment != Fragment::none, [&] {
+      return std::string(seen_.headers.fragment == Fragment::first ? "a first fragment: decides for the later ones" : "a later fragment: has the ports of its first one");
+    });
     say(Stage::track, seen_.filtered, [&] { return track(); });
     say(Stage::admit, seen_.filtered, [&] { return admit(); });
+    say(Stage::limit, false, [] { return std::string(); });  // only where it refuses
     say(Stage::account, seen_.filtered && seen_.has_connection, [&] { return std::string("counted with the connection"); });
     say(Stage::forward, true, [&] { return forward(); });
     Json result = packet_summary(controller_, seen_);
@@ -116,7 +122,9 @@ class Report {
   std::string refusal() const {
     std::string sentence = std::string(text(seen_.verdict).name) + ": " + std::string(text(seen_.verdict).sentence);
     const bool by_groups = seen_.verdict == DropReason::security_group_ingress || seen_.verdict == DropReason::security_group_egress;
-    if (!by_groups || !whose_) return sentence;
+    if (!whose_) return sentence;
+    if (seen_.verdict == DropReason::network_acl_ingress || seen_.verdict == DropReason::network_acl_egress) return sentence + acl_entry();
+    if (!by_groups) return sentence;
     const config::Attachment& attachment = controller_.desired().attachments.at(whose_.eni);
     const bool inbound = seen_.direction == Direction::ingress;
     std::size_t rules = 0;
@@ -131,6 +139,21 @@ class Report {
            joined(attachment.group_ids);
   }
 
+  // Which entry of the subnet's network ACL decided, as it is now.
+  std::string acl_entry() const {
+    const config::Attachment& attachment = controller_.desired().attachments.at(whose_.eni);
+    const config::NetworkAcl* acl = find_network_acl(controller_.desired(), attachment.subnet_id);
+    const Endpoint& endpoint = *whose_.active->endpoint;
+    if (acl == nullptr || endpoint.network_acl == nullptr) return "";
+    const NetworkAcl::Answer answer = endpoint.network_acl->ask(query(), seen_.direction);
+    if (answer.allowed) return "";
+    const auto places = entry_places(*acl, seen_.direction);
+    const auto place = answer.entry < places.size() ? places[answer.entry] : std::nullopt;
+    if (!place) return ". No entry of " + acl->id + " matches, so its last one (*) denies";
+    const auto& entries = seen_.direction == Direction::ingress ? acl->ingress : acl->egress;
+    return ". Entry " + std::to_string(entries.at(*place).number) + " of " + acl->id + " denies";
+  }
+
   std::string demux() const {
     if (!whose_) return "an ENI that is gone by now";
     const Endpoint& endpoint = *whose_.active->endpoint;
@@ -140,7 +163,10 @@ class Report {
 
   std::string edge() const {
     if (seen_.filtered) return "neither ARP nor neighbour discovery";
-    return seen_.route == Route::answer ? "answered here; the rules are not asked" : "goes on as it is; the rules are not asked";
+    if (seen_.route == Route::answer) return "answered here; the rules are not asked";
+    const Headers& headers = seen_.headers;
+    const bool edge = headers.layer3 == Layer3::arp || (headers.layer3 == Layer3::ipv6 && headers.protocol == 58);
+    return edge ? "goes on as it is; the rules are not asked" : "with a service of the VPC (router, DNS, DHCP, time, metadata), which no rule filters";
   }
 
   std::string track() const {
@@ -150,6 +176,7 @@ class Report {
   }
 
   std::string admit() const {
+    if (seen_.has_connection && seen_.connection.rule == kAuditedRule) return "the rules would refuse it, and the ENI is in audit mode: it passes";
     if (!seen_.has_connection) return rule_words(rule_) + " lets it pass; it opens no connection";
     if (!seen_.known) return rule_words(rule_) + "; it opens a connection: " + connection_text(seen_.connection);
     if (seen_.connection.untracked) return "untracked: the present rules let this direction pass";

@@ -110,14 +110,15 @@ inline void judge_again(const WorkerState& worker, const Endpoint& endpoint, Con
   const Direction answer = opposite(initiator);
   const FlowQuery first = query_of(worker, connection, initiator);
   const FlowQuery reply = query_of(worker, connection, answer);
+  const RuleMatch match = ask_rules(worker, endpoint, initiator, first);
   unsigned allowed = 3;
   if (connection.untracked) {
-    allowed = (ask_rules(worker, endpoint, initiator, first).allowed ? bit(initiator) : 0U) |
-              (ask_rules(worker, endpoint, answer, reply).allowed ? bit(answer) : 0U);
-  } else if ((endpoint.revalidate || connection.rule == kAuditedRule) && !endpoint.audit &&
-             !ask_rules(worker, endpoint, initiator, first).allowed) {
+    allowed = (match.allowed ? bit(initiator) : 0U) | (ask_rules(worker, endpoint, answer, reply).allowed ? bit(answer) : 0U);
+  } else if ((endpoint.revalidate || connection.rule == kAuditedRule) && !endpoint.audit && !match.allowed) {
     allowed = 0;  // for the other way too: the connection is over
   }
+  // Rules are numbered anew with each policy.
+  if (match.allowed || connection.rule != kAuditedRule) connection.rule = match.rule;
   if (!acl_allows(endpoint, initiator, first)) allowed &= ~bit(initiator) & 3U;
   if (!acl_allows(endpoint, answer, reply)) allowed &= ~bit(answer) & 3U;
   connection.allowed = allowed & 3;
@@ -257,9 +258,9 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   }
   begin(*connection, headers, direction);
   connection->untracked = untracked;
-  connection->rule = judgement == DropReason::none ? match.rule : kAuditedRule;
   connection->policy_generation = endpoint.policy_generation;
   if (endpoint.network_acl != nullptr) judge_again(worker, endpoint, *connection);
+  connection->rule = judgement == DropReason::none ? match.rule : kAuditedRule;
   burst.connection[i] = connection;
   advance(*connection, headers, direction, worker.now);
   if (ConnectionTable::is_unanswered(*connection)) worker.connections.remember_unanswered(*connection);
