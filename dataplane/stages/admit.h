@@ -118,7 +118,7 @@ inline void judge_again(const WorkerState& worker, const Endpoint& endpoint, Con
     allowed = 0;  // for the other way too: the connection is over
   }
   // Rules are numbered anew with each policy.
-  if (match.allowed || connection.rule != kAuditedRule) connection.rule = match.rule;
+  if (connection.rule != kAuditedRule) connection.rule = match.rule;
   if (!acl_allows(endpoint, initiator, first)) allowed &= ~bit(initiator) & 3U;
   if (!acl_allows(endpoint, answer, reply)) allowed &= ~bit(answer) & 3U;
   connection.allowed = allowed & 3;

@@ -52,7 +52,7 @@ class TestNames(LabTest):
     def assert_unknown(self, what):
         self.assertTrue(self.lab.wait_until(lambda: not self.ask(what), 10), f"{what}: {self.ask(what)}")
 
-    def hosts(self):
+    def hosts_file(self):
         with open(os.path.join(self.folder, "enis")) as file:
             return file.read()
 
@@ -71,7 +71,7 @@ class TestNames(LabTest):
         self.assertEqual((page.returncode, page.stdout), (0, "page of task 1\n"), page.stderr)
 
         self.call("task.detach", {"task": web.eni})
-        self.assertNotIn("10.0.0.31", self.hosts(), "the name goes with the answer")
+        self.assertNotIn("10.0.0.31", self.hosts_file(), "the name goes with the answer")
         self.assert_unknown(name)
         self.assert_unknown("10.0.0.31")
         self.assertNotEqual(self.run_with_dns("curl", "--silent", "--max-time", "5", f"http://{name}/").returncode, 0)
@@ -79,7 +79,7 @@ class TestNames(LabTest):
         self.assertEqual(os.listdir(self.folder), ["enis"])
 
     def test_a_folder_that_is_away_holds_up_nobody(self):
-        self.assertIn("10.0.0.32 ip-10-0-0-32", self.hosts())
+        self.assertIn("10.0.0.32 ip-10-0-0-32", self.hosts_file())
         away = self.folder + ".away"
         os.rename(self.folder, away)
         task = self.task(1)
@@ -91,7 +91,7 @@ class TestNames(LabTest):
         status = self.call("status")
         self.assertIn(".enis.new", status["names"]["why"])
         os.rename(away, self.folder)
-        self.assertTrue(self.lab.wait_until(lambda: "10.0.0.31 " in self.hosts(), 5), self.hosts())
+        self.assertTrue(self.lab.wait_until(lambda: "10.0.0.31 " in self.hosts_file(), 5), self.hosts_file())
         self.assertEqual(self.call("status")["names"]["why"], "")
 
 
