@@ -1,14 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
 """Network ACLs, ranges of VPCs and an ENI's settings by the control socket: what goes in comes out, what leaves a subnet open is
-refused or said, a restart forgets nothing. What an ACL does to packets is not looked at here."""
+refused or said, a restart forgets nothing. And what an edit does to live traffic: a network ACL cuts at once, audit mode lets pass."""
 import copy
 import json
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import DATA, PING, SUBNET_ID, LabTest, group, main, tcp  # noqa: E402
+from harness import CLIENT, DATA, PING, SUBNET_ID, LabTest, group, main, tcp  # noqa: E402
 
 OTHER_ID = "subnet-0a1b2c3d4e5f60719"
 
@@ -54,6 +54,35 @@ class TestAcls(LabTest):
         self.refused("acl.put", {"NetworkAcls": broken}, "invalid_params", "/NetworkAcls/0/Entries/0/PortRange/To")
         self.refused("acl.put", {"NetworkAcls": [acl("acl-2", SUBNET_ID)]}, "duplicate_subnet", "/network_acls/acl-9aeb5ef7/subnets/0")
         self.refused("acl.put", {}, "invalid_params", "/NetworkAcls")
+
+    def test_live_traffic_is_cut_at_once_within_the_subnet_it_is_not(self):
+        def entry(number, egress, action, protocol, **more):
+            return {"RuleNumber": number, "Egress": egress, "RuleAction": action, "Protocol": protocol, "CidrBlock": "0.0.0.0/0", **more}
+
+        everything = [entry(100, False, "allow", "-1"), entry(100, True, "allow", "-1")]
+        two = self.attach(2)
+        self.assert_ping(self.lab.client, self.web.address, count=3)
+        self.put(acl("acl-1", SUBNET_ID, entries=everything))
+        self.assert_ping(self.lab.client, self.web.address, count=3)
+        # No replies to pings: the query is let in, its answer is refused at the edge of the subnet.
+        self.put(acl("acl-1", SUBNET_ID, entries=[*everything, entry(90, True, "deny", "1", IcmpTypeCode={"Type": 0, "Code": -1})]))
+        with self.expect_drops(self.web.eni, network_acl_egress=1):
+            self.assertFalse(self.lab.ping(self.lab.client, self.web.address))
+        self.assert_ping(two.netns, self.web.address, count=3)  # nobody crosses the edge
+        answer = self.call("explain", {"from": self.web.eni, "source": self.web.address, "destination": CLIENT, "protocol": "icmp", "icmp_type": 0})
+        said = [stage["said"] for half in answer["halves"] for stage in half["stages"] if stage["refused"]]
+        self.assertEqual((answer["delivered"], len(said)), (False, 1), answer)
+        self.assertIn("Entry 90 of acl-1 denies", said[0])
+        # Audit mode: counted, and let through.
+        self.call("task.set", {"task": self.web.eni, "audit": True})
+        with self.expect_drops(self.web.eni):
+            self.assertTrue(self.lab.ping(self.lab.client, self.web.address))
+        self.assertGreater(self.call("task.show", {"task": self.web.eni})["audited"].get("network_acl_egress", 0), 0)
+        self.call("task.set", {"task": self.web.eni, "audit": False})
+        with self.expect_drops(self.web.eni, network_acl_egress=1):
+            self.assertFalse(self.lab.ping(self.lab.client, self.web.address))
+        self.put(acl("acl-1", SUBNET_ID, entries=everything))
+        self.assert_ping(self.lab.client, self.web.address, count=3)
 
     def test_dry_run(self):
         before = self.call("state.get")
