@@ -242,12 +242,7 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   }
   Connection* connection = stale;
   if (connection != nullptr) {
-    worker.connections.log_end_of(*connection);
-    const FlowKey key = connection->key;
-    const std::uint32_t link = connection->link;
-    *connection = Connection{};
-    connection->key = key;
-    connection->link = link;
+    worker.connections.restart(*connection);
   } else {
     const ConnectionTable::Inserted inserted = insert_connection(burst, i, worker, direction);
     connection = inserted.connection;

@@ -228,8 +228,7 @@ void ConnectionTable::erase(Connection* connection) {
       if (bucket.entry[way] != number) continue;
       bucket.tag[way] = 0;
       if (home != first) --buckets_[first].spilled;
-      EndpointCount& count = by_endpoint_[connection->key.endpoint().value];
-      if (count.generation == connection->key.generation()) --count.connections;
+      if (!is_over(*connection)) --count_of(*connection);
       if (connection->key.is_ipv6()) give_back(connection->link);
       give_back(number);
       erased_.add(1);
@@ -250,7 +249,19 @@ bool ConnectionTable::adopt(const Connection& connection, const AddressPair& add
   *here = connection;
   here->key = key;
   here->link = link;
+  if (is_over(*here)) remember_over(*here);
   return true;
+}
+
+void ConnectionTable::restart(Connection& connection) {
+  log_end_of(connection);
+  if (is_over(connection)) ++count_of(connection);
+  const FlowKey key = connection.key;
+  const std::uint32_t link = connection.link;
+  connection = Connection{};
+  connection.key = key;
+  connection.link = link;
+  connection.state = ConnectionState::other;
 }
 
 void ConnectionTable::remember(Ring& ring, const Connection& connection, bool (*still)(const Connection&)) {

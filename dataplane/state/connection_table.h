@@ -17,7 +17,7 @@
 // Expiry: a packet stores the time in the entry. An entry is dead when it was idle longer than its state allows; who finds
 // it has to ask expired(), sweep() walks the entries with a clock hand and frees the dead.
 //
-// Room: an endpoint may hold so many connections and no more (its quota). Connections that nobody has answered yet are
+// Room: an endpoint may hold so many connections and no more (its quota); those that are over do not count. Connections that nobody has answered yet are
 // remembered in a ring of an eighth of the capacity, those that are over (both FINs, or RST) in another one; when a ring is
 // full the oldest of its kind makes room for the newest. So a flood of SYNs takes an eighth of the table, what is over and
 // only waits for late segments another, and a connection that is alive is never ended for a new one.
@@ -102,7 +102,12 @@ class ConnectionTable {
   // To be told of a connection that has just begun and that nobody has answered, and of one that is over: it may have to
   // make room one day.
   void remember_unanswered(const Connection& connection) { remember(unanswered_, connection, is_unanswered); }
-  void remember_over(const Connection& connection) { remember(over_, connection, is_over); }
+  void remember_over(const Connection& connection) {
+    --count_of(connection);  // of what its endpoint may have
+    remember(over_, connection, is_over);
+  }
+  // A dead entry, or one that is over, is used again by a flow of the same name.
+  void restart(Connection& connection);
   const AddressPair& addresses_of(const Connection& ipv6) const {
     return reinterpret_cast<const ConnectionAddresses&>(entries_[ipv6.link]).addresses;
   }
@@ -204,6 +209,11 @@ class ConnectionTable {
   bool make_room(std::uint32_t bucket);
   template <class Same>
   Connection* find_if(std::uint64_t hash, Same&& same) const;
+  // What counts for the quota; a counter that is nobody's, for a connection of an endpoint that has gone.
+  std::uint32_t& count_of(const Connection& connection) {
+    EndpointCount& count = by_endpoint_[connection.key.endpoint().value];
+    return count.generation == connection.key.generation() ? count.connections : nobodys_;
+  }
   void remember(Ring& ring, const Connection& connection, bool (*still)(const Connection&));
   std::uint32_t take_entry();
   void give_back(std::uint32_t number);
@@ -219,6 +229,7 @@ class ConnectionTable {
   std::uint32_t hand_ = 0;
   std::uint32_t free_entries_;  // not in use, of all
   std::unique_ptr<EndpointCount[]> by_endpoint_;
+  std::uint32_t nobodys_ = 0;
   std::uint32_t ring_capacity_;
   Ring unanswered_, over_;
   FlowRecorder* recorder_ = nullptr;

@@ -91,7 +91,8 @@ class PipelineModel {
 
   std::vector<ModelOutput> packet(const ModelPacket& packet);
   // With the dead that no sweep has met yet.
-  std::size_t connections(const std::string& eni) const { return tasks_.at(eni).connections.size(); }
+  // Those that count for the quota: all but the ones that are over.
+  std::size_t connections(const std::string& eni) const { return live(tasks_.at(eni)); }
   ModelCounters take_counters() { return std::exchange(counters_, {}); }
   std::map<FlowName, FlowSum> take_flows() { return std::exchange(flows_, {}); }
 
@@ -166,6 +167,7 @@ class PipelineModel {
   // What goes on: the packet itself, or none, or several.
   std::vector<ModelPacket> fragments(Task& task, Direction direction, const ModelPacket& packet, DropReason& refused);
   DropReason admit(Task& task, Direction direction, const ModelPacket& packet);
+  static std::size_t live(const Task& task);
   DropReason admit_first(Task& task, Direction direction, const ModelPacket& packet, const ConnectionName& name);
   DropReason refuse(Task& task, DropReason reason);
   void judge(const Task& task, Connection& connection, const ConnectionName& name) const;

@@ -202,6 +202,11 @@ DropReason PipelineModel::admit(Task& task, Direction direction, const ModelPack
 }
 
 // The first packet of a flow, or one that has none, or one whose connection is dead.
+std::size_t PipelineModel::live(const Task& task) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      task.connections, [](const auto& each) { return each.second.state != State::closed && each.second.state != State::reset; }));
+}
+
 DropReason PipelineModel::admit_first(Task& task, Direction direction, const ModelPacket& packet, const ConnectionName& name) {
   const FlowQuery query = query_of(direction, packet);
   const RuleMatch match = ask_groups(task, direction, query);
@@ -224,7 +229,7 @@ DropReason PipelineModel::admit_first(Task& task, Direction direction, const Mod
   if (engine_.strict_syn && !untracked && packet.protocol == 6 && !has(packet, kSyn)) {
     if (const DropReason reason = refuse(task, DropReason::connection_closed); reason != DropReason::none) return reason;
   }
-  if (!task.connections.contains(name) && task.connections.size() >= engine_.connections_per_endpoint) {
+  if (!task.connections.contains(name) && live(task) >= engine_.connections_per_endpoint) {
     // Perhaps the answer within an untracked flow, whose first packet had no entry either.
     FlowQuery first = query;
     first.port = ported ? packet.source_port : query.port;

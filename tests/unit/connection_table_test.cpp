@@ -107,6 +107,18 @@ TEST(ConnectionTable, AnEndpointsQuotaIsItsOwn) {
   EXPECT_EQ(table.insert(key(10, 1), table.hash(key(10, 1)), 0, 10).refusal, ConnectionTable::Refusal::none) << "another's";
   table.erase(table.find(key(3), table.hash(key(3))));
   EXPECT_NE(table.insert(key(11), table.hash(key(11)), 0, 10).connection, nullptr);
+  // What is over does not count, and counts again when it is used anew.
+  Connection* over = table.find(key(5), table.hash(key(5)));
+  over->state = ConnectionState::closed;
+  table.remember_over(*over);
+  EXPECT_NE(table.insert(key(20), table.hash(key(20)), 0, 10).connection, nullptr);
+  table.restart(*over);
+  EXPECT_EQ(table.insert(key(21), table.hash(key(21)), 0, 11).refusal, ConnectionTable::Refusal::quota);
+  over->state = ConnectionState::reset;
+  table.remember_over(*over);
+  table.erase(over);
+  EXPECT_NE(table.insert(key(21), table.hash(key(21)), 0, 11).connection, nullptr);
+  EXPECT_EQ(table.insert(key(22), table.hash(key(22)), 0, 11).refusal, ConnectionTable::Refusal::quota);
   // The id's next generation begins with none.
   FlowKey next = key(12);
   next.owner = FlowKey::owner_of(EndpointId{0}, 2) | FlowKey::protocol_bits(6);
