@@ -313,6 +313,9 @@ std::expected<EngineConfig, Problems> parse_engine_config(std::string_view text)
   section("identity", [&](ObjectReader& each) { read_identity(each, config.identity); });
   if (const Json* list = reader.array("flow_logs")) config.flow_logs = read_flow_logs(*list, "/flow_logs", problems);
   reader.finish();
+  const std::string& region = config.identity.region;
+  if (config.names.region.empty()) config.names.region = region;
+  if (config.edge.dhcp_domain.empty()) config.edge.dhcp_domain = region.empty() || region == "us-east-1" ? "ec2.internal" : region + ".compute.internal";
   check_shares(config, problems);
   if (problems.empty()) check_flow_logs(config.flow_logs, config.identity, problems);
   if (!problems.empty()) return std::unexpected(std::move(problems));

@@ -61,7 +61,7 @@ struct EngineConfig {
     MacAddress router_mac{{0x0a, 0, 0, 0, 0, 1}};
     bool block_imds = false;  // of every ENI, beside those that say so themselves
     std::optional<DhcpAnswers> dhcp;           // not said: as `mode`
-    std::string dhcp_domain = "ec2.internal";  // with `answer`: the domain name that tasks are told
+    std::string dhcp_domain;  // with `answer`: the domain name that tasks are told; not said: the one of identity.region
     DhcpAnswers who_answers_dhcp() const { return dhcp.value_or(mode == EdgeMode::answer ? DhcpAnswers::answer : DhcpAnswers::relay); }
   } edge;
   struct Limits {
@@ -102,7 +102,7 @@ struct EngineConfig {
   // Names of the ENIs' addresses, for the host's DNS server.
   struct Names {
     std::string hosts_file;  // empty: none is written
-    std::string region;      // "us-west-2"; empty: the short names only
+    std::string region;      // "us-west-2"; not said: identity.region; empty: the short names only
   } names;
   // Subnets known from the start; the control socket can add others.
   std::vector<Subnet> subnets;

@@ -211,6 +211,19 @@ TEST(FlowLogFormat, SaysWhereItGoesWrong) {
   says("${srcaddr} ${srcaddr}", "second time");
 }
 
+TEST(EngineConfig, TheRegionIsSaidOnce) {
+  const auto of = [](const std::string& more) { return parse_engine_config(R"({"version":1,"trunk":{"device":"d"})" + more + "}").value(); };
+  EXPECT_EQ(of("").names.region, "");
+  EXPECT_EQ(of("").edge.dhcp_domain, "ec2.internal");
+  const EngineConfig west = of(R"(,"identity":{"region":"us-west-2"})");
+  EXPECT_EQ(west.names.region, "us-west-2");
+  EXPECT_EQ(west.edge.dhcp_domain, "us-west-2.compute.internal");
+  EXPECT_EQ(of(R"(,"identity":{"region":"us-east-1"})").edge.dhcp_domain, "ec2.internal");
+  const EngineConfig own = of(R"(,"identity":{"region":"us-west-2"},"names":{"region":"eu-west-1"},"edge":{"dhcp_domain":"a.b"})");
+  EXPECT_EQ(own.names.region, "eu-west-1");
+  EXPECT_EQ(own.edge.dhcp_domain, "a.b");
+}
+
 TEST(EngineConfig, DhcpIsAnsweredByWhoAnswersTheRest) {
   const auto of = [](const std::string& edge) {
     return parse_engine_config(R"({"version":1,"trunk":{"device":"d"},"edge":{)" + edge + "}}")->edge.who_answers_dhcp();
