@@ -84,8 +84,6 @@ struct Burst {
   std::uint32_t size = 0;
   std::uint64_t filtered = 0;
   std::uint64_t edge = 0;
-  std::uint64_t fragments = 0;  // of all packets, set by parse
-  std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
 
   rte_mbuf* mbuf[kMaxBurst];               // nullptr: it left for another worker, or waits for its first fragment
   DropReason verdict[kMaxBurst];
@@ -97,6 +95,9 @@ struct Burst {
   // Seen from the ENI: parse fills in ports, protocol and IPv4 addresses, track what depends on the endpoint. Before
   // track, and for what is not filtered, good for the IPv4 addresses only.
   FlowKey key[kMaxBurst];
+  // Rare ones.
+  std::uint64_t fragments = 0;  // of all packets, set by parse
+  std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
 
   bool alive(std::uint32_t i) const { return verdict[i] == DropReason::none; }
   void drop(std::uint32_t i, DropReason reason) {

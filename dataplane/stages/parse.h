@@ -319,9 +319,13 @@ inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
     ethertype = load16(in.frame + 16);
   }
   headers.layer3_offset = static_cast<std::uint16_t>(offset);
+  const auto note_fragment = [&](DropReason reason) {
+    burst.fragments |= std::uint64_t{headers.fragment != Fragment::none} << i;
+    return reason;
+  };
   switch (ethertype) {
-    case ether::ipv4: return parse_ipv4(in, offset);
-    case ether::ipv6: return parse_ipv6(in, offset);
+    case ether::ipv4: return note_fragment(parse_ipv4(in, offset));
+    case ether::ipv6: return note_fragment(parse_ipv6(in, offset));
     case ether::arp: return parse_arp(in, offset);
     case ether::vlan:
     case ether::qinq: return DropReason::unexpected_vlan;
@@ -335,9 +339,7 @@ inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
   static constexpr std::uint32_t kAhead = 4;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     if (i + kAhead < burst.size) rte_prefetch0(rte_pktmbuf_mtod(burst.mbuf[i + kAhead], void*));
-    if (detail::parse_common(burst, i, direction)) [[likely]] continue;
-    burst.verdict[i] = detail::parse_any(burst, i, direction);
-    burst.fragments |= std::uint64_t{burst.headers[i].fragment != Fragment::none} << i;
+    if (!detail::parse_common(burst, i, direction)) [[unlikely]] burst.verdict[i] = detail::parse_any(burst, i, direction);
   }
 }
 
