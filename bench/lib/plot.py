@@ -4,6 +4,7 @@ the in-process figures beside what they must be and aim at. Of each figure the n
 import re
 
 from . import results, targets
+from .links import KINDS
 from .processes import BenchError
 
 COLOURS = {"engine": "#0b6e4f", "testpmd-io": "#9aa5b1", "testpmd-macswap": "#c3cad2", "ovs-dpdk": "#d1495b"}
@@ -188,7 +189,7 @@ def run(options):
         if done:
             made.append(path)
 
-    for links in ("memif", "virtio"):
+    for links in KINDS:
         base = f"peers/{links}/established"
         sizes = [(f"{base}/10k/{size}/in", label) for size, label in (("64", "64 B"), ("512", "512 B"), ("1518", "1518 B"), ("imix", "IMIX"))]
         for metric, ylabel, title in (("cycles", "busy TSC cycles a packet", "Cycles of the tested core, I/O included"),

@@ -60,8 +60,9 @@ def matrix(which):
     if which == "full":
         chosen += [Scenario(direction="both"), Scenario(direction="out"), Scenario(flows=1_000_000, direction="both"),
                    Scenario(flows=1_000_000, order="zipf"), Scenario(flows=1_000_000, size="imix")]
-        chosen += [Scenario(links="virtio", **{key: value for key, value in scenario.__dict__.items() if key != "links"})
-                   for scenario in list(chosen)]
+        chosen += [Scenario(links=links, **{key: value for key, value in scenario.__dict__.items() if key != "links"})
+                   for links in ("memif-zc", "virtio") for scenario in list(chosen)]
     else:
+        chosen += [Scenario(links="memif-zc"), Scenario(links="memif-zc", flows=1_000_000), Scenario(links="memif-zc", size="1518")]
         chosen += [Scenario(links="virtio"), Scenario(links="virtio", size="1518")]
     return sorted(chosen, key=lambda scenario: scenario.links)  # one bring-up for each kind of link

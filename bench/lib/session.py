@@ -14,7 +14,7 @@ from peers.testpmd import Mode, Testpmd
 from . import noise, trial
 from .generator import Generator
 from .links import Links
-from .processes import BenchError, hugepages
+from .processes import BenchError, hugepages, wait_until
 
 GENERATOR_MB = 160
 SETTLE = 0.05  # seconds between the start of a stopped device and its first frame
@@ -62,12 +62,19 @@ class Session:
 
         def generator():
             self.generators[name] = Generator(self.settings.generator, links, place / "generator.log", cpu=self.settings.main_cpu,
-                                              rx_queues=device.tx_queues if self.kind == "memif" else 1,
+                                              rx_queues=device.tx_queues if self.kind.startswith("memif") else 1,
                                               nice=self.settings.nice, memory_mb=GENERATOR_MB)
 
         if links.generator_first:
             generator()
+            if self.kind == "memif-zc":
+                # The first client that is connected closes the descriptor of its process's memory (22.11), so both have to be
+                # there before either is answered.
+                wait_until(links.ready_to_connect, 20, "the generator's ports", self.generators[name].program)
+                self.generators[name].program.pause()
         device.start()
+        if self.kind == "memif-zc":
+            self.generators[name].program.resume()
         if not links.generator_first:
             generator()
         self.generators[name].wait_ready()
