@@ -195,7 +195,7 @@ class BenchWorld {
       Meter& meter = slot == kTrunkSlot ? worker.trunk_out : worker.meters[slot.value - 1U].ingress;
       meter.tx_packets.add(queue.count), meter.tx_bytes.add(queue.bytes);
       forwarded += queue.count;
-      queue.count = 0, queue.bytes = 0;
+      worker.outbox.clear(slot);
     }
     worker.outbox.clear_dirty();
     worker.outbox.clear_discarded();

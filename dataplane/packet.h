@@ -98,6 +98,7 @@ struct Burst {
   // Rare ones.
   std::uint64_t fragments = 0;  // of all packets, set by parse
   std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
+  std::uint64_t super_frames = 0;  // set by parse; see state/super_frame.h
 
   bool alive(std::uint32_t i) const { return verdict[i] == DropReason::none; }
   void drop(std::uint32_t i, DropReason reason) {
@@ -105,6 +106,7 @@ struct Burst {
     filtered &= ~(std::uint64_t{reason != DropReason::none} << i);
   }
   bool is_filtered(std::uint32_t i) const { return (filtered >> i & 1) != 0; }
+  bool is_super_frame(std::uint32_t i) const { return (super_frames >> i & 1) != 0; }
   std::uint8_t* bytes(std::uint32_t i) const { return rte_pktmbuf_mtod(mbuf[i], std::uint8_t*); }
 
   // Read off the packet where parse found it sound; for ARP the sender's and the target's protocol address. Not after the
@@ -141,6 +143,7 @@ struct Burst {
     filtered |= std::uint64_t{1} << at;
     headers[at] = other.headers[i];
     fragments |= std::uint64_t{headers[at].fragment != Fragment::none} << at;
+    super_frames |= (other.super_frames >> i & 1) << at;
     key[at] = other.key[i].from_the_other_end();
   }
 

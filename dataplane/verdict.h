@@ -27,6 +27,7 @@
   X(tcp_flags, "TCP flags that no connection has (none, SYN+FIN, SYN+RST)")                                           \
   X(martian, "a source address that no host may have (loopback, multicast, 0/8, 240/4)")                              \
   X(multicast, "broadcast or multicast, which a VPC does not carry")                                                  \
+  X(bad_offload, "a checksum or segmentation left to the port that does not fit the packet; the task's kernel never does that") \
   /* whom it is for, and from */                                                                                       \
   X(unknown_eni, "no endpoint here has this VLAN, or this MAC address; check task list")                              \
   X(wrong_mac, "the VLAN's endpoint has another MAC address than the frame's destination")                            \
@@ -62,6 +63,7 @@
   /* the way out */                                                                                                    \
   X(mtu_exceeded, "larger than the MTU of the port it must leave by")                                                 \
   X(no_headroom, "no room in the buffer for a VLAN tag or an answer")                                                 \
+  X(no_buffer, "no buffers left to cut a super-frame into segments (buffers.count)")                                  \
   X(tx_full, "the port's transmit queue is full; its reader is slow or stopped")
 
 namespace trunkline {

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "dataplane/pipeline.h"
+#include "dataplane/transmit.h"
 
 namespace trunkline {
 namespace {
@@ -147,11 +148,9 @@ Meter& Worker::outgoing_meter(const PortView& port) {
 void Worker::hand_to_trunk_sender(Outbox::Queue& queue, WorkerNumber sender) {
   for (std::uint32_t i = 0; i < queue.count; ++i) {
     if (state.handoff.send(sender, {queue.packets[i], {}, 0, HandoffKind::transmit, Direction::egress})) continue;
-    state.trunk_out.dropped(DropReason::handoff_full);
+    state.trunk_out.dropped(DropReason::handoff_full, frames_of(*queue.packets[i]).packets);
     rte_pktmbuf_free(queue.packets[i]);
   }
-  queue.count = 0;
-  queue.bytes = 0;
 }
 
 void Worker::flush_port(PortSlot slot) {
@@ -159,27 +158,16 @@ void Worker::flush_port(PortSlot slot) {
   if (queue.count == 0) return;
   const PortView& port = *state.view->port(slot);
   const std::uint16_t queues = port.is_trunk ? state.view->trunk_queues : std::uint16_t{1};
-  if (port.is_trunk && state.number >= queues) return hand_to_trunk_sender(queue, static_cast<WorkerNumber>(state.number % queues));
   const std::uint16_t ours = port.is_trunk ? state.number : std::uint16_t{0};
-  Meter& meter = outgoing_meter(port);
-  std::uint32_t sent = 0;
-  while (sent < queue.count) {
-    const std::uint16_t accepted =
-        rte_eth_tx_burst(port.ethdev, ours, queue.packets + sent, static_cast<std::uint16_t>(queue.count - sent));
-    if (accepted == 0) break;
-    sent += accepted;
+  const std::span packets(queue.packets, queue.count);
+  if (port.is_trunk && state.number >= queues) {
+    hand_to_trunk_sender(queue, static_cast<WorkerNumber>(state.number % queues));
+  } else if (queue.requests == 0) [[likely]] {
+    transmit(port, ours, packets, queue.bytes, outgoing_meter(port));
+  } else {
+    transmit_with_offloads(port, ours, packets, outgoing_meter(port), offloads);
   }
-  // What the driver took is no longer ours to look at, what it did not take still is.
-  std::uint64_t bytes = queue.bytes;
-  for (std::uint32_t i = sent; i < queue.count; ++i) bytes -= queue.packets[i]->pkt_len;
-  meter.tx_packets.add(sent);
-  meter.tx_bytes.add(bytes);
-  if (sent < queue.count) {
-    meter.drops[static_cast<std::size_t>(DropReason::tx_full)].add(queue.count - sent);
-    rte_pktmbuf_free_bulk(queue.packets + sent, queue.count - sent);
-  }
-  queue.count = 0;
-  queue.bytes = 0;
+  state.outbox.clear(slot);
 }
 
 void Worker::flush() {

@@ -18,6 +18,7 @@
 #include "dataplane/state/observer.h"
 #include "dataplane/state/published.h"
 #include "dataplane/state/worker_state.h"
+#include "dataplane/transmit.h"
 
 namespace trunkline {
 
@@ -68,6 +69,7 @@ class Worker {
   ObserverSlot observers;
 
   WorkerState state;
+  OffloadCounters offloads;
 
  private:
   std::uint32_t receive(const PortView& port, std::uint16_t queue);

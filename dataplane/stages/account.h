@@ -7,6 +7,7 @@
 
 #include "dataplane/packet.h"
 #include "dataplane/stages/track.h"
+#include "dataplane/state/super_frame.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
@@ -20,7 +21,19 @@ namespace detail {
     const Headers& headers = burst.headers[i];
     AddressPair addresses;
     if (headers.layer3 == Layer3::ipv6) addresses = addresses6(burst, i, direction);
-    worker.flows.add_loose(burst.key[i], burst.hash[i], addresses, direction, headers.packet_bytes, logged_tcp_flags(headers.tcp_flags), action);
+    const Frames amount = burst.is_super_frame(i) ? ip_packets_of(*burst.mbuf[i], headers.packet_bytes) : Frames{1, headers.packet_bytes};
+    worker.flows.add_loose(burst.key[i], burst.hash[i], addresses, direction, amount, logged_tcp_flags(headers.tcp_flags), action);
+  });
+}
+
+// What the segments of super-frames add to what was counted of them as one packet each.
+[[gnu::noinline]] inline void account_segments(const Burst& burst, std::uint64_t packets, Direction direction) {
+  for_each_bit(packets, [&](std::uint32_t i) {
+    if (burst.connection[i] == nullptr) return;
+    const Frames all = ip_packets_of(*burst.mbuf[i], burst.headers[i].packet_bytes);
+    Connection::Totals& totals = burst.connection[i]->totals[index(direction)];
+    totals.packets += static_cast<std::uint32_t>(all.packets - 1);
+    totals.bytes_and_flags += all.bytes - burst.headers[i].packet_bytes;
   });
 }
 
@@ -41,6 +54,7 @@ inline void account(Burst& burst, WorkerState& worker, Direction direction) {
     totals.last = now;
     if (totals.packets++ == 0) totals.first = now;
   });
+  if (burst.super_frames != 0) [[unlikely]] detail::account_segments(burst, burst.super_frames & burst.filtered, direction);
   if (loose != 0) [[unlikely]] detail::account_loose(burst, loose, worker, direction, FlowAction::accept);
   if (burst.refused != 0) [[unlikely]] detail::account_loose(burst, burst.refused, worker, direction, FlowAction::reject);
 }

@@ -281,12 +281,12 @@ struct ReceivedRun {
   Meter* meter = nullptr;
   std::uint64_t packets = 0, bytes = 0;
 
-  void add(Meter& next, std::uint64_t more) {
+  void add(Meter& next, const Frames& more) {
     if (meter != &next) {
       finish();
       meter = &next, packets = bytes = 0;
     }
-    ++packets, bytes += more;
+    packets += more.packets, bytes += more.bytes;
   }
   void finish() {
     if (meter != nullptr) meter->rx_packets.add(packets), meter->rx_bytes.add(bytes);
@@ -305,7 +305,7 @@ namespace detail {
     burst.mbuf[i] = nullptr;
   } else {
     burst.drop(i, DropReason::handoff_full);
-    worker.trunk_in.dropped(DropReason::handoff_full);
+    worker.trunk_in.dropped(DropReason::handoff_full, frames_of(*burst.mbuf[i]).packets);
   }
 }
 
@@ -317,8 +317,8 @@ inline void demux_from_trunk(Burst& burst, WorkerState& worker, bool received_by
   detail::ReceivedRun run;
   std::uint64_t received = 0, received_bytes = 0, ours = 0, our_bytes = 0;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
-    const std::uint32_t bytes = burst.mbuf[i]->pkt_len;
-    ++received, received_bytes += bytes;
+    const Frames frames = frames_of(*burst.mbuf[i]);
+    received += frames.packets, received_bytes += frames.bytes;
     // A frame that could not be parsed past its tag is still its endpoint's to account for, if it has one.
     const Endpoint* endpoint = nullptr;
     if (burst.alive(i) || burst.headers[i].vlan != 0) endpoint = detail::find_endpoint(burst, i, view);
@@ -328,15 +328,15 @@ inline void demux_from_trunk(Burst& burst, WorkerState& worker, bool received_by
         const bool waiting = view.is_waiting(burst.headers[i].vlan, detail::mac_at(burst.bytes(i)));
         burst.drop(i, waiting ? DropReason::no_policy : DropReason::unknown_eni);
       }
-      worker.trunk_in.dropped(burst.verdict[i]);
+      worker.trunk_in.dropped(burst.verdict[i], frames_of(*burst.mbuf[i]).packets);
       continue;
     }
     if (endpoint->served_by != worker.number) [[unlikely]] {
       detail::hand_to_owner(burst, i, *endpoint, worker);
       continue;
     }
-    ++ours, our_bytes += bytes;
-    run.add(worker.meter(*endpoint, Direction::ingress), bytes);
+    ours += frames.packets, our_bytes += frames.bytes;
+    run.add(worker.meter(*endpoint, Direction::ingress), frames);
     if (!burst.alive(i)) continue;
     if (detail::is_plain_from_trunk(burst, i, *endpoint)) {
       burst.filtered |= std::uint64_t{1} << i;
@@ -350,10 +350,11 @@ inline void demux_from_trunk(Burst& burst, WorkerState& worker, bool received_by
 }
 
 inline void demux_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
-  std::uint64_t bytes = 0;
+  Frames received;
   for (std::uint32_t i = 0; i < burst.size; ++i) {
     burst.endpoint[i] = &endpoint;
-    bytes += burst.mbuf[i]->pkt_len;
+    const Frames frames = frames_of(*burst.mbuf[i]);
+    received.packets += frames.packets, received.bytes += frames.bytes;
     if (!burst.alive(i)) continue;
     if (detail::is_plain_from_task(burst, i, endpoint)) {
       burst.filtered |= std::uint64_t{1} << i;
@@ -362,7 +363,7 @@ inline void demux_from_task(Burst& burst, WorkerState& worker, const Endpoint& e
     }
   }
   Meter& meter = worker.meter(endpoint, Direction::egress);
-  meter.rx_packets.add(burst.size), meter.rx_bytes.add(bytes);
+  meter.received(received);
 }
 
 }  // namespace trunkline

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Stage 9: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
-// go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host) and
-// are queued for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
+// go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host), the offload
+// requests for it (offload.h), and are queued for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //
-// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, handoff_full (the peer is another worker's).
+// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, bad_offload, handoff_full (the peer is another worker's).
 #pragma once
 
 #include <cstring>
@@ -12,18 +12,13 @@
 #include "dataplane/packet.h"
 #include "dataplane/stages/edge.h"
 #include "dataplane/stages/handoff.h"
+#include "dataplane/stages/offload.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
 
 namespace detail {
-
-// No trace of how a packet arrived may be taken for an offload request by the port it leaves through.
-inline void clear_offloads(rte_mbuf* packet) {
-  packet->ol_flags = 0;
-  packet->vlan_tci = 0;
-}
 
 // The twelve bytes of both MAC addresses, `by` bytes further on; overlapping is the point.
 [[gnu::always_inline]] inline void move_macs(std::uint8_t* frame, std::ptrdiff_t by) {
@@ -55,14 +50,12 @@ inline void clear_offloads(rte_mbuf* packet) {
 }
 
 [[gnu::always_inline]] inline void send_to_trunk(rte_mbuf* packet, WorkerState& worker) {
-  clear_offloads(packet);
-  worker.trunk_out.received(packet->pkt_len);
+  worker.trunk_out.received(frames_of(*packet));
   worker.outbox.send(kTrunkSlot, packet);
 }
 
 // Towards a task: its ingress meter already knows the packet; the worker counts it as sent when the port took it.
 [[gnu::always_inline]] inline void send_to_task(rte_mbuf* packet, const Endpoint& endpoint, WorkerState& worker) {
-  clear_offloads(packet);
   worker.outbox.send(endpoint.port, packet);
 }
 
@@ -73,7 +66,7 @@ inline void clear_offloads(rte_mbuf* packet) {
 }
 
 inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& worker) {
-  meter.dropped(burst.verdict[i]);
+  meter.dropped(burst.verdict[i], frames_of(*burst.mbuf[i]).packets);
   worker.outbox.discard(burst.mbuf[i]);
 }
 
@@ -89,29 +82,33 @@ inline void forward_to_task(Burst& burst, WorkerState& worker) {
       continue;
     }
     Meter& meter = worker.meter(*endpoint, Direction::ingress);
-    if (burst.alive(i) && burst.headers[i].packet_bytes > endpoint->mtu) {
+    if (burst.alive(i) && detail::is_too_large(burst, i, endpoint->mtu)) {
       burst.verdict[i] = DropReason::mtu_exceeded;
-      meter.dropped(DropReason::mtu_exceeded);
+      meter.dropped(DropReason::mtu_exceeded, frames_of(*burst.mbuf[i]).packets);
       // A sender on this host is told here; the fabric would not bring the error back.
       const Endpoint* sender = worker.view->with_address(burst.source(i));
       if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::egress)) {
         std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
-        worker.meter(*sender, Direction::ingress).received(burst.mbuf[i]->pkt_len);
         detail::clear_offloads(burst.mbuf[i]);
+        worker.meter(*sender, Direction::ingress).received(frames_of(*burst.mbuf[i]));
         deliver({burst.mbuf[i], sender->id, sender->generation, HandoffKind::deliver, Direction::ingress}, worker);
       } else if (sender == nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) &&
           detail::push_tag(burst.mbuf[i], endpoint->vlan)) {
+        detail::clear_offloads(burst.mbuf[i]);
         detail::send_to_trunk(burst.mbuf[i], worker);
       } else {
         worker.outbox.discard(burst.mbuf[i]);
       }
       continue;
     }
+    if (burst.alive(i)) [[likely]] {
+      detail::pop_tag(burst, i);
+      if (!detail::carry_offloads(burst, i, ether::header_bytes)) burst.drop(i, DropReason::bad_offload);
+    }
     if (!burst.alive(i)) {
       detail::refuse(burst, i, meter, worker);
       continue;
     }
-    detail::pop_tag(burst, i);
     detail::send_to_task(burst.mbuf[i], *endpoint, worker);
   }
 }
@@ -130,15 +127,17 @@ inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
     }
     rte_mbuf* packet = burst.mbuf[i];
     if (burst.route[i] == Route::answer) {
-      meter.sent(packet->pkt_len);
-      worker.meter(endpoint, Direction::ingress).received(packet->pkt_len);
+      detail::clear_offloads(packet);
+      meter.sent(frames_of(*packet));
+      worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
       detail::send_to_task(packet, endpoint, worker);
       continue;
     }
     const Endpoint* peer = burst.is_filtered(i) ? detail::local_peer(burst, i, view) : nullptr;
     if (peer != nullptr) {
-      meter.sent(packet->pkt_len);
-      worker.meter(*peer, Direction::ingress).received(packet->pkt_len);
+      const Frames frames = frames_of(*packet);
+      meter.sent(frames);
+      worker.meter(*peer, Direction::ingress).received(frames);
       std::uint8_t* frame = burst.bytes(i);
       // As the fabric delivers it: within a subnet from the sender's MAC, across subnets from the router's, which is
       // the one that the sender addressed.
@@ -148,29 +147,31 @@ inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
         local.adopt(burst, i, *peer);
       } else if (!worker.handoff.send(peer->worker, {packet, peer->id, peer->generation, HandoffKind::known, Direction::ingress})) {
         burst.verdict[i] = DropReason::handoff_full;
-        worker.meter(*peer, Direction::ingress).dropped(DropReason::handoff_full);
+        worker.meter(*peer, Direction::ingress).dropped(DropReason::handoff_full, frames.packets);
         worker.outbox.discard(packet);
       }
       continue;
     }
-    if (burst.headers[i].packet_bytes > view.trunk_mtu) {
+    if (detail::is_too_large(burst, i, view.trunk_mtu)) {
       burst.verdict[i] = DropReason::mtu_exceeded;
-      meter.dropped(DropReason::mtu_exceeded);
+      meter.dropped(DropReason::mtu_exceeded, frames_of(*packet).packets);
       if (make_packet_too_big(burst, i, worker, view.trunk_mtu, Direction::egress)) {
-        worker.meter(endpoint, Direction::ingress).received(packet->pkt_len);
+        detail::clear_offloads(packet);
+        worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
         detail::send_to_task(packet, endpoint, worker);
       } else {
         worker.outbox.discard(packet);
       }
       continue;
     }
-    const std::uint32_t bytes = packet->pkt_len;
-    if (!detail::push_tag(packet, endpoint.vlan)) {
-      burst.drop(i, DropReason::no_headroom);
+    const Frames frames = frames_of(*packet);
+    const bool tagged = detail::push_tag(packet, endpoint.vlan);
+    if (!tagged || !detail::carry_offloads(burst, i, ether::header_bytes + (endpoint.vlan.is_untagged() ? 0 : ether::tag_bytes))) {
+      burst.drop(i, tagged ? DropReason::bad_offload : DropReason::no_headroom);
       detail::refuse(burst, i, meter, worker);
       continue;
     }
-    meter.sent(bytes);
+    meter.sent(frames);
     detail::send_to_trunk(packet, worker);
   }
 }

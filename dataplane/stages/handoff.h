@@ -9,6 +9,7 @@
 #include "dataplane/packet.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
+#include "dataplane/state/super_frame.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
@@ -25,7 +26,7 @@ inline void drop_handed(const HandedPacket& handed, DropReason reason, WorkerSta
   Meter& meter = handed.kind == HandoffKind::trunk      ? worker.trunk_in
                  : handed.kind == HandoffKind::transmit ? worker.trunk_out
                                                         : worker.meters[handed.endpoint.value].side(handed.direction);
-  meter.dropped(reason);
+  meter.dropped(reason, frames_of(*handed.packet).packets);
   worker.outbox.discard(handed.packet);
 }
 

@@ -7,22 +7,23 @@
 #pragma once
 
 #include "dataplane/packet.h"
+#include "dataplane/state/super_frame.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
 
 namespace detail {
 
-inline DropReason take_allowance(const Endpoint& endpoint, Allowances& left, std::uint32_t bytes, Direction direction, std::uint64_t micros) {
+inline DropReason take_allowance(const Endpoint& endpoint, Allowances& left, const Frames& amount, Direction direction, std::uint64_t micros) {
   static constexpr std::uint64_t kLeastBytes = 2 * 9001, kLeastPackets = 2;
   const std::size_t way = index(direction);
   const RateLimits& limits = endpoint.limits;
   left.of(endpoint.generation);
-  if (limits.packets[way] != 0 && !left.packets[way].take(1, limits.packets[way], kLeastPackets, micros)) {
+  if (limits.packets[way] != 0 && !left.packets[way].take(amount.packets, limits.packets[way], kLeastPackets, micros)) {
     return DropReason::pps_allowance_exceeded;
   }
-  if (limits.bytes[way] == 0 || left.bytes[way].take(bytes, limits.bytes[way], kLeastBytes, micros)) return DropReason::none;
-  if (limits.packets[way] != 0) left.packets[way].give_back(1);
+  if (limits.bytes[way] == 0 || left.bytes[way].take(amount.bytes, limits.bytes[way], kLeastBytes, micros)) return DropReason::none;
+  if (limits.packets[way] != 0) left.packets[way].give_back(amount.packets);
   return direction == Direction::ingress ? DropReason::bw_in_allowance_exceeded : DropReason::bw_out_allowance_exceeded;
 }
 
@@ -33,7 +34,9 @@ inline void limit(Burst& burst, WorkerState& worker, Direction direction) {
   for_each_bit(burst.filtered, [&](std::uint32_t i) {
     const Endpoint& endpoint = *burst.endpoint[i];
     if (!endpoint.limited) return;
-    burst.drop(i, detail::take_allowance(endpoint, worker.allowances[endpoint.id.value], burst.headers[i].packet_bytes, direction, worker.micros));
+    const std::uint32_t bytes = burst.headers[i].packet_bytes;
+    const Frames amount = burst.is_super_frame(i) ? ip_packets_of(*burst.mbuf[i], bytes) : Frames{1, bytes};
+    burst.drop(i, detail::take_allowance(endpoint, worker.allowances[endpoint.id.value], amount, direction, worker.micros));
   });
 }
 

@@ -14,8 +14,11 @@
 //
 // A later fragment has no transport header to look at: layer4_offset is where its bytes begin, and the ports stay 0.
 //
+// What a port says that it left undone (a checksum, segmentation) was written by a task as well, and is held against the packet;
+// super_frame.h says what later stages may rely on.
+//
 // Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment_tiny, ip_options, tcp_flags,
-// martian (an IPv6 address that spells an IPv4 one).
+// martian (an IPv6 address that spells an IPv4 one), bad_offload.
 #pragma once
 
 #include <rte_byteorder.h>
@@ -26,6 +29,7 @@
 #include <cstring>
 
 #include "dataplane/packet.h"
+#include "dataplane/state/super_frame.h"
 
 namespace trunkline {
 
@@ -135,7 +139,7 @@ static_assert(offsetof(Headers, tag_bytes) == 2 && offsetof(Headers, layer3) == 
 // EtherType, version and header length of an IPv4 packet without options, with and without a tag before them.
 [[gnu::always_inline]] inline bool parse_common(Burst& burst, std::uint32_t i, Direction direction) {
   const rte_mbuf* packet = burst.mbuf[i];
-  if (packet->data_len < ether::header_bytes + kIpv4Bytes || (packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0) return false;
+  if (packet->data_len < ether::header_bytes + kIpv4Bytes || (packet->ol_flags & (RTE_MBUF_F_RX_VLAN_STRIPPED | RTE_MBUF_F_RX_LRO)) != 0) return false;
   const auto after_macs = load_big_endian<std::uint64_t>(burst.bytes(i) + 12);
   if (direction == Direction::ingress && (after_macs & 0xffff0000ffffff00) == 0x8100000008004500) {
     return parse_plain_ipv4<ether::header_bytes + ether::tag_bytes>(burst, i, after_macs >> 32 & 0xfff, direction);
@@ -301,7 +305,42 @@ inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
   return DropReason::none;
 }
 
-[[gnu::noinline]] inline DropReason parse_any(Burst& burst, std::uint32_t i, Direction direction) {
+// The driver's word for "the checksum is left to the last port".
+inline bool has_partial_checksum(const rte_mbuf& packet) {
+  return (packet.ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_NONE;
+}
+
+inline bool is_sound_super_frame(const rte_mbuf& packet, const Headers& headers, const std::uint8_t* frame) {
+  static constexpr std::uint32_t kMaxLayer3Bytes = 511;  // what an mbuf can say
+  if (headers.protocol != protocol::tcp || packet.tso_segsz < kLeastSegmentBytes) return false;
+  const std::uint32_t layer4 = headers.layer4_offset, layer3_bytes = layer4 - headers.layer3_offset;
+  const std::uint32_t header_end = layer4 + (frame[layer4 + 12] >> 4) * 4U;
+  // Exactly the IP packet: what lies behind it would be cut into segments as well.
+  return layer3_bytes <= kMaxLayer3Bytes && header_end <= packet.data_len && packet.pkt_len == std::uint32_t{headers.layer3_offset} + headers.packet_bytes &&
+         packet.pkt_len > header_end + packet.tso_segsz && (headers.tcp_flags & (tcp_flag::syn | tcp_flag::rst)) == 0;
+}
+
+[[gnu::noinline]] inline DropReason check_offloads(Burst& burst, std::uint32_t i, DropReason reason) {
+  rte_mbuf& packet = *burst.mbuf[i];
+  const Headers& headers = burst.headers[i];
+  const bool transport = (headers.layer3 == Layer3::ipv4 || headers.layer3 == Layer3::ipv6) && headers.fragment == Fragment::none &&
+                         (headers.protocol == protocol::tcp || headers.protocol == protocol::udp);
+  const bool super_frame = (packet.ol_flags & RTE_MBUF_F_RX_LRO) != 0;
+  if (reason == DropReason::none && (super_frame || has_partial_checksum(packet)) && !transport) reason = DropReason::bad_offload;
+  if (!super_frame) return reason;
+  if (reason == DropReason::none && !is_sound_super_frame(packet, headers, burst.bytes(i))) reason = DropReason::bad_offload;
+  if (reason != DropReason::none) {
+    packet.ol_flags &= ~RTE_MBUF_F_RX_LRO;  // one frame, as it came
+    return reason;
+  }
+  packet.l2_len = headers.layer3_offset;
+  packet.l3_len = static_cast<std::uint16_t>(headers.layer4_offset - headers.layer3_offset);
+  packet.l4_len = static_cast<std::uint8_t>((burst.bytes(i)[headers.layer4_offset + 12] >> 4) * 4);
+  burst.super_frames |= std::uint64_t{1} << i;
+  return DropReason::none;
+}
+
+inline DropReason parse_frame(Burst& burst, std::uint32_t i, Direction direction) {
   const rte_mbuf* packet = burst.mbuf[i];
   Headers& headers = burst.headers[i] = {};
   Parsing in{burst.bytes(i), packet->data_len, packet->pkt_len, direction, headers, burst.key[i] = {}};
@@ -331,6 +370,12 @@ inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {
     case ether::qinq: return DropReason::unexpected_vlan;
     default: return DropReason::ethertype;
   }
+}
+
+[[gnu::noinline]] inline DropReason parse_any(Burst& burst, std::uint32_t i, Direction direction) {
+  const DropReason reason = parse_frame(burst, i, direction);
+  if ((burst.mbuf[i]->ol_flags & (RTE_MBUF_F_RX_LRO | RTE_MBUF_F_RX_L4_CKSUM_MASK)) == 0) return reason;
+  return check_offloads(burst, i, reason);
 }
 
 }  // namespace detail

@@ -2,7 +2,8 @@
 //
 // What an ENI has left of what it may use (RateLimits), as token buckets: of octets and of packets, each way. A bucket fills with
 // time up to a twentieth of a second's worth, and at least two of the largest packets, so that a burst passes and a steady
-// stream gets what its rate says. Also the fixed allowance of the link-local services: 1024 packets a second and ENI.
+// stream gets what its rate says. What is larger than the bucket (a super-frame) passes when it is full, and what it lacks is
+// owed. Also the fixed allowance of the link-local services: 1024 packets a second and ENI.
 //
 // Owned by the worker that serves the endpoint. An endpoint that comes to another worker, or a new one of the same number, begins
 // with full buckets. Units: octets and packets times a million, so that a microsecond's share is a whole number.
@@ -20,22 +21,24 @@ class TokenBucket {
   // Whether `cost` may be taken at a rate a second.
   bool take(std::uint64_t cost, std::uint64_t rate, std::uint64_t least_depth, std::uint64_t micros) {
     const std::uint64_t depth = std::max(rate / kDepthPart, least_depth) * kUnit;
-    const std::uint64_t missing = depth - std::min(depth, tokens_);
+    const auto full = static_cast<std::int64_t>(depth);
+    const auto missing = static_cast<std::uint64_t>(full - std::min(full, tokens_));
     const std::uint64_t elapsed = micros - filled_at_;
     // Slow buckets take seconds to fill, so all that has passed counts; the product is made only where it fits.
-    tokens_ = started_ && elapsed <= missing / rate ? depth - missing + elapsed * rate : depth;
+    tokens_ = started_ && elapsed <= missing / rate ? full - static_cast<std::int64_t>(missing - elapsed * rate) : full;
     started_ = true;
     filled_at_ = micros;
-    if (tokens_ < cost * kUnit) return false;
-    tokens_ -= cost * kUnit;
+    if (tokens_ < static_cast<std::int64_t>(std::min(cost * kUnit, depth))) return false;
+    tokens_ -= static_cast<std::int64_t>(cost * kUnit);
     return true;
   }
-  void give_back(std::uint64_t cost) { tokens_ += cost * kUnit; }
+  void give_back(std::uint64_t cost) { tokens_ += static_cast<std::int64_t>(cost * kUnit); }
 
  private:
   static constexpr std::uint64_t kUnit = 1000000;
   static constexpr std::uint64_t kDepthPart = 20;
-  std::uint64_t tokens_ = 0, filled_at_ = 0;
+  std::int64_t tokens_ = 0;  // below 0: owed
+  std::uint64_t filled_at_ = 0;
   bool started_ = false;
 };
 

@@ -7,6 +7,8 @@
 // holds for every one: what came to this side either went on or has a named reason. For a task port the
 // `egress` meter counts what the task sent, the `ingress` meter what went towards it; the trunk has one for each way too.
 //
+// A super-frame counts as the frames that it stands for (super_frame.h), however it came and goes.
+//
 // One worker writes a meter; the control thread reads it. Each worker has its own of each side, and it is their sum that
 // closes: an endpoint may have moved. A reader may see a packet counted as received and not yet as sent; it never sees a
 // torn number. Cells are padded so that two writers share no line.
@@ -30,14 +32,19 @@ class Counter {
   std::atomic<std::uint64_t> value_{0};
 };
 
+// Some frames and their bytes.
+struct Frames {
+  std::uint64_t packets = 0, bytes = 0;
+};
+
 struct alignas(64) Meter {
   Counter rx_packets, rx_bytes;
   Counter tx_packets, tx_bytes;
   std::array<Counter, kDropReasonCount> drops;  // by DropReason; [none] stays 0
 
-  void received(std::uint64_t bytes) { rx_packets.add(1), rx_bytes.add(bytes); }
-  void sent(std::uint64_t bytes) { tx_packets.add(1), tx_bytes.add(bytes); }
-  void dropped(DropReason reason) { drops[static_cast<std::size_t>(reason)].add(1); }
+  void received(const Frames& frames) { rx_packets.add(frames.packets), rx_bytes.add(frames.bytes); }
+  void sent(const Frames& frames) { tx_packets.add(frames.packets), tx_bytes.add(frames.bytes); }
+  void dropped(DropReason reason, std::uint64_t packets = 1) { drops[static_cast<std::size_t>(reason)].add(packets); }
 };
 
 // What a Meter said at one moment, as plain numbers; differences of two of these are what is shown, since an

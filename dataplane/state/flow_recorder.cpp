@@ -48,15 +48,16 @@ bool FlowRecorder::interval_ended(Connection& connection, const AddressPair* ipv
   return true;
 }
 
-void FlowRecorder::add_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, std::uint16_t bytes,
+void FlowRecorder::add_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, const Frames& amount,
                              std::uint8_t tcp_flags, FlowAction action) {
   if (!on) return;
   FlowRecord* record = loose_.find_or_add(key, hash, ipv6, action);
-  if (record == nullptr) return lost_[key.endpoint().value].add(1);
+  if (record == nullptr) return lost_[key.endpoint().value].add(1);  // a record, of however many packets
   FlowRecord::Way& way = record->way[index(direction)];
-  if (way.packets++ == 0) way.first = now;
+  if (way.packets == 0) way.first = now;
+  way.packets += static_cast<decltype(way.packets)>(amount.packets);
   way.last = now;
-  way.bytes += bytes;
+  way.bytes += amount.bytes;
   way.tcp_flags |= tcp_flags;
 }
 

@@ -69,8 +69,8 @@ class FlowRecorder {
   void ended(Connection& connection, const AddressPair* ipv6);
   // The interval of a connection that goes on. False: no room in the ring now, so its totals stay.
   bool interval_ended(Connection& connection, const AddressPair* ipv6);
-  // A packet that belongs to no connection. `key` and `hash` as track made them.
-  void add_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, std::uint16_t bytes,
+  // A packet that belongs to no connection (a super-frame: several). `key` and `hash` as track made them.
+  void add_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, const Frames& amount,
                  std::uint8_t tcp_flags, FlowAction action);
   // Takes `count` places of LooseFlows. Answers whether all of them have been taken since begin_loose().
   void begin_loose() { loose_at_ = 0; }

@@ -28,7 +28,8 @@ class Outbox {
   struct Queue {
     std::uint32_t count = 0;
     bool listed = false;
-    std::uint64_t bytes = 0;  // of the packets in it
+    std::uint64_t bytes = 0;     // of the packets in it
+    std::uint64_t requests = 0;  // all their ol_flags: what the port is asked to do (stages/offload.h)
     rte_mbuf* packets[kDepth];
   };
 
@@ -43,11 +44,18 @@ class Outbox {
     dirty_count_ += !queue.listed;
     queue.listed = true;
     queue.bytes += packet->pkt_len;
+    queue.requests |= packet->ol_flags;
     queue.packets[queue.count++] = packet;
   }
 
   void discard(rte_mbuf* packet) {
     if (discarded_count_ < discarded_.size()) discarded_[discarded_count_++] = packet;
+  }
+
+  void clear(PortSlot port) {
+    Queue& queue = queues_[port.value];
+    queue.count = 0;
+    queue.bytes = queue.requests = 0;
   }
 
   // Ports that were sent to since clear_dirty().

@@ -154,6 +154,8 @@ struct PortView {
   EndpointId endpoint;         // whose port it is; invalid for the trunk
   WorkerNumber polled_by = 0;  // a task's port: its endpoint's served_by
   int wake_descriptor = -1;    // readable when there is something to receive; -1: it cannot tell
+  std::uint64_t tx_offloads = 0;     // RTE_ETH_TX_OFFLOAD_*: what its driver does when asked
+  std::uint16_t max_segments = 0xffff;  // buffers that a packet which it cuts may lie in
 };
 
 // Immutable map from a key of up to 16 bytes to an EndpointId: flat, linear probing, at most half full.

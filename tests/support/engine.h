@@ -119,7 +119,7 @@ class Engine {
 
  private:
   static void forget_output(WorkerState& worker) {
-    for (const PortSlot slot : worker.outbox.dirty()) worker.outbox.queue(slot).count = 0, worker.outbox.queue(slot).bytes = 0;
+    for (const PortSlot slot : worker.outbox.dirty()) worker.outbox.clear(slot);
     worker.outbox.clear_dirty();
     worker.outbox.clear_discarded();
   }

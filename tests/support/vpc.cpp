@@ -150,16 +150,15 @@ Vpc::Output Vpc::collect() {
       Frame frame = Mbufs::bytes_of(queue.packets[i]);
       if (frame.size() != queue.packets[i]->pkt_len) throw std::logic_error("a chain is not as long as it says");
       if (slot == kTrunkSlot) {
-        worker.trunk_out.sent(frame.size());
+        worker.trunk_out.sent(frames_of(*queue.packets[i]));
         output.trunk.push_back(std::move(frame));
       } else {
         const Endpoint& receiver = *view->endpoints.at(slot.value - 1U);
-        worker.meter(receiver, Direction::ingress).sent(frame.size());
+        worker.meter(receiver, Direction::ingress).sent(frames_of(*queue.packets[i]));
         output.task[eni_of(receiver.id, receiver.generation)].push_back(std::move(frame));
       }
     }
-    queue.count = 0;
-    queue.bytes = 0;
+    worker.outbox.clear(slot);
   }
   worker.outbox.clear_dirty();
   worker.outbox.clear_discarded();

@@ -56,6 +56,7 @@ class World {
   struct Output {
     std::vector<Frame> trunk;
     std::map<std::string, std::vector<Frame>> task;  // by task name
+    std::vector<const rte_mbuf*> packets;            // all of them, with what their ports are asked to do
     std::size_t discarded = 0;
   };
 
@@ -119,13 +120,13 @@ class World {
 
   Output from_trunk(const std::vector<Frame>& frames, std::size_t first_segment = SIZE_MAX) {
     Burst burst;
-    for (const Frame& frame : frames) burst.add(mbufs.make(frame, first_segment));
+    for (const Frame& frame : frames) burst.add(arrived(mbufs.make(frame, first_segment)));
     process_from_trunk(burst, worker);
     return collect();
   }
-  Output from_task(std::size_t task, const std::vector<Frame>& frames) {
+  Output from_task(std::size_t task, const std::vector<Frame>& frames, std::size_t first_segment = SIZE_MAX) {
     Burst burst;
-    for (const Frame& frame : frames) burst.add(mbufs.make(frame));
+    for (const Frame& frame : frames) burst.add(arrived(mbufs.make(frame, first_segment)));
     process_from_task(burst, worker, *view->endpoints[task]);
     return collect();
   }
@@ -193,10 +194,16 @@ class World {
   std::function<void(const Task&, Endpoint&)> adjust;  // sets what Task has no word for, with each publish()
   EdgeSettings edge;
   bool flow_logs = false;
+  std::function<void(rte_mbuf&)> driver;  // what the port's driver says of each packet that arrives
   Mbufs mbufs;
   std::map<std::string, MeterReading> seen;
 
  private:
+  rte_mbuf* arrived(rte_mbuf* packet) const {
+    if (driver) driver(*packet);
+    return packet;
+  }
+
   // Plays the worker's flush: every port takes everything.
   Output collect() {
     Output output;
@@ -205,16 +212,16 @@ class World {
       for (std::uint32_t i = 0; i < queue.count; ++i) {
         const Frame frame = Mbufs::bytes_of(queue.packets[i]);
         EXPECT_EQ(frame.size(), queue.packets[i]->pkt_len);
+        output.packets.push_back(queue.packets[i]);
         Meter& meter = slot == kTrunkSlot ? worker.trunk_out : worker.meters[slot.value - 1U].ingress;
-        meter.sent(frame.size());
+        meter.sent(frames_of(*queue.packets[i]));
         if (slot == kTrunkSlot) {
           output.trunk.push_back(frame);
         } else {
           output.task[tasks[slot.value - 1U].name].push_back(frame);
         }
       }
-      queue.count = 0;
-      queue.bytes = 0;
+      worker.outbox.clear(slot);
     }
     worker.outbox.clear_dirty();
     output.discarded = worker.outbox.discarded().size();

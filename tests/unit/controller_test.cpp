@@ -161,7 +161,7 @@ TEST_F(ControllerTest, AReusedNumberHasAnotherGenerationAndCountsFromZero) {
   attach(1);
   const std::uint16_t id = endpoint(1)->id.value;
   const std::uint16_t generation = endpoint(1)->generation;
-  for (Worker* worker : workers_) worker->state.meters[id].ingress.received(100);
+  for (Worker* worker : workers_) worker->state.meters[id].ingress.received({1, 100});
   EXPECT_EQ(controller_->workers().of(EndpointId{id}, Direction::ingress).rx_packets, 2U);
   detach(1);
   attach(2);
@@ -169,7 +169,7 @@ TEST_F(ControllerTest, AReusedNumberHasAnotherGenerationAndCountsFromZero) {
   EXPECT_NE(endpoint(2)->generation, generation);
   const MeterReading& start = controller_->active().at("eni-2").ingress_start;
   EXPECT_EQ(controller_->workers().of(EndpointId{id}, Direction::ingress).since(start).rx_packets, 0U);
-  workers_[1]->state.meters[id].ingress.received(60);
+  workers_[1]->state.meters[id].ingress.received({1, 60});
   const MeterReading reading = controller_->workers().of(EndpointId{id}, Direction::ingress).since(start);
   EXPECT_EQ(reading.rx_packets, 1U);
   EXPECT_EQ(reading.rx_bytes, 60U);

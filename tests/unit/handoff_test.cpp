@@ -95,7 +95,7 @@ class HandoffTest : public ::testing::Test {
       meter.tx_packets.add(queue.count), meter.tx_bytes.add(queue.bytes);
       sent[worker.number][slot.value] += queue.count;
       for (std::uint32_t i = 0; i < queue.count; ++i) order.push_back(queue.packets[i]);
-      queue.count = 0, queue.bytes = 0;
+      worker.outbox.clear(slot);
     }
     worker.outbox.clear_dirty();
     discarded += worker.outbox.discarded().size();

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dataplane/transmit.h"
+
+#include <rte_ethdev.h>
+
+#include "dataplane/stages/segment.h"
+#include "dataplane/state/super_frame.h"
+
+namespace trunkline {
+namespace {
+
+constexpr std::uint64_t kRequests = RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK;
+
+// Packets of which the driver can do all that they ask for, on their way into it.
+class Batch {
+ public:
+  Batch(const PortView& port, std::uint16_t queue, Meter& meter) : port_(port), queue_(queue), meter_(meter) {}
+  ~Batch() { send(); }
+  Batch(const Batch&) = delete;
+
+  // Where to put the next ones; at least one has room.
+  std::span<rte_mbuf*> room() {
+    if (count_ == kSize) send();
+    return std::span(packets_).subspan(count_);
+  }
+  void added(std::uint32_t count) { count_ += count; }
+  void add(rte_mbuf* packet) {
+    room()[0] = packet;
+    added(1);
+  }
+
+  void send() {
+    for (std::uint16_t at = 0; at < count_;) at = static_cast<std::uint16_t>(at + send_from(at));
+    count_ = 0;
+  }
+
+ private:
+  static constexpr std::uint32_t kSize = 64;
+
+  // How many of those from `at` on are no longer ours.
+  std::uint16_t send_from(std::uint16_t at) {
+    rte_mbuf** const packets = packets_ + at;
+    const auto count = static_cast<std::uint16_t>(count_ - at);
+    const std::uint16_t prepared = rte_eth_tx_prepare(port_.ethdev, queue_, packets, count);
+    if (prepared == 0) return drop(packets, 1, DropReason::bad_offload);
+    // After the driver took them they are no longer ours to look at.
+    Frames frames[kSize];
+    for (std::uint16_t i = 0; i < prepared; ++i) frames[i] = frames_of(*packets[i]);
+    const std::uint16_t sent = rte_eth_tx_burst(port_.ethdev, queue_, packets, prepared);
+    Frames all;
+    for (std::uint16_t i = 0; i < sent; ++i) all.packets += frames[i].packets, all.bytes += frames[i].bytes;
+    meter_.sent(all);
+    return sent != 0 ? sent : drop(packets, prepared, DropReason::tx_full);
+  }
+
+  std::uint16_t drop(rte_mbuf** packets, std::uint16_t count, DropReason reason) {
+    for (std::uint16_t i = 0; i < count; ++i) meter_.dropped(reason, frames_of(*packets[i]).packets);
+    rte_pktmbuf_free_bulk(packets, count);
+    return count;
+  }
+
+  const PortView& port_;
+  const std::uint16_t queue_;
+  Meter& meter_;
+  std::uint16_t count_ = 0;
+  rte_mbuf* packets_[kSize];
+};
+
+void cut(rte_mbuf* super_frame, const PortView& port, Batch& batch, Meter& meter, OffloadCounters& done) {
+  Segmenter segmenter(*super_frame);
+  std::uint64_t lost = segmenter.left();
+  DropReason why = DropReason::bad_offload;
+  if (segmenter.is_sound()) {
+    why = DropReason::no_buffer;
+    const bool checksums = (port.tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) == 0;
+    while (segmenter.left() != 0) {
+      const std::uint32_t made = segmenter.next(batch.room(), checksums);
+      if (made == 0) break;
+      batch.added(made);
+      done.segments.add(made);
+    }
+    lost = segmenter.left();
+    done.super_frames.add(1);
+  } else {
+    lost = frames_of(*super_frame).packets;
+  }
+  if (lost != 0) meter.dropped(why, lost);
+  rte_pktmbuf_free(super_frame);
+}
+
+bool can_segment(const PortView& port, const rte_mbuf& super_frame) {
+  return (port.tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0 && super_frame.nb_segs <= port.max_segments;
+}
+
+bool can_checksum(const PortView& port, const rte_mbuf& packet) {
+  const bool tcp = (packet.ol_flags & RTE_MBUF_F_TX_L4_MASK) == RTE_MBUF_F_TX_TCP_CKSUM;
+  return (port.tx_offloads & (tcp ? RTE_ETH_TX_OFFLOAD_TCP_CKSUM : RTE_ETH_TX_OFFLOAD_UDP_CKSUM)) != 0;
+}
+
+}  // namespace
+
+void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, std::uint64_t bytes, Meter& meter) {
+  std::size_t sent = 0;
+  while (sent < packets.size()) {
+    const std::uint16_t accepted = rte_eth_tx_burst(port.ethdev, queue, packets.data() + sent, static_cast<std::uint16_t>(packets.size() - sent));
+    if (accepted == 0) break;
+    sent += accepted;
+  }
+  // What the driver took is no longer ours to look at, what it did not take still is.
+  const auto refused = packets.subspan(sent);
+  for (const rte_mbuf* packet : refused) bytes -= packet->pkt_len;
+  meter.sent({sent, bytes});
+  if (refused.empty()) return;
+  meter.dropped(DropReason::tx_full, refused.size());
+  rte_pktmbuf_free_bulk(refused.data(), static_cast<unsigned>(refused.size()));
+}
+
+void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, Meter& meter, OffloadCounters& done) {
+  Batch batch(port, queue, meter);
+  for (rte_mbuf* packet : packets) {
+    if ((packet->ol_flags & kRequests) == 0) {
+      batch.add(packet);
+    } else if ((packet->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
+      if (!can_segment(port, *packet)) {
+        cut(packet, port, batch, meter, done);
+        continue;
+      }
+      // A card that cuts writes each segment's IPv4 checksum, if it is asked to.
+      if ((packet->ol_flags & RTE_MBUF_F_TX_IPV4) != 0 && (port.tx_offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0) packet->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
+      batch.add(packet);
+    } else if (can_checksum(port, *packet)) {
+      batch.add(packet);
+    } else if (complete_checksum(*packet)) {
+      done.checksums.add(1);
+      batch.add(packet);
+    } else {
+      meter.dropped(DropReason::bad_offload);
+      rte_pktmbuf_free(packet);
+    }
+  }
+}
+
+}  // namespace trunkline

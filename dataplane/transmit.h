@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The last step of a turn: packets into a port's driver. What forward asked of the port (offload.h) and its driver cannot do is
+// done here: checksums completed, super-frames cut (stages/segment.h).
+//
+// Called by the worker that sends on the queue. What the driver does not take is counted and freed: tx_full; no_buffer where a super-frame
+// could not be cut; bad_offload where the driver, or what cuts, finds a request that does not fit its packet.
+#pragma once
+
+#include <rte_mbuf.h>
+
+#include <cstdint>
+#include <span>
+
+#include "dataplane/state/counters.h"
+#include "dataplane/state/view.h"
+
+namespace trunkline {
+
+// What ports without offloads made the processor do. Written by the worker, read by control.
+struct OffloadCounters {
+  Counter super_frames;  // cut
+  Counter segments;      // made of them
+  Counter checksums;     // completed, those of segments left out
+};
+
+// `bytes`: of all packets; none of them has requests.
+void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, std::uint64_t bytes, Meter& meter);
+
+// Some have.
+void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, Meter& meter, OffloadCounters& done);
+
+}  // namespace trunkline
