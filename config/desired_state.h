@@ -85,6 +85,7 @@ struct PortSpec {
   std::uint16_t mtu = 9001;
   // tap and virtio-user: whether the task's default route goes through this interface.
   bool default_route = true;
+  bool offloads = true;  // checksums and segmentation may be left to the port, where its driver has them; see EngineConfig::Trunk
   friend bool operator==(const PortSpec&, const PortSpec&) = default;
 };
 

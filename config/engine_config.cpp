@@ -42,6 +42,7 @@ void read_trunk(ObjectReader& reader, EngineConfig::Trunk& trunk) {
   take_mode(reader, "tagged", TrunkMode::tagged, "untagged", TrunkMode::untagged, trunk.mode);
   take_integer(reader, "mtu", kMinPortMtu, kMaxPortMtu, trunk.mtu);
   take_integer(reader, "queues", 0, kMaxWorkers, trunk.queues);
+  take_boolean(reader, "offloads", trunk.offloads);
   trunk.mac = reader.mac("mac");
   if (trunk.mac) check_mac(*trunk.mac, reader.pointer_to("mac"), reader.problems());
 }

@@ -41,6 +41,7 @@ struct EngineConfig {
     std::uint16_t mtu = 9001;
     std::optional<MacAddress> mac;  // of the trunk ENI, compared with the agent's trunkInterfaceMacAddress
     std::uint16_t queues = 0;       // each way; 0: see trunk_queues()
+    bool offloads = true;           // checksums and segmentation are left to the device, where its driver has them
   } trunk;
   struct Eal {
     std::uint16_t main_lcore = 0;

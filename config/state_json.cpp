@@ -90,6 +90,7 @@ Json to_json(const PortSpec& port) {
       break;
     case PortKind::vdev: object["devargs"] = port.devargs; break;
   }
+  if (!port.offloads) object["offloads"] = false;
   return object;
 }
 
@@ -340,6 +341,7 @@ PortSpec read_port_spec(const Json& value, const std::string& pointer, Problems&
   }
   port.kind = kind->second;
   port.mtu = static_cast<std::uint16_t>(reader.integer("mtu", kMinPortMtu, kMaxPortMtu).value_or(default_mtu));
+  port.offloads = reader.boolean("offloads").value_or(port.offloads);
   if (port.kind == PortKind::vhost_user) {
     port.socket = reader.required_text("socket");
     port.client = reader.boolean("client").value_or(port.client);

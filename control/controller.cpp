@@ -377,13 +377,16 @@ void Controller::publish(std::function<void()> cleanup) {
   auto view = std::make_shared<View>();
   view->generation = ++view_generation_;
   view->endpoints.resize(config_.limits.endpoints);
-  view->ports.push_back({.slot = kTrunkSlot, .ethdev = trunk_.ethdev, .is_trunk = true, .endpoint = {}, .wake_descriptor = trunk_.wake_descriptor});
+  view->ports.push_back({.slot = kTrunkSlot, .ethdev = trunk_.ethdev, .is_trunk = true, .endpoint = {}, .wake_descriptor = trunk_.wake_descriptor,
+                         .tx_offloads = trunk_.offloads.tx, .max_segments = trunk_.offloads.max_segments});
   view->trunk_queues = std::min(trunk_.queues, static_cast<std::uint16_t>(workers_.size()));
   view->moving = !moves_.empty();
   for (const auto& [eni, active] : active_) {
     view->endpoints[active.endpoint->id.value] = active.endpoint;
+    const SendOffloads offloads = active.port->offloads();
     view->ports.push_back({.slot = active.endpoint->port, .ethdev = active.port->ethdev(), .endpoint = active.endpoint->id,
-                           .polled_by = active.endpoint->served_by, .wake_descriptor = active.port->wake_descriptor()});
+                           .polled_by = active.endpoint->served_by, .wake_descriptor = active.port->wake_descriptor(),
+                           .tx_offloads = offloads.tx, .max_segments = offloads.max_segments});
   }
   std::vector<EndpointIndex<std::uint64_t>::Slot> waiting_macs;
   for (const auto& [eni, attachment] : desired_.attachments) {

@@ -50,6 +50,7 @@ constexpr std::array kOptions = {
     Option{"ifname", 0, "NAME", "tap, virtio-user: the interface's name in it", kAttach},
     Option{"mtu", 0, "N", "the port's", kAttach},
     Option{"no-default-route", 0, "", "tap, virtio-user: addresses only", kAttach},
+    Option{"no-offloads", 0, "", "every frame leaves the port's sender whole: no segmentation or checksum left to the other end", kAttach},
     Option{"socket", 0, "PATH", "vhost-user: the port's socket (the engine's goes before the command)", kAttach},
     Option{"devargs", 0, "ARGS", "vdev: as DPDK takes them", kAttach},
     Option{"no-source-dest-check", 0, "", "the task may send and receive for other addresses", kAttach},
@@ -379,6 +380,7 @@ Json attach_params(const Invocation& in) {
   strings(port, "ifname", "ifname");
   if (in.has("mtu")) port["mtu"] = integer_option(in, "mtu");
   if (in.has("no-default-route")) port["default_route"] = false;
+  if (in.has("no-offloads")) port["offloads"] = false;
   strings(port, "devargs", "devargs");
   if (in.has("port-socket")) {
     if (port.value("kind", Json()) != "vhost-user") {

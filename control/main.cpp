@@ -195,7 +195,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return fail("no memory for " + std::to_string(config.buffers.count) + " buffers of " + std::to_string(config.buffers.data_room_bytes) +
                 " bytes; raise eal.memory_mb or lower buffers.count");
   }
-  auto trunk = Port::open({config.trunk.device, config.trunk.mtu, config.buffers.rx_descriptors, config.buffers.tx_descriptors, true, config.trunk_queues()}, *pool);
+  auto trunk = Port::open({config.trunk.device, config.trunk.mtu, config.buffers.rx_descriptors, config.buffers.tx_descriptors, true, config.trunk_queues(), config.trunk.offloads}, *pool);
   if (!trunk) return fail("the trunk cannot be opened: " + trunk.error() + "; see trunk.device in the config");
   for (const Capability& capability : (*trunk)->capabilities()) {
     info("trunk: " + capability.what + (capability.available ? ": yes" : ": no (" + capability.why + ")"));
@@ -219,7 +219,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
 
   Journal journal(config.state_dir);
   Controller controller(config, published, workers, make_port_opener(*pool, config),
-                        TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake_descriptor()}, &journal);
+                        TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake_descriptor(), (*trunk)->send_offloads()}, &journal);
   Inspector inspector(controller.workers());
   WorkerFlows worker_flows(workers, config.limits.endpoints);
   FlowLogs flow_logs(config, &worker_flows, controller.now(), {.unix_ms = {}, .note = warning, .make_sink = {}});

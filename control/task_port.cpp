@@ -24,6 +24,7 @@ struct OpenedPort final : TaskPort {
   std::uint16_t ethdev() const override { return port->ethdev(); }
   bool link_up() const override { return port->link_up(); }
   int wake_descriptor() const override { return port->wake_descriptor(); }
+  SendOffloads offloads() const override { return port->send_offloads(); }
   void remove_with_interface() override {
     port.reset();
     if (netns) (void)remove_task_interface(*netns, ifname, tag);
@@ -94,7 +95,7 @@ class Opener {
   std::expected<std::unique_ptr<TaskPort>, config::Problem> open_device(const std::string& devargs,
                                                                         const config::PortSpec& spec,
                                                                         std::uint16_t rx_descriptors) {
-    PortSettings settings{devargs, spec.mtu, rx_descriptors, config_.buffers.tx_descriptors, false};
+    PortSettings settings{devargs, spec.mtu, rx_descriptors, config_.buffers.tx_descriptors, false, 1, spec.offloads};
     auto port = Port::open(settings, pool_);
     if (!port) return std::unexpected(problem("port_failed", port.error()));
     auto opened = std::make_unique<OpenedPort>();
@@ -128,7 +129,7 @@ class Opener {
                                  : next_name("net_tap") + ",persist,iface=";
     devargs += spec.ifname + ",mac=" + mac;
     PortSettings settings{devargs, spec.mtu, virtio ? config_.buffers.rx_descriptors : kTapDescriptors,
-                          config_.buffers.tx_descriptors, false};
+                          config_.buffers.tx_descriptors, false, 1, spec.offloads};
     // The driver opens /dev/net/tun, and a tap belongs to the namespace of whoever opens it.
     std::expected<std::unique_ptr<Port>, std::string> port = std::unexpected("not opened");
     auto entered = netns->run([&] { port = Port::open(settings, pool_); });

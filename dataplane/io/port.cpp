@@ -34,6 +34,19 @@ DeviceName split(const std::string& devargs) {
   return device;
 }
 
+// A super-frame is of use only with the size of its segments, which of DPDK's drivers these give.
+constexpr std::string_view kTellSegmentSize[] = {"net_virtio", "net_virtio_user", "net_vhost"};
+constexpr std::uint64_t kReceiveChecksums = RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+constexpr std::uint64_t kSendChecksums = RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+constexpr std::uint64_t kSend = kSendChecksums | RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+
+// A driver that may be handed partial checksums may be handed super-frames; nobody needs the one without the other.
+std::uint64_t receive_offloads(const rte_eth_dev_info& info) {
+  if (std::ranges::find(kTellSegmentSize, std::string_view(info.driver_name)) == std::end(kTellSegmentSize)) return 0;
+  if ((info.rx_offload_capa & kReceiveChecksums) != kReceiveChecksums) return 0;
+  return info.rx_offload_capa & (kReceiveChecksums | RTE_ETH_RX_OFFLOAD_TCP_LRO);
+}
+
 constexpr std::uint32_t kFrameOverhead = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
 
 // rte_eth_dev_set_mtu() holds a driver to the largest frame that it states. net_tap drops what is larger than the MTU
@@ -99,6 +112,12 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   // Jumbo frames are chained over buffers of ordinary size where the driver can.
   conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
   conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+  if (settings_.offloads) {
+    send_offloads_ = {info.tx_offload_capa & kSend, info.tx_desc_lim.nb_seg_max != 0 ? info.tx_desc_lim.nb_seg_max : std::uint16_t{0xffff}};
+    conf.txmode.offloads |= send_offloads_.tx;
+    if (conf.rxmode.offloads != 0) conf.rxmode.offloads |= receive_offloads(info);  // they come in chains
+    if ((conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO) != 0) conf.rxmode.max_lro_pkt_size = info.max_lro_pkt_size;
+  }
   // net_tap and net_af_packet state a largest frame of 1522 or 1518 and carry whatever their interface carries.
   const bool interface_decides = info.max_rx_pktlen < settings_.mtu + kFrameOverhead;
   if (interface_decides) conf.rxmode.mtu = 0;
@@ -141,6 +160,12 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   if (settings_.promiscuous) note("promiscuous mode", rte_eth_promiscuous_enable(ethdev_));
   capabilities_.push_back({"chained buffers (jumbo frames)", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) != 0,
                            "the driver cannot; buffers.data_room_bytes must hold a whole frame"});
+  if (settings_.offloads) {
+    const auto say = [&](const char* what, bool available, const char* why) { capabilities_.push_back({what, available, available ? "" : why}); };
+    say("receives super-frames", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO) != 0, "the driver does not hand them over, or not with the size of their segments");
+    say("sends super-frames", (send_offloads_.tx & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0, "the driver cannot cut them; the engine does");
+    say("sends with checksums to make", (send_offloads_.tx & kSendChecksums) == kSendChecksums, "the driver cannot make them; the engine does");
+  }
   return {};
 }
 

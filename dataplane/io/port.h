@@ -34,6 +34,8 @@ struct PortSettings {
   std::uint16_t tx_descriptors = 512;
   bool promiscuous = false;
   std::uint16_t queues = 1;  // each way, at most; a port with fewer says so in queues()
+  // What its driver can of checksums and super-frames (state/super_frame.h) is used, both ways.
+  bool offloads = false;
 };
 
 // One thing a port was asked for at start, whether it can, and if not, why.
@@ -41,6 +43,12 @@ struct Capability {
   std::string what;
   bool available = false;
   std::string why;
+};
+
+// What its driver does to what it sends, when asked: RTE_ETH_TX_OFFLOAD_*, and the most buffers that a packet may be in which it cuts.
+struct SendOffloads {
+  std::uint64_t tx = 0;
+  std::uint16_t max_segments = 0xffff;
 };
 
 class Port {
@@ -54,6 +62,7 @@ class Port {
   MacAddress mac() const;
   bool link_up() const;
   std::uint16_t queues() const { return queues_; }
+  const SendOffloads& send_offloads() const { return send_offloads_; }
   // Readable when a packet has come, for a worker that blocks; -1: the driver has none that can be waited for so.
   int wake_descriptor() const { return wake_descriptor_; }
   const std::string& devargs() const { return settings_.devargs; }
@@ -67,6 +76,7 @@ class Port {
   PortSettings settings_;
   std::uint16_t ethdev_ = 0xffff;
   std::uint16_t queues_ = 1;
+  SendOffloads send_offloads_;
   int wake_descriptor_ = -1;
   bool probed_ = false;
   bool started_ = false;
