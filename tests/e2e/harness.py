@@ -258,12 +258,13 @@ class LabTest(unittest.TestCase):
     overrides = {}  # of the engine's config
     hosts = {}  # in the VPC beside the client, as Lab.hosts has them
     mode = "tagged"
+    laboratory = Lab  # its class
     starts_engine = True
     maxDiff = None
 
     def setUp(self):
         self.began = time.monotonic()
-        self.lab = Lab(BUILD)
+        self.lab = self.laboratory(BUILD)
         self.lab.trunk_mode, self.lab.hosts = self.mode, self.hosts
         self.addCleanup(self._take_down)
         self.lab.start()

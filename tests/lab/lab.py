@@ -211,6 +211,10 @@ class Lab:
             self.add_netns(name)
         for name in (self.instance, self.vpc):
             inside.in_netns(name, _disable_ipv6)
+        self._make_trunk()
+        self._start_fabric()
+
+    def _make_trunk(self):
         self.run("ip", "-n", self.vpc, "link", "add", "fabric0", "type", "veth", "peer", "name", "trunk0",
                  "netns", self.instance)
         self.run("ip", "-n", self.instance, "link", "set", "trunk0", "mtu", str(MTU), "up")
@@ -218,7 +222,6 @@ class Lab:
         # Carrier is noticed asynchronously, and until then the kernel drops what is sent.
         self._expect(lambda: "state UP" in self.run("ip", "-n", self.instance, "-o", "link", "show", "trunk0"), 10,
                      "the trunk has no carrier")
-        self._start_fabric()
 
     def stop(self):
         """Ends every process of the lab and removes its namespaces and files. A second signal does not interrupt it."""

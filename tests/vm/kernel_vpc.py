@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The laboratory with the kernel as the VPC: its own VLAN devices, router, ARP and TCP, which nobody here wrote.
+
+    tl-ID-client                       tl-ID-vpc                                tl-ID-instance
+    eth0 10.0.1.20 <-veth-> client0  (router)  vlan101, vlan102, ... on fabric0 <== trunk ==> trunk0  trunklined
+
+Each ENI has a VLAN device in the vpc namespace, all with the router's MAC and its address; the kernel forwards between
+them and the client, and answers ARP for an ENI on behalf of the others' (proxy_arp), as a VPC does.
+"""
+import os
+
+from lab import Lab
+from lab.lab import CLIENT, MTU, ROUTER_MAC
+
+
+class KernelVpc(Lab):
+    """The trunk is a veth; KernelVpcOnPci has a NIC in its place."""
+
+    def _start_fabric(self):
+        self.vlans = set()
+        vpc = self.vpc
+        self.in_vpc("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        # A frame leaves as it would on a wire: whole, and with its checksum. What a veth hands over as it is would
+        # be a packet of 64 KB that no NIC ever sends.
+        for device in self.far_ends():
+            self.in_vpc("ethtool", "-K", device, "tx", "off")
+        self.run("ip", "-n", vpc, "link", "set", "fabric0", "address", ROUTER_MAC)
+        self.run("ip", "-n", vpc, "link", "add", "client0", "mtu", str(MTU), "type", "veth", "peer", "name", "eth0",
+                 "mtu", str(MTU), "netns", self.client)
+        self.run("ip", "-n", vpc, "addr", "add", "10.0.1.1/24", "dev", "client0")
+        self.run("ip", "-n", vpc, "link", "set", "client0", "up")
+        self.run("ip", "-n", self.client, "addr", "add", CLIENT + "/24", "dev", "eth0")
+        self.run("ip", "-n", self.client, "link", "set", "eth0", "up")
+        self.run("ip", "-n", self.client, "route", "add", "default", "via", "10.0.1.1")
+
+    def far_ends(self):
+        return ["fabric0"]
+
+    def in_vpc(self, *command):
+        return self.run("ip", "netns", "exec", self.vpc, *command)
+
+    def fabric_enis(self, enis):
+        """A VLAN device for each ENI that has none yet, and none for those that are not named."""
+        wanted = {eni["vlan"]: eni for eni in enis}
+        for vlan in self.vlans - wanted.keys():
+            self.run("ip", "-n", self.vpc, "link", "del", f"vlan{vlan}")
+        for vlan in wanted.keys() - self.vlans:
+            device = f"vlan{vlan}"
+            self.run("ip", "-n", self.vpc, "link", "add", "link", "fabric0", "name", device, "mtu", str(MTU),
+                     "type", "vlan", "id", str(vlan))
+            self.in_vpc("sysctl", "-q", "-w", f"net.ipv4.conf.{device}.proxy_arp=1")
+            self.run("ip", "-n", self.vpc, "addr", "add", "10.0.0.1/32", "dev", device)
+            self.run("ip", "-n", self.vpc, "link", "set", device, "up")
+            for address in wanted[vlan]["addresses"]:
+                self.run("ip", "-n", self.vpc, "route", "add", address + "/32", "dev", device)
+        self.vlans = set(wanted)
+
+    def fabric_counters(self):
+        return {}
+
+
+def _driver(address):
+    link = f"/sys/bus/pci/devices/{address}/driver"
+    return os.path.basename(os.readlink(link)) if os.path.exists(link) else None
+
+
+def bind(address, driver):
+    """Gives a PCI device to another driver, as driverctl does."""
+    device = f"/sys/bus/pci/devices/{address}"
+    if _driver(address) == driver:
+        return
+    if _driver(address) is not None:
+        _write(f"{device}/driver/unbind", address)
+    _write(f"{device}/driver_override", driver)
+    _write("/sys/bus/pci/drivers_probe", address)
+    if _driver(address) != driver:
+        raise RuntimeError(f"{address} is not bound to {driver}; the kernel's log says why")
+
+
+def _write(path, text):
+    with open(path, "w") as file:
+        file.write(text + "\n")

@@ -1,0 +1,230 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""A guest with what this host's kernel lacks: Debian's stock kernel under QEMU, with this host's own files as its root.
+
+    vm.py --build DIR [--timeout S]              boots, runs every test_*.py of this folder there, ends with 0 if all passed
+    vm.py --build DIR [--timeout S] COMMAND...   boots, runs the command there, ends with its exit code
+    vm.py --build DIR --shell                    boots, and is a terminal there
+
+The guest is emulated (TCG), so it needs no KVM and is the same everywhere; it is about ten times slower than its host.
+It has two processors, no network but the NICs of one segment (tests/vm/README.md) and DIR/vm/out as /mnt. The
+kernel's words are in DIR/vm/console.log, those of the command in DIR/vm/output.log.
+
+A guest that panics, hangs, or ends without the command's exit code is a failure (exit code 3), and the end of its console
+is shown. Root is needed: the guest reads every file of the host, and the NICs are taps.
+"""
+import argparse
+import ctypes
+import os
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+REPOSITORY = os.path.dirname(os.path.dirname(HERE))
+KERNEL = os.path.join(REPOSITORY, ".deps", "kernel")
+MEMORY_MB, HUGEPAGES = 3072, 512
+# To get to the root file system; the rest is loaded from there.
+EARLY_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
+MODULES = ("virtio_net", "vhost_net", "tun", "tap", "8021q", "veth", "af_packet", "vfio_pci", "uio_pci_generic")
+FAILED = 3
+PR_SET_PDEATHSIG = 1
+
+
+class VmError(Exception):
+    """The guest cannot be built or did not do its work; says what to do about it."""
+
+
+# ---- the initramfs ----------------------------------------------------------------------------------------------------
+
+def kernel_release():
+    folder = os.path.join(KERNEL, "lib", "modules")
+    releases = os.listdir(folder) if os.path.isdir(folder) else []
+    if len(releases) != 1:
+        raise VmError(f"there is no kernel in {KERNEL}; ./dev setup fetches it")
+    return releases[0]
+
+
+def module_files(names):
+    """Paths of modules and of all they need, below lib/modules/RELEASE; what is needed comes first."""
+    folder = os.path.join(KERNEL, "lib", "modules", kernel_release())
+    needs = {}
+    with open(os.path.join(folder, "modules.dep")) as file:
+        for line in file:
+            path, _, others = line.partition(":")
+            needs[path] = others.split()
+    by_name = {os.path.basename(path).split(".")[0].replace("-", "_"): path for path in needs}
+    with open(os.path.join(folder, "modules.builtin")) as file:
+        builtin = {os.path.basename(line.strip()).split(".")[0].replace("-", "_") for line in file}
+    ordered = []
+    for name in names:
+        if name in builtin:
+            continue
+        if name not in by_name:
+            raise VmError(f"the kernel has no module {name}")
+        path = by_name[name]
+        # modules.dep names them from the last to load to the first.
+        ordered += [one for one in [*reversed(needs[path]), path] if one not in ordered]
+    return folder, ordered
+
+
+class Archive:
+    """A cpio archive ("newc") as the kernel unpacks it."""
+
+    def __init__(self):
+        self.bytes, self.number = bytearray(), 0
+
+    def add(self, name, content=b"", mode=0o100644):
+        self.number += 1
+        path = name.encode() + b"\0"
+        fields = (self.number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path), 0)
+        self.bytes += b"070701" + b"".join(b"%08x" % field for field in fields) + path
+        self.bytes += b"\0" * (-len(self.bytes) % 4) + content
+        self.bytes += b"\0" * (-len(self.bytes) % 4)
+
+    def finished(self):
+        self.add("TRAILER!!!", mode=0)
+        return bytes(self.bytes)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def initramfs(settings):
+    busybox = shutil.which("busybox", path="/usr/bin:/bin")
+    if busybox is None:
+        raise VmError("there is no busybox; ./dev setup installs busybox-static")
+    archive = Archive()
+    for folder in ("bin", "modules"):
+        archive.add(folder, mode=0o040755)
+    archive.add("bin/busybox", read(busybox), 0o100755)
+    archive.add("init", read(os.path.join(HERE, "init")), 0o100755)
+    archive.add("vm.conf", "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items()).encode())
+    folder, files = module_files(EARLY_MODULES)
+    for path in files:
+        archive.add("modules/" + os.path.basename(path), read(os.path.join(folder, path)))
+    archive.add("modules/order", "".join(os.path.basename(path) + "\n" for path in files).encode())
+    return archive.finished()
+
+
+# ---- the machine ------------------------------------------------------------------------------------------------------
+
+def qemu_words(directory, shell):
+    kernel = os.path.join(KERNEL, "boot", "vmlinuz-" + kernel_release())
+    return ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
+            "-m", str(MEMORY_MB), "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
+            "-kernel", kernel, "-initrd", os.path.join(directory, "initramfs"),
+            "-append", "console=ttyS0 panic=-1 rdinit=/init loglevel=6 no_timer_check tsc=reliable mitigations=off net.ifnames=0 " +
+            f"TERM={os.environ.get('TERM', 'dumb') if shell else 'dumb'}",
+            "-serial", "file:" + os.path.join(directory, "console.log"),
+            *(["-chardev", "stdio,id=words,mux=on,signal=off"] if shell else ["-chardev", "stdio,id=words,signal=off"]),
+            "-serial", "chardev:words", "-monitor", "chardev:words" if shell else "none",
+            "-fsdev", "local,id=root,path=/,security_model=passthrough,readonly=on,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
+            "-fsdev", f"local,id=out,path={os.path.join(directory, 'out')},security_model=none",
+            "-device", "virtio-9p-pci,fsdev=out,mount_tag=out"]
+
+
+def every_test(build):
+    """A shell command that runs them all, whatever one of them ends with."""
+    names = sorted(name for name in os.listdir(HERE) if name.startswith("test_") and name.endswith(".py"))
+    runs = (f"{shlex.quote(os.path.join(HERE, name))} --build {shlex.quote(build)} || failed=1" for name in names)
+    return "failed=0; " + "; ".join(runs) + "; (exit $failed)"
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run(words, directory, seconds):
+    """The guest's output as it comes; returns the exit code that the command had there."""
+    machine = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               preexec_fn=die_with_parent)
+    deadline = time.monotonic() + seconds
+    rest, code = b"", None
+    try:
+        with open(os.path.join(directory, "output.log"), "wb") as log:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0 or not select.select([machine.stdout], [], [], left)[0]:
+                    raise VmError(f"the guest was not done within {seconds} s")
+                piece = os.read(machine.stdout.fileno(), 65536)
+                if not piece:
+                    break
+                log.write(piece)
+                log.flush()
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    text = line.decode(errors="replace").rstrip("\r")
+                    if text.startswith("trunkline-vm: exit "):
+                        code = int(text.split()[2])
+                    else:
+                        print(text, flush=True)
+        if code is None:
+            raise VmError(f"the guest ended without a result (QEMU: {machine.wait(timeout=10)})")
+        return code
+    finally:
+        if machine.poll() is None:
+            machine.kill()
+        machine.wait(timeout=10)
+
+
+def shell(words):
+    before = termios.tcgetattr(0) if os.isatty(0) else None
+    try:
+        return subprocess.call(words, preexec_fn=die_with_parent)
+    finally:
+        if before is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", required=True, metavar="DIR", help="where ./dev build put the programs")
+    parser.add_argument("--timeout", type=float, default=170, metavar="S", help="for the guest, boot included")
+    parser.add_argument("--shell", action="store_true", help="a terminal in the guest")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+    if os.geteuid() != 0:
+        raise VmError("not root: the guest reads the host's files; run it with sudo")
+    if shutil.which("qemu-system-x86_64") is None:
+        raise VmError("there is no qemu-system-x86_64; ./dev setup installs it")
+    directory = os.path.join(os.path.abspath(options.build), "vm")
+    os.makedirs(os.path.join(directory, "out"), exist_ok=True)
+    columns, rows = shutil.get_terminal_size((130, 40))
+    settings = {"REPOSITORY": REPOSITORY, "KERNEL": os.path.realpath(KERNEL), "MODULES": " ".join(MODULES), "HUGEPAGES": HUGEPAGES,
+                "INTERACTIVE": "yes" if options.shell else "", "ROWS": rows, "COLUMNS_WIDE": columns,
+                "COMMAND": shlex.join(options.command) if options.command else every_test(os.path.abspath(options.build))}
+    with open(os.path.join(directory, "initramfs"), "wb") as file:
+        file.write(initramfs(settings))
+    words = qemu_words(directory, options.shell)
+    if options.shell:
+        return shell(words)
+    def stop(number, _frame):
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        return run(words, directory, options.timeout)
+    except VmError:
+        print("--- the end of the guest's console", file=sys.stderr)
+        with open(os.path.join(directory, "console.log"), errors="replace") as file:
+            sys.stderr.writelines(file.readlines()[-40:])
+        raise
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except VmError as error:
+        print(f"\nvm: {error}", file=sys.stderr)
+        sys.exit(FAILED)
