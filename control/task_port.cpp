@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -80,6 +81,13 @@ class Opener {
               "vhost_net_missing", "/port/kind",
               "there is no /dev/vhost-net on this host, which a virtio-user port needs; load the module vhost_net "
               "(modprobe vhost_net), or ask for a tap port"});
+        }
+        // The driver's own words would be that it refused the device.
+        if (euidaccess("/dev/vhost-net", R_OK | W_OK) != 0) {
+          return std::unexpected(config::Problem{
+              "port_failed", "/port/kind",
+              "the engine's user may not open /dev/vhost-net; put it into the device's group (kvm on Debian) and start "
+              "the engine again, or ask for a tap port"});
         }
         return open_in_namespace(attachment, subnet, true);
       }

@@ -121,6 +121,10 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   // net_tap and net_af_packet state a largest frame of 1522 or 1518 and carry whatever their interface carries.
   const bool interface_decides = info.max_rx_pktlen < settings_.mtu + kFrameOverhead;
   if (interface_decides) conf.rxmode.mtu = 0;
+  if (!interface_decides && settings_.mtu > info.max_mtu) {
+    return std::unexpected("its largest MTU is " + std::to_string(info.max_mtu) + ", and " + std::to_string(settings_.mtu) +
+                           " is asked for; lower the mtu of the trunk, or of the port");
+  }
   queues_ = std::max<std::uint16_t>(1, std::min({settings_.queues, info.max_rx_queues, info.max_tx_queues}));
   // net_tap's descriptor can be waited for as it is. Others announce by interrupts that have to be armed, and sleep instead.
   const bool can_wake = std::string_view(info.driver_name) == "net_tap";

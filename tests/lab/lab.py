@@ -185,6 +185,7 @@ class Lab:
         self._children = []
         self._enis = []
         self.hosts = {}  # others in the VPC beside the client: {name: (address with its prefix length, gateway)}; set it before start()
+        self.engine_prefix = []  # a command that runs the engine: as another user, with fewer rights
         self.trunk_mode = "tagged"  # or "untagged" (ENIs are told by MAC and address alone); set it before start()
         cpus = sorted(os.sched_getaffinity(0))
         self.main_cpu, self.worker_cpu = cpus[0], cpus[1 if len(cpus) > 1 else 0]
@@ -379,7 +380,8 @@ class Lab:
         if config is not None or not os.path.exists(self.config_path):
             self.write_engine_config(config or self.engine_config())
         os.makedirs(os.path.join(self.directory, "state"), exist_ok=True)
-        self.engine = self.spawn(self.instance, self.binaries["trunklined"], "--config", self.config_path, log="engine.log")
+        self.engine = self.spawn(self.instance, *self.engine_prefix, self.binaries["trunklined"], "--config", self.config_path,
+                                 log="engine.log")
         self._expect(lambda: self.engine.poll() is not None or self.answers(), seconds, "the engine does not answer")
         if self.engine.poll() is not None:
             raise LabError(f"the engine ended with {self.engine.returncode}:\n" + self.tail("engine.log"))

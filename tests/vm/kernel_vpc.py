@@ -7,6 +7,7 @@
 Each ENI has a VLAN device in the vpc namespace, all with the router's MAC and its address; the kernel forwards between
 them and the client, and answers ARP for an ENI on behalf of the others' (proxy_arp), as a VPC does.
 """
+import glob
 import os
 
 from lab import Lab
@@ -57,6 +58,33 @@ class KernelVpc(Lab):
 
     def fabric_counters(self):
         return {}
+
+
+class KernelVpcOnPci(KernelVpc):
+    """The trunk is a PCI NIC, driven by DPDK; the far end is another NIC of the same segment, driven by the kernel."""
+
+    nic = None  # the trunk's PCI address; set it before start()
+
+    def _make_trunk(self):
+        # It comes back from the namespace of a laboratory before this one when the kernel has cleaned that up.
+        self._expect(lambda: netdevs(PEER), 10, f"no kernel interface on {PEER}")
+        self.run("ip", "link", "set", netdevs(PEER)[0], "down")
+        self.run("ip", "link", "set", netdevs(PEER)[0], "name", "fabric0", "mtu", str(MTU), "netns", self.vpc)
+        self.run("ip", "-n", self.vpc, "link", "set", "fabric0", "up")
+
+    def engine_config(self, **overrides):
+        config = super().engine_config(**overrides)
+        config["trunk"]["device"] = self.nic
+        return config
+
+
+PEER = "0000:00:10.0"
+
+
+def netdevs(address):
+    """Names of a PCI device's kernel interfaces, in this namespace."""
+    return [os.path.basename(path) for pattern in ("net/*", "virtio*/net/*")
+            for path in glob.glob(f"/sys/bus/pci/devices/{address}/{pattern}")]
 
 
 def _driver(address):

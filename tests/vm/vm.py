@@ -31,9 +31,14 @@ KERNEL = os.path.join(REPOSITORY, ".deps", "kernel")
 MEMORY_MB, HUGEPAGES = 3072, 512
 # To get to the root file system; the rest is loaded from there.
 EARLY_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
-MODULES = ("virtio_net", "vhost_net", "tun", "tap", "8021q", "veth", "af_packet", "vfio_pci", "uio_pci_generic")
+MODULES = ("virtio_net", "vhost_net", "tun", "tap", "8021q", "veth", "af_packet", "vfio_iommu_type1", "vfio_pci", "uio_pci_generic")
 FAILED = 3
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, CLONE_NEWNET = 1, 0x40000000
+# The segment: the guest's kernel drives the peer, an engine one of the others. Slot on the PCI bus, model and its words,
+# pairs of queues. With iommu_platform a virtio device is behind the IOMMU, as those of hardware are.
+VIRTIO = "disable-legacy=on,iommu_platform=on,host_mtu=9001"
+NICS = ((0x10, "virtio-net-pci," + VIRTIO, 1), (0x11, f"virtio-net-pci,{VIRTIO},mq=on,vectors=10", 4), (0x12, "e1000e", 1),
+        (0x13, "vmxnet3", 1))
 
 
 class VmError(Exception):
@@ -116,12 +121,41 @@ def initramfs(settings):
 
 # ---- the machine ------------------------------------------------------------------------------------------------------
 
+def make_segment():
+    """A bridge and a tap for each NIC, in a network namespace of this process and QEMU: they go when both have gone."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise VmError(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}")
+    # The host must say nothing on it: no router solicitation, no multicast report.
+    for which in ("all", "default"):
+        with open(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6", "w") as file:
+            file.write("1\n")
+
+    def ip(*words):
+        done = subprocess.run(["ip", *words], stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            raise VmError(f"ip {shlex.join(words)}: {done.stderr.strip()}")
+
+    ip("link", "add", "segment", "mtu", "9216", "type", "bridge", "mcast_snooping", "0")
+    ip("link", "set", "segment", "up")
+    for slot, _, queues in NICS:
+        ip("tuntap", "add", f"nic{slot:x}", "mode", "tap", "vnet_hdr", *(["multi_queue"] if queues > 1 else []))
+        ip("link", "set", f"nic{slot:x}", "mtu", "9216", "master", "segment", "up")
+
+
+def nic_words():
+    words = []
+    for slot, model, queues in NICS:
+        words += ["-netdev", f"tap,id=nic{slot:x},ifname=nic{slot:x},script=no,downscript=no" + (f",queues={queues}" if queues > 1 else ""),
+                  "-device", f"{model},netdev=nic{slot:x},addr={slot:#x},mac=52:54:00:00:00:{slot:02x},romfile="]
+    return words
+
+
 def qemu_words(directory, shell):
     kernel = os.path.join(KERNEL, "boot", "vmlinuz-" + kernel_release())
     return ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
-            "-m", str(MEMORY_MB), "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
+            "-m", str(MEMORY_MB), "-nodefaults", "-display", "none", "-device", "intel-iommu,aw-bits=48", "-no-reboot", "-no-user-config",
             "-kernel", kernel, "-initrd", os.path.join(directory, "initramfs"),
-            "-append", "console=ttyS0 panic=-1 rdinit=/init loglevel=6 no_timer_check tsc=reliable mitigations=off net.ifnames=0 " +
+            "-append", "console=ttyS0 panic=-1 rdinit=/init loglevel=6 no_timer_check tsc=reliable mitigations=off intel_iommu=on iommu=pt " +
             f"TERM={os.environ.get('TERM', 'dumb') if shell else 'dumb'}",
             "-serial", "file:" + os.path.join(directory, "console.log"),
             *(["-chardev", "stdio,id=words,mux=on,signal=off"] if shell else ["-chardev", "stdio,id=words,signal=off"]),
@@ -129,7 +163,7 @@ def qemu_words(directory, shell):
             "-fsdev", "local,id=root,path=/,security_model=passthrough,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
             "-fsdev", f"local,id=out,path={os.path.join(directory, 'out')},security_model=none",
-            "-device", "virtio-9p-pci,fsdev=out,mount_tag=out"]
+            "-device", "virtio-9p-pci,fsdev=out,mount_tag=out", *nic_words()]
 
 
 def every_test(build):
@@ -205,6 +239,7 @@ def main():
                 "COMMAND": shlex.join(options.command) if options.command else every_test(os.path.abspath(options.build))}
     with open(os.path.join(directory, "initramfs"), "wb") as file:
         file.write(initramfs(settings))
+    make_segment()
     words = qemu_words(directory, options.shell)
     if options.shell:
         return shell(words)
