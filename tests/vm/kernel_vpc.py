@@ -9,8 +9,9 @@ them and the client, and answers ARP for an ENI on behalf of the others' (proxy_
 """
 import glob
 import os
+import tempfile
 
-from lab import Lab
+from lab import Lab, in_netns
 from lab.lab import CLIENT, MTU, ROUTER_MAC
 
 
@@ -19,41 +20,35 @@ class KernelVpc(Lab):
 
     def _start_fabric(self):
         self.vlans = set()
-        vpc = self.vpc
-        self.in_vpc("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
         # A frame leaves as it would on a wire: whole, and with its checksum. What a veth hands over as it is would
         # be a packet of 64 KB that no NIC ever sends.
-        for device in self.far_ends():
-            self.in_vpc("ethtool", "-K", device, "tx", "off")
-        self.run("ip", "-n", vpc, "link", "set", "fabric0", "address", ROUTER_MAC)
-        self.run("ip", "-n", vpc, "link", "add", "client0", "mtu", str(MTU), "type", "veth", "peer", "name", "eth0",
-                 "mtu", str(MTU), "netns", self.client)
-        self.run("ip", "-n", vpc, "addr", "add", "10.0.1.1/24", "dev", "client0")
-        self.run("ip", "-n", vpc, "link", "set", "client0", "up")
-        self.run("ip", "-n", self.client, "addr", "add", CLIENT + "/24", "dev", "eth0")
-        self.run("ip", "-n", self.client, "link", "set", "eth0", "up")
-        self.run("ip", "-n", self.client, "route", "add", "default", "via", "10.0.1.1")
+        self.run("ip", "netns", "exec", self.vpc, "ethtool", "-K", "fabric0", "tx", "off")
+        in_netns(self.vpc, lambda: _write("/proc/sys/net/ipv4/ip_forward", "1"))
+        self.ip(self.vpc, f"link set fabric0 address {ROUTER_MAC}",
+                f"link add client0 mtu {MTU} type veth peer name eth0 mtu {MTU} netns {self.client}",
+                "addr add 10.0.1.1/24 dev client0", "link set client0 up")
+        self.ip(self.client, f"addr add {CLIENT}/24 dev eth0", "link set eth0 up", "route add default via 10.0.1.1")
 
-    def far_ends(self):
-        return ["fabric0"]
-
-    def in_vpc(self, *command):
-        return self.run("ip", "netns", "exec", self.vpc, *command)
+    def ip(self, netns, *lines):
+        """Commands for ip in a namespace, by one process: the guest is slow."""
+        with tempfile.NamedTemporaryFile("w", dir=self.directory) as batch:
+            batch.write("\n".join(lines) + "\n")
+            batch.flush()
+            self.run("ip", "-n", netns, "-batch", batch.name)
 
     def fabric_enis(self, enis):
         """A VLAN device for each ENI that has none yet, and none for those that are not named."""
         wanted = {eni["vlan"]: eni for eni in enis}
-        for vlan in self.vlans - wanted.keys():
-            self.run("ip", "-n", self.vpc, "link", "del", f"vlan{vlan}")
-        for vlan in wanted.keys() - self.vlans:
+        made = wanted.keys() - self.vlans
+        lines = [f"link del vlan{vlan}" for vlan in self.vlans - wanted.keys()]
+        for vlan in made:
             device = f"vlan{vlan}"
-            self.run("ip", "-n", self.vpc, "link", "add", "link", "fabric0", "name", device, "mtu", str(MTU),
-                     "type", "vlan", "id", str(vlan))
-            self.in_vpc("sysctl", "-q", "-w", f"net.ipv4.conf.{device}.proxy_arp=1")
-            self.run("ip", "-n", self.vpc, "addr", "add", "10.0.0.1/32", "dev", device)
-            self.run("ip", "-n", self.vpc, "link", "set", device, "up")
-            for address in wanted[vlan]["addresses"]:
-                self.run("ip", "-n", self.vpc, "route", "add", address + "/32", "dev", device)
+            lines += [f"link add link fabric0 name {device} mtu {MTU} type vlan id {vlan}", f"addr add 10.0.0.1/32 dev {device}",
+                      f"link set {device} up"]
+            lines += [f"route add {address}/32 dev {device}" for address in wanted[vlan]["addresses"]]
+        if lines:
+            self.ip(self.vpc, *lines)
+        in_netns(self.vpc, lambda: [_write(f"/proc/sys/net/ipv4/conf/vlan{vlan}/proxy_arp", "1") for vlan in made])
         self.vlans = set(wanted)
 
     def fabric_counters(self):

@@ -91,6 +91,8 @@ class TestE1000e(NicTest):
 
 class TestVmxnet3(NicTest):
     laboratory = OnVmxnet3
+    # DPDK leaves the number of buffers a frame may have at 0, which QEMU's device takes for one. So a frame lies in one.
+    overrides = {}
     mtu = 9000
 
     def config(self):
@@ -117,4 +119,4 @@ class TestUio(NicTest):
 
 
 if __name__ == "__main__":
-    main("ethtool", "iperf3", "nginx", "sysctl")
+    main("ethtool", "iperf3", "nginx")

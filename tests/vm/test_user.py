@@ -126,4 +126,4 @@ class TestUserWithoutSysAdmin(UserTest):
 
 
 if __name__ == "__main__":
-    main("ethtool", "nginx", "setpriv", "sysctl", "useradd")
+    main("ethtool", "nginx", "setpriv", "useradd")

@@ -119,4 +119,4 @@ class TestVhost(GuestTest):
 
 
 if __name__ == "__main__":
-    main("ethtool", "iperf3", "nginx", "sysctl")
+    main("ethtool", "iperf3", "nginx")

@@ -208,6 +208,7 @@ def run(words, directory, seconds):
         if machine.poll() is None:
             machine.kill()
         machine.wait(timeout=10)
+        machine.stdout.close()
 
 
 def shell(words):
@@ -222,7 +223,7 @@ def shell(words):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", required=True, metavar="DIR", help="where ./dev build put the programs")
-    parser.add_argument("--timeout", type=float, default=170, metavar="S", help="for the guest, boot included")
+    parser.add_argument("--timeout", type=float, default=600, metavar="S", help="for the guest, boot included; on two idle cores it needs a third")
     parser.add_argument("--shell", action="store_true", help="a terminal in the guest")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
