@@ -17,6 +17,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "dataplane/io/tap_driver.h"
+
 namespace trunkline {
 namespace {
 
@@ -35,7 +37,7 @@ DeviceName split(const std::string& devargs) {
 }
 
 // A super-frame is of use only with the size of its segments, which of DPDK's drivers these give.
-constexpr std::string_view kTellSegmentSize[] = {"net_virtio", "net_virtio_user", "net_vhost"};
+constexpr std::string_view kTellSegmentSize[] = {"net_virtio", "net_virtio_user", "net_vhost", kTapDriver};
 constexpr std::uint64_t kReceiveChecksums = RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 constexpr std::uint64_t kSendChecksums = RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
 constexpr std::uint64_t kSend = kSendChecksums | RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
@@ -84,6 +86,7 @@ std::uint16_t ports_in_use() { return rte_eth_dev_count_total(); }
 
 std::expected<std::unique_ptr<Port>, std::string> Port::open(const PortSettings& settings, rte_mempool& pool) {
   std::unique_ptr<Port> port(new Port(settings));
+  (void)has_tap_driver();  // the bus must know it
   const DeviceName device = split(settings.devargs);
   if (const int result = rte_eal_hotplug_add(device.bus.c_str(), device.name.c_str(), device.arguments.c_str()); result < 0) {
     return std::unexpected(failure(device.name, "no such device, or its driver refused it", result));
@@ -126,8 +129,9 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
                            " is asked for; lower the mtu of the trunk, or of the port");
   }
   queues_ = std::max<std::uint16_t>(1, std::min({settings_.queues, info.max_rx_queues, info.max_tx_queues}));
-  // net_tap's descriptor can be waited for as it is. Others announce by interrupts that have to be armed, and sleep instead.
-  const bool can_wake = std::string_view(info.driver_name) == "net_tap";
+  // A tap's descriptor can be waited for as it is. Others announce by interrupts that have to be armed, and sleep instead.
+  const bool is_net_tap = std::string_view(info.driver_name) == "net_tap";
+  const bool can_wake = is_net_tap || std::string_view(info.driver_name) == kTapDriver;
   conf.intr_conf.rxq = can_wake ? 1 : 0;
   if (const int result = rte_eth_dev_configure(ethdev_, queues_, queues_, &conf); result < 0) {
     return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-result));
@@ -159,7 +163,7 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   started_ = true;
   if (can_wake) {
     wake_descriptor_ = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, 0);
-    start_tap_signals();
+    if (is_net_tap) start_tap_signals();
   }
   if (settings_.promiscuous) note("promiscuous mode", rte_eth_promiscuous_enable(ethdev_));
   capabilities_.push_back({"chained buffers (jumbo frames)", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) != 0,

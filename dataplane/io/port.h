@@ -8,7 +8,7 @@
 // controller publishes a View that names it, workers receive and send -> it is left out of the next View -> when no
 // worker can know of it any more, close.
 //
-// Namespaces: net_tap and virtio-user open /dev/net/tun while they are probed and while their queues are set up, and a
+// Namespaces: the tap drivers and virtio-user open /dev/net/tun while they are probed and while their queues are set up, and a
 // tap belongs to the namespace of the thread that opens it. So all of open() must run on one thread that is where the
 // tap is.
 //
