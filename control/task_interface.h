@@ -2,7 +2,7 @@
 //
 // The task's eth0: a persistent tap in the task's network namespace, with the ENI's MAC, addresses and routes. It is
 // made before any driver attaches to it, so that interface, addresses, routes and the task's sockets outlive the
-// engine; net_tap or virtio-user attaches by `iface=` afterwards, as often as it likes.
+// engine; a tap driver or virtio-user attaches by `iface=` afterwards, as often as it likes.
 //
 // Rules:
 //  * What is ours says so: the interface's alias (`ip link` shows it) is "trunkline:<tag>". The tag names the
@@ -42,7 +42,7 @@ struct TaskInterface {
   std::vector<IpPrefix> addresses;   // the primary one first
   std::vector<IpAddress> gateways;   // at most one of each family, each with an address of its family; on link
   bool default_route = true;         // through the gateways; false: no default route over this interface
-  bool vnet_hdr = false;             // frames carry a virtio-net header: virtio-user wants it, net_tap does not
+  bool vnet_hdr = false;             // frames carry a virtio-net header: our tap driver and virtio-user want it, net_tap does not
 };
 
 // Makes the interface, or adopts the one that has our mark, and brings it to what is asked.

@@ -9,11 +9,12 @@
 
 #include "control/reconcile.h"
 #include "control/task_interface.h"
+#include "dataplane/io/tap_driver.h"
 
 namespace trunkline::control {
 namespace {
 
-// A tap's receive "descriptors" are the buffers of one frame's chain, not the depth of a queue.
+// net_tap's receive "descriptors" are the buffers of one frame's chain, not the depth of a queue; our driver lays out what it needs.
 constexpr std::uint16_t kTapDescriptors = 32;
 
 struct OpenedPort final : TaskPort {
@@ -126,16 +127,19 @@ class Opener {
                                                                               const config::Subnet& subnet,
                                                                               bool virtio) {
     const config::PortSpec& spec = *attachment.port;
+    const bool ours = !virtio && has_tap_driver();
+    const TaskInterface wanted = interface_of(attachment, subnet, virtio || ours);
     auto netns = NetworkNamespace::open(spec.netns);
     if (!netns) return std::unexpected(from(netns.error()));
     const bool existed = task_interface_exists(*netns, spec.ifname);
-    if (auto made = ensure_task_interface(*netns, interface_of(attachment, subnet, virtio), attachment.eni_id); !made) {
+    if (auto made = ensure_task_interface(*netns, wanted, attachment.eni_id); !made) {
       return std::unexpected(from(made.error()));
     }
     const std::string mac = attachment.mac->to_string();
-    std::string devargs = virtio ? next_name("virtio_user") + ",path=/dev/vhost-net,queues=1,queue_size=1024,iface="
-                                 : next_name("net_tap") + ",persist,iface=";
-    devargs += spec.ifname + ",mac=" + mac;
+    const std::string devargs =
+        ours     ? next_name(kTapDriver) + ",iface=" + spec.ifname
+        : virtio ? next_name("virtio_user") + ",path=/dev/vhost-net,queues=1,queue_size=1024,iface=" + spec.ifname + ",mac=" + mac
+                 : next_name("net_tap") + ",persist,iface=" + spec.ifname + ",mac=" + mac;
     PortSettings settings{devargs, spec.mtu, virtio ? config_.buffers.rx_descriptors : kTapDescriptors,
                           config_.buffers.tx_descriptors, false, 1, spec.offloads};
     // The driver opens /dev/net/tun, and a tap belongs to the namespace of whoever opens it.
@@ -146,9 +150,9 @@ class Opener {
       if (!entered) return std::unexpected(from(entered.error()));
       return std::unexpected(problem("port_failed", port.error()));
     }
-    // The driver sets the link up anew, and the kernel forgets the routes of a link that was down for a moment.
-    if (auto again = ensure_task_interface(*netns, interface_of(attachment, subnet, virtio), attachment.eni_id); !again) {
-      return std::unexpected(from(again.error()));
+    // DPDK's drivers set the link up anew, and the kernel forgets the routes of a link that was down for a moment.
+    if (!ours) {
+      if (auto again = ensure_task_interface(*netns, wanted, attachment.eni_id); !again) return std::unexpected(from(again.error()));
     }
     auto opened = std::make_unique<OpenedPort>();
     opened->port = std::move(*port);

@@ -36,7 +36,7 @@ class TaskPort {
 using OpenTaskPort = std::function<std::expected<std::unique_ptr<TaskPort>, config::Problem>(
     const config::Attachment&, const config::Subnet&)>;
 
-// The real one: net_tap, virtio-user on /dev/vhost-net, net_vhost, or any devargs.
+// The real one: a tap (io/tap_driver.h, or net_tap where DPDK came without its driver SDK), virtio-user on /dev/vhost-net, net_vhost, or any devargs.
 OpenTaskPort make_port_opener(rte_mempool& pool, const config::EngineConfig& config);
 
 }  // namespace trunkline::control
