@@ -11,10 +11,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 namespace trunkline {
@@ -738,6 +740,23 @@ Done remove_task_interface(const NetworkNamespace& netns, std::string_view name,
   if (auto checked = check_name(name); !checked) return checked;
   if (auto checked = check_tag(tag); !checked) return checked;
   return run_for(netns, name, [&] { return remove_here(std::string(name), tag); });
+}
+
+bool settle_task_interface(const NetworkNamespace& netns, const std::string& name) {
+  using std::chrono::milliseconds;
+  const auto settled = netns.run([&] {
+    auto route = RouteSocket::open();
+    if (!route) return false;
+    for (milliseconds waited{0};; ++waited) {
+      // Where the kernel can, this question itself makes it take notice.
+      const auto link = find_link(*route, name);
+      if (!link || !*link) return false;
+      if (((*link)->flags & IFF_RUNNING) != 0) return true;
+      if (waited == milliseconds(200)) return false;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+  });
+  return settled && *settled;
 }
 
 bool task_interface_exists(const NetworkNamespace& netns, std::string_view name) {

@@ -51,6 +51,10 @@ struct TaskInterface {
 std::expected<void, InterfaceError> ensure_task_interface(const NetworkNamespace& netns, const TaskInterface& wanted,
                                                           std::string_view tag);
 
+// To be called when a driver has attached. The kernel takes notice of an interface's carrier a little later, and until then drops
+// what the task sends; so this waits for it, 200 ms at most. False: it has not, or the interface is down or gone.
+bool settle_task_interface(const NetworkNamespace& netns, const std::string& name);
+
 // Removes the interface, whether a driver is attached or not, and whatever name the task has given it. Gone already: fine.
 std::expected<void, InterfaceError> remove_task_interface(const NetworkNamespace& netns, std::string_view name,
                                                           std::string_view tag);

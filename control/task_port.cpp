@@ -151,7 +151,9 @@ class Opener {
       return std::unexpected(problem("port_failed", port.error()));
     }
     // DPDK's drivers set the link up anew, and the kernel forgets the routes of a link that was down for a moment.
-    if (!ours) {
+    if (ours) {
+      (void)settle_task_interface(*netns, spec.ifname);
+    } else {
       if (auto again = ensure_task_interface(*netns, wanted, attachment.eni_id); !again) return std::unexpected(from(again.error()));
     }
     auto opened = std::make_unique<OpenedPort>();
