@@ -93,6 +93,10 @@ std::expected<void, std::string> clear_stale(const std::string& path, const sock
     return std::unexpected("another engine answers on " + path + "; stop it, or set another control.socket");
   }
   if (error == ENOENT) return {};
+  if (error == EACCES) {
+    return std::unexpected(path + " is another user's socket, so it cannot be told whether an engine listens there; remove it if none does, "
+                           "or set another control.socket");
+  }
   if (error != ECONNREFUSED) return std::unexpected(failure("probe", path, error));
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return std::unexpected(failure("remove the stale socket", path, errno));

@@ -6,8 +6,8 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "e2e")]
-from harness import (CLIENT, MTU, PING, ROUTER_MAC, LabTest, Ping, echo, ethernet, group, ipv4, main, tcp,  # noqa: E402,F401
-                     two_workers)
+from harness import (CLIENT, MTU, PING, ROUTER_MAC, Connection, LabTest, Ping, echo, ethernet, group, ipv4, main,  # noqa: E402,F401
+                     tcp, two_workers)
 from kernel_vpc import KernelVpc  # noqa: E402
 
 

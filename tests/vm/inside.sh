@@ -22,7 +22,8 @@ mount -t tmpfs -o mode=1777 shm /dev/shm
 ln -sfn /proc/self/fd /dev/fd; ln -sfn fd/0 /dev/stdin; ln -sfn fd/1 /dev/stdout; ln -sfn fd/2 /dev/stderr
 
 mount --bind "$KERNEL/lib/modules" /lib/modules || die 'no kernel modules'
-[ -e /sbin/modprobe ] || ln -s /bin/busybox /sbin/modprobe  # the kernel calls it for what it lacks: qdiscs, protocols
+# The kernel calls it for what it lacks: qdiscs, protocols. kmod's own, where there is one, wants an index that nobody made.
+ln -s "$(command -v busybox)" /run/modprobe && echo /run/modprobe >/proc/sys/kernel/modprobe
 for module in $MODULES; do busybox modprobe ${module//,/ } || die "modprobe $module"; done
 
 # What udev does: Debian's rules give vhost-net to the group kvm and leave /dev/net/tun to everybody.

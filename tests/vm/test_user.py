@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from guest import CLIENT, GuestTest, PING, group, main, tcp  # noqa: E402
 from kernel_vpc import KernelVpcOnPci, bind  # noqa: E402
-from lab import Nginx  # noqa: E402
+from lab import LabError, Nginx  # noqa: E402
 
 UNIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "packaging", "trunklined.service")
 USER = "trunkline"
@@ -46,13 +46,16 @@ class UserTest(GuestTest):
         capabilities = [name for name in of_unit("AmbientCapabilities") if name not in self.without]
         self.lab.engine_prefix = as_user(capabilities, of_unit("SupplementaryGroups") if self.groups is None else self.groups)
         # The folders that systemd makes for it.
-        for folder in (self.lab.directory, os.path.join(self.lab.directory, "state")):
-            os.makedirs(folder, exist_ok=True)
-            subprocess.run(["chown", f"{USER}:{USER}", folder], check=True)
+        os.makedirs(os.path.join(self.lab.directory, "state"))
+        subprocess.run(["chown", f"{USER}:{USER}", self.lab.directory], check=True)
         self.start()
         self.put_groups(group(tcp(80), PING))
 
     def start(self):
+        # Whoever wrote there before: systemd gives StateDirectory and RuntimeDirectory with what is in them to the unit's user.
+        for path in (os.path.join(self.lab.directory, "state"), self.lab.socket):
+            if os.path.lexists(path):
+                subprocess.run(["chown", "-R", f"{USER}:{USER}", path], check=True)
         self.lab.start_engine(self.lab.engine_config(**self.overrides), seconds=60)
         with open(f"/proc/{self.lab.engine.pid}/status") as file:
             status = file.read()
@@ -73,12 +76,21 @@ class TestUser(UserTest):
             self.assertEqual(self.lab.http_get(netns, f"http://{one.address}/")[:2], (200, "a page\n"))
             with self.expect_drops(one.eni, 5, security_group_ingress=1):
                 self.assertEqual(self.lab.tcp_probe(netns, one.address, 8080), "silence")
-        # Killed and started again as the same user.
-        before = [self.lab.interface(task.netns) for task in (one, two, three)]
+        # Killed and started again: as root, which makes another interface, and as the same user, which adopts that too.
+        prefix, self.lab.engine_prefix = self.lab.engine_prefix, []
         self.lab.kill_engine(signal.SIGKILL)
+        self.lab.start_engine(seconds=60)
+        four = self.attach(4)
+        before = [self.lab.interface(task.netns) for task in (one, two, three, four)]
+        self.lab.engine_prefix = prefix
+        self.lab.kill_engine(signal.SIGKILL)
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", os.path.join(self.lab.directory, "state")], check=True)
+        with self.assertRaises(LabError) as refusal:
+            self.lab.start_engine(seconds=60)
+        self.assertIn("is another user's socket", str(refusal.exception))
         self.start()
-        self.assertEqual([self.lab.interface(task.netns) for task in (one, two, three)], before)
-        for task in (one, two, three):
+        self.assertEqual([self.lab.interface(task.netns) for task in (one, two, three, four)], before)
+        for task in (one, two, three, four):
             self.assert_ping(self.lab.client, task.address, 5)
             self.call("task.detach", {"task": task.eni})
             self.assertIsNone(self.lab.interface(task.netns))
@@ -116,12 +128,15 @@ class TestUserWithoutGroup(UserTest):
 
 
 class TestUserWithoutSysAdmin(UserTest):
-    without = ("CAP_SYS_ADMIN",)
+    without = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE")
 
     def test_no_namespace_is_entered(self):
         two = self.task(2)
         self.lab.add_netns(two.name)
         self.refused("task.attach", two.facts(port=self.port(2)), "port_failed", says="CAP_SYS_ADMIN")
+        sleeper = self.lab.spawn(two.netns, "sleep", "600", log="sleep.log")
+        port = {**self.port(2), "netns": f"/proc/{sleeper.pid}/ns/net"}
+        self.refused("task.attach", two.facts(port=port), "port_failed", says="CAP_SYS_PTRACE")
         self.assertIsNone(self.lab.interface(two.netns))
 
 
