@@ -542,6 +542,19 @@ TEST_F(TaskInterfaceTest, LongestNameAndTagAreAccepted) {
 
 // ---- removing one ----
 
+// The lost carrier of a tap without a driver is taken notice of late, and so is the one that a driver brings back.
+TEST_F(TaskInterfaceTest, SettledWhenADriverHasAttachedAndNotBefore) {
+  ensure(ipv4_only());
+  wait_for_lost_carrier();
+  EXPECT_FALSE(settle_task_interface(netns(), "eth0"));
+  EXPECT_FALSE(settle_task_interface(netns(), "eth1"));
+  const int driver = netns().run([] { return attach_driver("eth0", 0); }).value();
+  ASSERT_GE(driver, 0);
+  EXPECT_TRUE(settle_task_interface(netns(), "eth0"));
+  EXPECT_EQ(link()["operstate"], "UP");
+  ::close(driver);
+}
+
 TEST_F(TaskInterfaceTest, RemovedUnderTheNameThatTheTaskGaveIt) {
   ensure(dual_stack());
   ip("link set dev eth0 down");
