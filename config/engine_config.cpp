@@ -20,17 +20,17 @@ constexpr std::int64_t kMaxUid = 4294967294;  // the one above it means "no user
 constexpr std::int64_t kMaxTimeout = 432000;  // five days, AWS's longest
 
 template <typename Enum>
-void take_mode(ObjectReader& reader, std::string_view first, Enum first_value, std::string_view second,
+void take_mode(ObjectReader& reader, const char* key, std::string_view first, Enum first_value, std::string_view second,
                Enum second_value, Enum& into) {
-  const auto text = reader.text("mode");
+  const auto text = reader.text(key);
   if (!text) return;
   if (*text == first) {
     into = first_value;
   } else if (*text == second) {
     into = second_value;
   } else {
-    reader.complain("mode", "invalid_params",
-                    "\"mode\" is " + words::in_quotes(*text) + "; wanted " + words::in_quotes(first) + " or " +
+    reader.complain(key, "invalid_params",
+                    words::in_quotes(key) + " is " + words::in_quotes(*text) + "; wanted " + words::in_quotes(first) + " or " +
                         words::in_quotes(second));
   }
 }
@@ -39,10 +39,11 @@ void read_trunk(ObjectReader& reader, EngineConfig::Trunk& trunk) {
   if (!reader.has("device"))
     reader.missing("device", "the trunk's PCI address such as \"0000:00:06.0\", or a DPDK device string");
   take_name(reader, "device", trunk.device);
-  take_mode(reader, "tagged", TrunkMode::tagged, "untagged", TrunkMode::untagged, trunk.mode);
+  take_mode(reader, "mode", "tagged", TrunkMode::tagged, "untagged", TrunkMode::untagged, trunk.mode);
   take_integer(reader, "mtu", kMinPortMtu, kMaxPortMtu, trunk.mtu);
   take_integer(reader, "queues", 0, kMaxWorkers, trunk.queues);
   take_boolean(reader, "offloads", trunk.offloads);
+  take_mode(reader, "steering", "auto", true, "off", false, trunk.steering);
   trunk.mac = reader.mac("mac");
   if (trunk.mac) check_mac(*trunk.mac, reader.pointer_to("mac"), reader.problems());
 }
@@ -123,7 +124,7 @@ void read_dhcp(ObjectReader& reader, EngineConfig::Edge& edge) {
 }
 
 void read_edge(ObjectReader& reader, EngineConfig::Edge& edge) {
-  take_mode(reader, "relay", EdgeMode::relay, "answer", EdgeMode::answer, edge.mode);
+  take_mode(reader, "mode", "relay", EdgeMode::relay, "answer", EdgeMode::answer, edge.mode);
   if (const auto mac = reader.mac("router_mac")) {
     edge.router_mac = *mac;
     check_mac(*mac, reader.pointer_to("router_mac"), reader.problems());

@@ -42,6 +42,7 @@ struct EngineConfig {
     std::optional<MacAddress> mac;  // of the trunk ENI, compared with the agent's trunkInterfaceMacAddress
     std::uint16_t queues = 0;       // each way; 0: see trunk_queues()
     bool offloads = true;           // checksums and segmentation are left to the device, where its driver has them
+    bool steering = true;           // "auto": the device is told which queue an ENI's packets are for, where it can be; "off"
   } trunk;
   struct Eal {
     std::uint16_t main_lcore = 0;

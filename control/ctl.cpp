@@ -145,6 +145,15 @@ int sg_members_put(Session& s) { return change_members(s, "sg.members.put"); }
 int sg_members_add(Session& s) { return change_members(s, "sg.members.add"); }
 int sg_members_remove(Session& s) { return change_members(s, "sg.members.remove"); }
 
+int steering_resync(Session& s) {
+  Client client(s.in.socket_path(), s.in.timeout());
+  const Json result = client.call("steering.resync", Json::object(), true);
+  if (!s.in.has("quiet")) {
+    s.show(result, [](const Json& gone, const Style&) { return gone.value("rules", Json(0)).dump() + " rule(s) given up; what can be installed comes anew\n"; }, nullptr);
+  }
+  return kDone;
+}
+
 int worker_move(Session& s) {
   return s.change("worker.move", {{"task", s.in.operands[0]}, {"worker", whole_number(s.in.operands[1], "WORKER")}});
 }
@@ -324,6 +333,12 @@ const Command kCommands[] = {
        return 0;
      }},
     {"worker move", "T WORKER", kChange, "give a task to another worker, while its traffic goes on", worker_move},
+    {"steering list", "", kWatch, "whether the trunk's device leads each ENI's packets to its worker, and why not",
+     [](S s) {
+       s.look("steering.list", Json::object(), print_steering_list, "endpoints");
+       return 0;
+     }},
+    {"steering resync", "", 0, "give up what the device was told, and tell it anew", steering_resync},
     {"flow-log list", "", kWatch, "the flow logs: what is written, lost and waits",
      [](S s) {
        s.look("flow_log.list", Json::object(), print_flow_log_list, "flow_logs");

@@ -340,6 +340,28 @@ std::string print_worker_list(const Json& result, const Style& style) {
   return table.text(style);
 }
 
+namespace {
+
+std::string steering_line(const Json& steering) {
+  if (member(steering, "active") != true) return "in software: " + text(steering, "why");
+  const Json& full = member(steering, "full_after");
+  return text(steering, "in_hardware") + " of " + text(steering, "endpoints") + " endpoints in hardware, " + text(steering, "rules") + " rules, " +
+         text(steering, "patterns") + (full.is_null() ? "" : ", flow table full after " + text(steering, "full_after") + " rules");
+}
+
+}  // namespace
+
+std::string print_steering_list(const Json& result, const Style& style) {
+  Table table({"ENI", "TASK", ">WORKER", "HARDWARE", "PATTERN", ">QUEUE", ">RULES", ">WANTED", ">MARK", ">HITS", "WHY"});
+  for (const Json& endpoint : list_of(result, "endpoints")) {
+    const std::string hardware = text(endpoint, "hardware");
+    table.row({text(endpoint, "eni"), text(endpoint, "task"), text(endpoint, "worker"),
+               Cell(hardware, hardware == "yes" ? Colour::green : hardware == "partly" ? Colour::yellow : Colour::none), text(endpoint, "pattern"),
+               text(endpoint, "queue"), text(endpoint, "rules"), text(endpoint, "wanted"), text(endpoint, "mark"), text(endpoint, "hits"), text(endpoint, "why")});
+  }
+  return table.text(style) + "\n" + steering_line(member(result, "steering")) + "\n";
+}
+
 std::string print_flow_log_list(const Json& result, const Style& style) {
   Table table({"ID", "TRAFFIC", ">INTERVAL_S", ">ENDS_IN_S", ">FLOWS", ">WRITTEN", ">NODATA", ">SKIPDATA", ">LOST", ">WAITING", ">FILES", ">ERRORS", "DESTINATION", "TROUBLE"});
   for (const Json& log : list_of(result, "flow_logs")) {
@@ -483,6 +505,7 @@ std::string print_status(const Json& result, const Style& style) {
   if (const Json& set_aside = member(state, "quarantined"); !set_aside.is_null()) {
     page.line("", Cell("a damaged journal was set aside: " + text(set_aside), Colour::yellow));
   }
+  if (const Json& steering = member(result, "steering"); steering.is_object()) page.line("steering", steering_line(steering));
   if (const Json& logs = member(result, "flow_logs"); logs.is_object() && member(logs, "configured") != 0) {
     page.line("flow logs", text(logs, "configured") + ", " + text(logs, "records_written") + " records written, " + text(logs, "records_lost") +
                                " lost, " + text(logs, "write_errors") + " write errors");

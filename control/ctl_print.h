@@ -64,6 +64,8 @@ std::string print_acl_list(const Json& result, const Style& style);
 std::string print_acl_show(const Json& result, const Style& style);
 std::string print_subnet_list(const Json& result, const Style& style);
 std::string print_worker_list(const Json& result, const Style& style);
+// For each endpoint whether the trunk's device steers it, and why not.
+std::string print_steering_list(const Json& result, const Style& style);
 std::string print_flow_list(const Json& result, const Style& style);
 // One half of a packet's way: what it was, what each stage said, the rule that decided, the verdict.
 std::string print_packet(const Json& packet, const Style& style);

@@ -32,6 +32,8 @@
 #include "control/methods.h"
 #include "control/server.h"
 #include "dataplane/io/eal.h"
+#include "dataplane/io/ethdev_flows.h"
+#include "dataplane/io/steering.h"
 
 #ifndef TRUNKLINE_VERSION
 #define TRUNKLINE_VERSION "0.1.0"
@@ -203,6 +205,10 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
 
   info("trunk: " + std::to_string((*trunk)->queues()) + " queue(s) each way for " + std::to_string(config.workers()) + " worker(s)");
 
+  EthdevFlows flows((*trunk)->ethdev());
+  Steering steering(flows, (*trunk)->queues(), {.wanted = config.trunk.steering, .workers = config.workers(), .micros = {}, .note = warning});
+  info("steering: " + (steering.active() ? std::string("the trunk's device is told which queue an ENI's packets are for") : steering.inactive_because()));
+
   const IdleSettings idle{config.idle.spin_us, config.idle.sleep_us, config.idle.block_after_ms, config.idle.long_sleep_us};
   Published<View> published(static_cast<std::uint32_t>(config.workers()));
   HandoffMesh mesh(static_cast<std::uint32_t>(config.workers()));
@@ -245,6 +251,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   facts.trunk = trunk->get();
   facts.pool = pool;
   facts.flow_logs = &flow_logs;
+  facts.steering = &steering;
   ServerOptions options;
   options.socket_path = config.control.socket;
   options.socket_mode = config.control.socket_mode;
@@ -254,7 +261,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return config::Json{{"server", "trunklined"},
                         {"version", facts.version},
                         {"api", {{"major", 1}, {"minor", 0}}},
-                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "explain", "capture",
+                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "explain", "capture", "steering",
                                       "events.describe-tasks", "events.eventbridge", "events.acs"}},
                         {"boot_id", facts.boot_id},
                         {"revision", controller.desired().revision},
@@ -275,6 +282,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     timer.async_wait([&](const boost::system::error_code& error) {
       if (error) return;
       controller.tick();
+      steering.tick(controller.view(), controller.now());
       flow_logs.tick(controller.now());
       captures.tick();
       // The watchdog hears of us only while packets could flow.

@@ -8,6 +8,7 @@
 #include "control/ec2_shapes.h"
 #include "control/events.h"
 #include "control/method_parts.h"
+#include "control/steering_methods.h"
 #include "control/task_json.h"
 
 namespace trunkline::control {
@@ -443,6 +444,7 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
                [methods, call = row.call](const Json& params, const Caller&) { return ((*methods).*call)(params); });
   }
   add_acl_methods(server, controller);
+  add_steering_methods(server, controller, facts.steering);
 }
 
 }  // namespace trunkline::control

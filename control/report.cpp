@@ -11,6 +11,7 @@
 
 #include "config/state_json.h"
 #include "control/reconcile.h"
+#include "control/steering_methods.h"
 
 namespace trunkline::control {
 namespace {
@@ -286,6 +287,7 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
             {"journal", facts.journal_path},
             {"quarantined", controller.quarantined() ? Json(*controller.quarantined()) : Json(nullptr)}}},
           {"flow_logs", flow_log_sums(facts.flow_logs)},
+          {"steering", steering_summary(controller, facts.steering)},
           {"names", config.names.hosts_file.empty() ? Json(nullptr) : Json{{"file", config.names.hosts_file}, {"why", controller.names_trouble()}}},
           {"capabilities", std::move(capabilities)}};
 }

@@ -9,6 +9,7 @@
 
 #include "config/json_reader.h"
 #include "control/controller.h"
+#include "dataplane/io/steering.h"
 
 namespace trunkline::control {
 
@@ -19,6 +20,7 @@ struct EngineFacts {
   const Port* trunk = nullptr;
   rte_mempool* pool = nullptr;
   FlowLogs* flow_logs = nullptr;
+  Steering* steering = nullptr;
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
 };
 

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "control/controller.h"
+#include "control/steering_methods.h"
 #include "dataplane/io/ethdev_flows.h"
 #include "dataplane/io/port.h"
 #include "dataplane/io/steering.h"
@@ -464,6 +465,54 @@ TEST_F(SteeredEngine, TheRulesGoWithTheEngine) {
   EXPECT_EQ(nic().rules(), 2U);
   steering_.reset();
   EXPECT_EQ(nic().rules(), 0U);
+}
+
+// --- what an operator is told ------------------------------------------------------------------------------------------
+
+TEST_F(SteeredEngine, TheReportSaysForEachEniWhatIsInHardwareAndWhyNot) {
+  using config::Json;
+  nic().faults.room = 3;
+  start_with_two();
+  attach(3, {"10.0.0.200"});
+  attach(4);
+  tick();
+  receive(2);
+  turn();
+  const Json report = control::steering_report(*controller_, steering_.get());
+  EXPECT_EQ(report["steering"], (Json{{"mode", "auto"}, {"active", true}, {"why", ""},
+                                      {"patterns", {"vlan+mac+address", "vlan+mac", "vlan", "mac+address", "mac"}},
+                                      {"endpoints", 4}, {"in_hardware", 2}, {"rules", 3}, {"full_after", 3}, {"times_lost", 0}}));
+  ASSERT_EQ(report["endpoints"].size(), 4U);
+  EXPECT_EQ(report["endpoints"][1], (Json{{"eni", "eni-2"}, {"task", ""}, {"worker", 1}, {"hardware", "yes"}, {"pattern", "vlan+mac+address"}, {"queue", 1},
+                                          {"rules", 1}, {"wanted", 1}, {"mark", *this->report(2).mark}, {"hits", 10}, {"why", ""}}));
+  std::vector<std::string> rows;
+  for (const Json& each : report["endpoints"]) {
+    rows.push_back(each["hardware"].get<std::string>() + " " + each["rules"].dump() + "/" + each["wanted"].dump() + " " + each["why"].get<std::string>());
+  }
+  EXPECT_EQ(rows, (std::vector<std::string>{"yes 1/1 ", "yes 1/1 ", "partly 1/2 flow table full after 3 rules", "no 0/1 flow table full after 3 rules"}));
+  EXPECT_EQ(control::steering_summary(*controller_, steering_.get()), report["steering"]);
+}
+
+TEST_F(SteeredEngine, TheReportOfWhatCannotBeSteered) {
+  using config::Json;
+  nic().faults.no_rte_flow = true;
+  start_with_two();
+  const Json report = control::steering_report(*controller_, steering_.get());
+  EXPECT_EQ(report["steering"], (Json{{"mode", "auto"}, {"active", false}, {"why", "the driver net_mocknic has no rte_flow"}, {"patterns", Json::array()},
+                                      {"endpoints", 2}, {"in_hardware", 0}, {"rules", 0}, {"full_after", nullptr}, {"times_lost", 0}}));
+  EXPECT_EQ(report["endpoints"][0], (Json{{"eni", "eni-1"}, {"task", ""}, {"worker", 0}, {"hardware", "no"}, {"pattern", nullptr}, {"queue", nullptr}, {"rules", 0},
+                                          {"wanted", 0}, {"mark", nullptr}, {"hits", nullptr}, {"why", "the driver net_mocknic has no rte_flow"}}));
+  attach(3);
+  EXPECT_EQ(control::steering_report(*controller_, steering_.get())["endpoints"].size(), 3U);
+  EXPECT_EQ(control::steering_summary(*controller_, nullptr)["why"], "the engine has no trunk to steer");
+}
+
+TEST_F(SteeredEngine, AnEniThatHasJustComeIsNotYetInstalled) {
+  start();
+  attach(1);
+  EXPECT_EQ(control::steering_report(*controller_, steering_.get())["endpoints"][0]["why"], "not yet installed");
+  tick();
+  EXPECT_EQ(control::steering_report(*controller_, steering_.get())["endpoints"][0]["why"], "");
 }
 
 // --- with workers that run ---------------------------------------------------------------------------------------------

@@ -39,7 +39,16 @@ FLOW = {"eni": "eni-1", "direction": "ingress", "protocol": "tcp", "local": "10.
 HALF = {"packet": "tcp 198.51.100.9:4000 to 10.0.0.35:22, SYN", "direction": "ingress", "eni": "eni-1", "rule": None, "verdict": "security_group_ingress",
         "sentence": "No rule lets it in.", "refused_by": "admit",
         "stages": [{"stage": "parse", "refused": False, "said": "IPv4"}, {"stage": "admit", "refused": True, "said": "no\trule"}]}
+STEERING = {"mode": "auto", "active": True, "why": "", "patterns": ["vlan+mac+address", "vlan"], "endpoints": 3, "in_hardware": 1, "rules": 3,
+            "full_after": 3, "times_lost": 0}
+STEERED = {"eni": "eni-b0aaa4b2", "task": "f5aa", "worker": 1, "hardware": "yes", "pattern": "vlan+mac+address", "queue": 1, "rules": 2, "wanted": 2,
+           "mark": 4097, "hits": 120, "why": ""}
+UNSTEERED = {"eni": "eni-0000000f", "task": "f5ab", "worker": 0, "hardware": "no", "pattern": None, "queue": None, "rules": 0, "wanted": 0,
+             "mark": None, "hits": None, "why": "the driver net_ena has no rte_flow"}
 RESULTS = {
+    "steering.list": {"steering": STEERING, "endpoints": [
+        STEERED, {**STEERED, "eni": "eni-2", "hardware": "partly", "rules": 1, "hits": None, "why": "flow table full after 3 rules"}, UNSTEERED]},
+    "steering.resync": {"rules": 3},
     "flow.list": {"flows": [FLOW, {**FLOW, "local_port": None, "remote_port": None, "protocol": "icmp", "rule": None}], "matched": 2, "sorted_of": 2},
     "flow.flush": {"flushed": 2},
     "explain": {"delivered": True, "verdict": "none", "sentence": "not dropped", "halves": [{**HALF, "verdict": "none", "refused_by": None, "rule": RULE}]},
@@ -51,6 +60,7 @@ RESULTS = {
                "memory": {"hugepages_mb": 512, "mbufs_used": 5, "mbufs": 100},
                "state": {"durable": True, "journal": "/var/lib/trunkline/j", "quarantined": None},
                "flow_logs": {"configured": 1, "records_written": 40, "records_lost": 5, "write_errors": 4, "trouble": ["fl-1: disk full"]},
+               "steering": STEERING,
                "names": {"file": "/run/hosts/enis", "why": "no room"},
                "capabilities": [{"port": "trunk", "what": "rte_flow", "available": False, "why": "ENA has none"}]},
     "worker.list": {"workers": WORKERS},
@@ -201,6 +211,18 @@ class Looking(Case):
             "     1      2          0    0%        0          0                -            0    131072        4  blocked\n"))
         self.assertEqual(json.loads(self.asks("worker.list", {}, "worker", "list", "-o", "json")), {"workers": WORKERS})
 
+    def test_steering_layout(self):
+        self.assertEqual(self.asks("steering.list", {}, "steering", "list"), (
+            "ENI           TASK  WORKER  HARDWARE  PATTERN           QUEUE  RULES  WANTED  MARK  HITS  WHY\n"
+            "eni-b0aaa4b2  f5aa       1  yes       vlan+mac+address      1      2       2  4097   120  -\n"
+            "eni-2         f5aa       1  partly    vlan+mac+address      1      1       2  4097     -  flow table full after 3 rules\n"
+            "eni-0000000f  f5ab       0  no        -                     -      0       0     -     -  the driver net_ena has no rte_flow\n"
+            "\n1 of 3 endpoints in hardware, 3 rules, vlan+mac+address,vlan, flow table full after 3 rules\n"))
+        off = {"steering": {**STEERING, "active": False, "why": "nothing to steer: there is one worker"}, "endpoints": []}
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": off})) as engine:
+            self.assertTrue(self.ok("steering", "list", engine=engine).endswith("\nin software: nothing to steer: there is one worker\n"))
+        self.assertEqual(self.asks("steering.resync", {}, "steering", "resync"), "3 rule(s) given up; what can be installed comes anew\n")
+
     def test_drops_layout(self):
         golden = ("REASON                  PACKETS  DIRECTION  PORT            ENI           WHAT IT MEANS\n"
                   "security_group_ingress       12  ingress    tap:nginx/eth0  eni-b0aaa4b2  No rule lets it in.\n")
@@ -279,6 +301,7 @@ class Looking(Case):
         for part in ("trunk        0000:00:06.0, tagged, link up, MTU 9001", "2 active, 0 waiting, 0 failed, at most 512",
                      "12 of 262144", "512 MB of huge pages", "durable, journal", "/run/hosts/enis, NOT WRITTEN: no room", "rte_flow: no, ENA has none",
                      "worker 0     lcore 1, 2 endpoints, 12 connections, busy 10%, now spinning", "worker 1     lcore 2, 0 endpoints",
+                     "steering     1 of 3 endpoints in hardware, 3 rules, vlan+mac+address,vlan, flow table full after 3 rules\n",
                      "flow logs    1, 40 records written, 5 lost, 4 write errors\n             fl-1: disk full\n"):
             self.assertIn(part, out)
 
@@ -475,7 +498,7 @@ class Refusals(Case):
            ("sg", "delete", "x"), ("sg", "members", "x"), ("sg", "members-put", "x", "y"),
            ("sg", "members-add", "x", "y"), ("sg", "members-remove", "x", "y"), ("prefix-list", "put", "-"),
            ("subnet", "list"), ("subnet", "put", "-"), ("event", "submit", "-"), ("state", "get"), ("state", "replace", "-"),
-            ("worker", "list"), ("worker", "move", "x", "1"), ("flow-log", "list"), ("flow-log", "flush"), ("flow", "list"),
+            ("worker", "list"), ("worker", "move", "x", "1"), ("steering", "list"), ("steering", "resync"), ("flow-log", "list"), ("flow-log", "flush"), ("flow", "list"),
             ("flow", "flush", "--all"), ("drops", "top"), ("explain", "tcp", "to", "10.0.0.35:80"), ("trace",), ("capture", "-w", "/dev/null")]
 
     def test_every_command(self):

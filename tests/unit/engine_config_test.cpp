@@ -35,7 +35,7 @@ TEST(EngineConfig, TheSmallestFileHasDefaultsForTheRest) {
 
 TEST(EngineConfig, EveryMemberArrives) {
   const auto config = parse_engine_config(R"(// an operator's words
-{"version":1,"trunk":{"device":"net_tap0","mode":"untagged","mtu":1500,"mac":"0a:00:00:00:00:09","queues":2},
+{"version":1,"trunk":{"device":"net_tap0","mode":"untagged","mtu":1500,"mac":"0a:00:00:00:00:09","queues":2,"steering":"off"},
  "eal":{"main_lcore":2,"worker_lcores":[3,1],"memory_mb":64,"file_prefix":"p","hugepages":false,"extra_args":["-x"]},
  "buffers":{"count":5000,"data_room_bytes":4096,"rx_descriptors":64,"tx_descriptors":128},
  "edge":{"mode":"answer","router_mac":"0a:00:00:00:00:02","dhcp":"off","dhcp_domain":"eu-west-1.compute.internal","block_imds":true},"limits":{"endpoints":3,"connections":2048,"connections_per_endpoint":9,"connection_file":"/c"},
@@ -53,6 +53,7 @@ TEST(EngineConfig, EveryMemberArrives) {
   EXPECT_EQ(config->trunk.mtu, 1500);
   EXPECT_EQ(config->trunk.mac->to_string(), "0a:00:00:00:00:09");
   EXPECT_EQ(config->trunk.queues, 2);
+  EXPECT_FALSE(config->trunk.steering);
   EXPECT_EQ(config->eal.main_lcore, 2);
   EXPECT_EQ(config->eal.worker_lcores, (std::vector<std::uint16_t>{3, 1}));
   EXPECT_EQ(config->eal.memory_mb, 64U);
@@ -132,6 +133,7 @@ TEST(EngineConfig, RefusalsNameThePlaceAndTheCure) {
   expect_refused(R"(,"vresion":1)", "/vresion", "did you mean \"version\"?");
   expect_refused("", "/trunk/mtu", "\"mtu\" is 12; wanted a whole number from 576 to 9216", R"(,"mtu":12)");
   expect_refused("", "/trunk/mode", R"(wanted "tagged" or "untagged")", R"(,"mode":"vlan")");
+  expect_refused("", "/trunk/steering", R"("steering" is "on"; wanted "auto" or "off")", R"(,"steering":"on")");
   expect_refused("", "/trunk/mac", "multicast", R"(,"mac":"01:00:00:00:00:00")");
   expect_refused(R"(,"eal":{"worker_lcores":[]})", "/eal/worker_lcores", "wanted 1 to 16 lcores");
   expect_refused(R"(,"eal":{"worker_lcores":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]})", "/eal/worker_lcores", "has 17 entries");

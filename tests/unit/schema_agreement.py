@@ -24,7 +24,7 @@ SUBNET = {"cidr": "10.0.0.0/24", "ipv6_cidr": "2001:db8:0:1::/64", "availability
           "vpc_cidr": "10.0.0.0/16"}
 CONFIG = {
     "version": 1,
-    "trunk": {"device": "0000:00:06.0", "mode": "tagged", "mtu": 9001, "mac": "0a:11:22:33:44:55", "queues": 0},
+    "trunk": {"device": "0000:00:06.0", "mode": "tagged", "mtu": 9001, "mac": "0a:11:22:33:44:55", "queues": 0, "steering": "auto"},
     "eal": {"main_lcore": 0, "worker_lcores": [1], "memory_mb": 256, "file_prefix": "trunkline", "hugepages": True,
             "extra_args": ["--log-level=7"]},
     "buffers": {"count": 32768, "data_room_bytes": 2176, "rx_descriptors": 512, "tx_descriptors": 512},
@@ -123,7 +123,7 @@ def config_changes():
     yield from of_every_member(CONFIG)
     for path in ("/version", "/trunk", "/trunk/device", "/subnets/0/id", "/subnets/0/cidr", "/task_defaults/port/kind"):
         yield path, GONE, BAD
-    for path in [f"/{key}" for key in CONFIG if key not in ("version", "trunk", "identity")] + ["/trunk/mode", "/trunk/mtu", "/trunk/mac"]:
+    for path in [f"/{key}" for key in CONFIG if key not in ("version", "trunk", "identity")] + ["/trunk/mode", "/trunk/mtu", "/trunk/mac", "/trunk/steering"]:
         yield path, GONE, GOOD
     yield "", {"version": 1, "trunk": {"device": "net_ring0"}}, GOOD
     yield "/version", 2, BAD
@@ -153,7 +153,7 @@ def config_changes():
     yield from [("/eal/worker_lcores", v, BEYOND) for v in ([0], [1, 0])]
     yield from [("/eal/file_prefix", v, r) for v, r in (("a" * 64, GOOD), ("a" * 65, BAD), ("a/b", BAD), ("", BAD), ("a\u0001", BAD))]
     yield from [("/trunk/device", v, r) for v, r in (("net_tap0,iface=x", GOOD), ("", BAD), ("a\u0000b", BAD))]
-    yield from [("/trunk/mode", "Tagged", BAD), ("/trunk/mode", "untagged", GOOD), ("/edge/mode", "answer", GOOD), ("/edge/mode", "", BAD)]
+    yield from [("/trunk/mode", "Tagged", BAD), ("/trunk/mode", "untagged", GOOD), ("/trunk/steering", "off", GOOD), ("/trunk/steering", "on", BAD), ("/trunk/steering", True, BAD), ("/edge/mode", "answer", GOOD), ("/edge/mode", "", BAD)]
     yield from [("/edge/dhcp", v, r) for v, r in (("relay", GOOD), ("answer", GOOD), ("Off", BAD), ("", BAD), (None, BAD))]
     yield from [("/edge/dhcp_domain", v, r) for v, r in (("eu-west-1.compute.internal", GOOD), ("a", GOOD), ("", BAD), ("a.", BAD), ("-a", BAD),
                                                          ("a b", BAD), ("a" * 128, GOOD), ("a" * 129, BAD))]
