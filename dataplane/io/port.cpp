@@ -162,7 +162,8 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   }
   started_ = true;
   if (can_wake) {
-    wake_descriptor_ = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, 0);
+    // Each queue has a descriptor of its own, and a View names one a port: on a port of several queues nobody blocks.
+    if (queues_ == 1) wake_descriptor_ = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, 0);
     if (is_net_tap) start_tap_signals();
   }
   if (settings_.promiscuous) note("promiscuous mode", rte_eth_promiscuous_enable(ethdev_));

@@ -63,7 +63,8 @@ class Port {
   bool link_up() const;
   std::uint16_t queues() const { return queues_; }
   const SendOffloads& send_offloads() const { return send_offloads_; }
-  // Readable when a packet has come, for a worker that blocks; -1: the driver has none that can be waited for so.
+  // Readable when a packet has come, for a worker that blocks; -1: the driver has none that can be waited for so, or the port
+  // several queues.
   int wake_descriptor() const { return wake_descriptor_; }
   const std::string& devargs() const { return settings_.devargs; }
   const std::vector<Capability>& capabilities() const { return capabilities_; }
