@@ -121,6 +121,7 @@ class Controller {
   bool durable() const { return durable_error_.empty(); }
   const std::string& durable_error() const { return durable_error_; }
   const std::optional<std::string>& quarantined() const { return quarantined_; }
+  const TrunkPort& trunk() const { return trunk_; }
   const Workers& workers() const { return workers_; }
   // What the workers go by, or will with their next turn.
   const View& view() const { return *published_.latest(); }

@@ -392,6 +392,11 @@ std::string print_stats(const Json& result, const Style& style) {
   const Json& unaccounted = member(result, "unaccounted");
   std::string out = table.text(style);
   if (!style.headers) return out;  // rows only: for a program
+  for (const Json& port : list_of(result, "ports")) {
+    for (const auto& [what, count] : member(port, "device").items()) {
+      if (count != 0) out += "\n" + painted(text(port, "name") + ": " + printable(what) + " " + text(count) + ", by its driver", Colour::yellow, style);
+    }
+  }
   const Json& allowances = member(result, "allowances");
   if (allowances.is_object()) {
     for (const auto& [name, count] : allowances.items()) {

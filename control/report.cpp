@@ -31,8 +31,16 @@ struct PortReadings {
   std::string name;
   std::optional<std::string> eni_id;
   MeterReading in, out;
+  std::uint16_t ethdev = 0;
   // For a task's port `in` is the task's egress; for the trunk it is what the fabric sent.
 };
+
+// What the driver lost or refused: no worker ever saw it.
+Json device_json(std::uint16_t ethdev) {
+  rte_eth_stats said{};
+  if (rte_eth_stats_get(ethdev, &said) != 0) said = {};
+  return {{"in_missed", said.imissed}, {"in_errors", said.ierrors}, {"in_no_buffers", said.rx_nombuf}, {"out_errors", said.oerrors}};
+}
 
 std::vector<PortReadings> read_ports(Controller& controller) {
   const Workers& workers = controller.workers();
@@ -42,9 +50,9 @@ std::vector<PortReadings> read_ports(Controller& controller) {
     const EndpointId id = active.endpoint->id;
     ports.push_back({port_name(*controller.desired().attachments.at(eni).port), eni,
                      workers.of(id, Direction::egress).since(active.egress_start),
-                     workers.of(id, Direction::ingress).since(active.ingress_start)});
+                     workers.of(id, Direction::ingress).since(active.ingress_start), active.port->ethdev()});
   }
-  ports.insert(ports.begin(), {"trunk", std::nullopt, workers.trunk_in(), workers.trunk_out()});
+  ports.insert(ports.begin(), {"trunk", std::nullopt, workers.trunk_in(), workers.trunk_out(), controller.trunk().ethdev});
   return ports;
 }
 
@@ -161,7 +169,8 @@ Json stats_report(Controller& controller) {
     ports.push_back({{"name", port.name},
                      {"eni", port.eni_id ? Json(*port.eni_id) : Json(nullptr)},
                      {"in", meter_json(port.in)},
-                     {"out", meter_json(port.out)}});
+                     {"out", meter_json(port.out)},
+                     {"device", device_json(port.ethdev)}});
   }
   return {{"ports", std::move(ports)}, {"unaccounted", unaccounted}, {"allowances", allowances_json(controller.workers())}};
 }
