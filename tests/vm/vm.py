@@ -249,11 +249,16 @@ def main():
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
+    console = os.path.join(directory, "console.log")
     try:
-        return run(words, directory, options.timeout)
+        code = run(words, directory, options.timeout)
+        with open(console, errors="replace") as file:
+            if any(word in file.read() for word in ("cut here", "BUG:", "Oops")):
+                print(f"--- the guest's kernel complained: {console}", flush=True)
+        return code
     except VmError:
         print("--- the end of the guest's console", file=sys.stderr)
-        with open(os.path.join(directory, "console.log"), errors="replace") as file:
+        with open(console, errors="replace") as file:
             sys.stderr.writelines(file.readlines()[-40:])
         raise
 
