@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a quiet engine costs: the CPU time of its workers with 120 taps that say nothing. The figures are printed.
 
-net_tap can wake a worker, the lab's trunk (net_af_packet) cannot: who polls the trunk sleeps long, and a second worker, who has
+A tap can wake a worker, the lab's trunk (net_af_packet) cannot: who polls the trunk sleeps long, and a second worker, who has
 taps only, blocks."""
 import os
 import sys
