@@ -25,7 +25,14 @@
 
 namespace trunkline {
 
-class TapQueue {
+class alignas(64) TapQueue {
+  // First, on one line: all that the poll of a quiet queue looks at.
+  std::uint64_t seen_round_ = 0;    // of the thread that polls this queue
+  int epoll_ = -1;                  // of that thread
+  int fd_ = -1;
+  std::atomic<bool> ready_{false};  // also written by the thread that polled it before
+  std::atomic<bool> gone_{false};   // written by the worker, read by control
+
  public:
   // Queues are used again and never freed: a thread that polled one before may still be told about it.
   static TapQueue* take();
@@ -69,11 +76,6 @@ class TapQueue {
   void lose_interface();
   friend struct TapPoller;
 
-  int fd_ = -1;
-  int epoll_ = -1;                  // of the thread that polls this queue
-  std::uint64_t seen_round_ = 0;    // of that thread
-  std::atomic<bool> ready_{false};  // also written by the thread that polled it before
-  std::atomic<bool> gone_{false};   // written by the worker, read by control
   bool offloads_ = false;
   std::uint16_t port_ = 0;
   std::uint16_t buffers_ = 0;       // of a chain that is ready for the next frame

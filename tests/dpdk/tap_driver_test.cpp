@@ -143,7 +143,13 @@ class TapDriver : public ::testing::Test {
 
   static std::expected<std::unique_ptr<Port>, std::string> open(const std::string& interface, bool super_frames = false, std::uint16_t queues = 1) {
     static int number = 0;
-    return Port::open({.devargs = kTapDriver + std::to_string(number++) + ",iface=" + interface, .queues = queues, .offloads = super_frames}, *pool_);
+    auto port = Port::open({.devargs = kTapDriver + std::to_string(number++) + ",iface=" + interface, .queues = queues, .offloads = super_frames}, *pool_);
+    // The kernel takes notice of the carrier a little later, and until then drops what the task sends.
+    const std::string settled = "ip link show " + interface + " | grep -q '<BROADCAST,.*UP,LOWER_UP>'";
+    if (port) {
+      EXPECT_TRUE(comes_true([&] { return std::system(settled.c_str()) == 0; }));
+    }
+    return port;
   }
   static std::vector<rte_mbuf*> receive(const Port& port, std::size_t count = 1, std::uint16_t queue = 0) {
     std::vector<rte_mbuf*> packets;
