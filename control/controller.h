@@ -84,7 +84,7 @@ struct TrunkPort {
   std::uint16_t ethdev = 0;
   std::uint16_t queues = 1;
   int wake_descriptor = -1;
-  SendOffloads offloads;
+  SendOffloads offloads{};
 };
 
 class Controller {
