@@ -8,6 +8,7 @@
 #include <new>
 
 #include "dataplane/state/rule_bits.h"
+#include "dataplane/state/rule_intersection.h"
 
 namespace trunkline {
 
@@ -35,10 +36,7 @@ constexpr auto kPortKindOf = [] {
 // are put on different lists, and only what is rare is a branch.
 //
 // Everything is inlined into a function for each instruction set.
-struct RuleMatcher {
-  using RuleSet = RuleBits::RuleSet;
-  using Tables = RuleBits::Tables;
-
+struct RuleMatcher : RuleIntersection {
   // As IpAddress::is_v4(), without a branch.
   static bool is_ipv4(const IpAddress& address) {
     static_assert(std::endian::native == std::endian::little);
@@ -47,19 +45,16 @@ struct RuleMatcher {
     return (words[0] | (static_cast<std::uint32_t>(words[1]) ^ 0xffff0000U)) == 0;
   }
 
-  template <class Search>
-  [[gnu::always_inline]] static RuleSet port_rules(const Tables& tables, const FlowQuery& query, bool ipv4) {
-    const std::uint8_t kind = kPortKindOf[ipv4][query.protocol];
-    const std::uint16_t key = kind == kProtocols ? query.protocol : query.port;
-    return tables.ports[kind].find<Search>(key, tables.port_shape);
+  static std::uint16_t port_key(std::uint8_t kind, const FlowQuery& query) {
+    return kind == kProtocols ? query.protocol : query.port;
+  }
+  static RuleSet port_rules(const Tables& tables, std::uint32_t interval) {
+    return tables.port_sets[interval & tables.port_set_mask];
   }
   template <class Search>
-  [[gnu::always_inline]] static RuleSet address_rules4(const Tables& tables, const IpAddress& remote) {
-    return tables.ipv4.find<Search>(remote.v4(), tables.ipv4_shape);
-  }
-  template <class Search>
-  [[gnu::always_inline]] static RuleSet address_rules6(const Tables& tables, const IpAddress& remote) {
-    return tables.ipv6.find<Search>(key128(remote), tables.ipv6_shape);
+  [[gnu::always_inline]] static RuleSet address_rules(const Tables& tables, const IpAddress& remote, bool ipv4) {
+    return ipv4 ? tables.ipv4.find<Search>(remote.v4(), tables.ipv4_shape)
+                : tables.ipv6.find<Search>(key128(remote), tables.ipv6_shape);
   }
 
   static RuleSet group_rules(const Tables& tables, GroupId group) {
@@ -69,113 +64,44 @@ struct RuleMatcher {
     }
   }
 
-  static bool is_small(const Tables& tables) { return tables.rules <= kSmallSet; }
-
-  // The block of a set that has the bit in its summary; if it has not, something that may be read and means nothing.
-  [[gnu::always_inline]] static const std::uint64_t* block(const Tables& tables, RuleSet set, std::uint32_t bit) {
-    const std::uint32_t before = static_cast<std::uint32_t>(set) & (bit - 1);
-    return tables.words + (set >> 32) + (static_cast<std::size_t>(std::popcount(before)) << tables.block_shift);
-  }
-
-  // `sources`: the sets whose union is what the remote address satisfies.
-  [[gnu::always_inline]] static RuleMatch intersect_small(RuleSet ports, std::span<const RuleSet> sources,
-                                                          RuleSet everyone) {
-    RuleSet remote = 0;
-    for (const RuleSet source : sources) remote |= source;
-    const RuleSet hit = ports & remote;
-    return {hit != 0, (hit & everyone) != 0, hit != 0 ? static_cast<RuleId>(std::countr_zero(hit)) : kNoRule};
-  }
-
-  [[gnu::always_inline]] static std::uint64_t hit_in(const Tables& tables, const std::uint64_t* port_words,
-                                                     std::size_t word, std::span<const RuleSet> sources,
-                                                     std::uint32_t bit) {
-    std::uint64_t remote = 0;
-    for (const RuleSet source : sources) remote |= (source & bit) != 0 ? block(tables, source, bit)[word] : 0;
-    return remote & port_words[word];
-  }
-
-  // The blocks given, lowest first.
-  static RuleMatch intersect_blocks(const Tables& tables, RuleSet ports, std::span<const RuleSet> sources,
-                                    RuleSet everyone, std::uint32_t blocks) {
-    RuleMatch match;
-    while (blocks != 0) {
-      const std::uint32_t bit = blocks & -blocks;
-      blocks ^= bit;
-      const std::uint64_t* const port_words = block(tables, ports, bit);
-      for (std::size_t word = 0; word >> tables.block_shift == 0; ++word) {
-        const std::uint64_t hit = hit_in(tables, port_words, word, sources, bit);
-        if (hit == 0) continue;
-        if (!match.allowed) {
-          const std::size_t at = (static_cast<std::size_t>(std::countr_zero(bit)) << tables.block_shift) + word;
-          match.rule = static_cast<RuleId>(at * kWordBits + static_cast<std::size_t>(std::countr_zero(hit)));
-          match.allowed = true;
-        }
-        // What comes from anywhere is also among the address's rules, so it cannot be missed by looking only at hits.
-        if ((everyone & bit) != 0 && (hit & block(tables, everyone, bit)[word]) != 0) match.from_anywhere = true;
-      }
-      // The lowest is found; what is left to learn is whether some rule is from anywhere.
-      if (match.allowed) blocks &= match.from_anywhere ? 0 : static_cast<std::uint32_t>(everyone);
-    }
-    return match;
-  }
-
-  // Of sets that have so few rules in common that the first block in question mostly is the only one.
-  [[gnu::always_inline]] static RuleMatch intersect_large(const Tables& tables, RuleSet ports,
-                                                          std::span<const RuleSet> sources, RuleSet everyone) {
-    std::uint32_t blocks = 0;
-    for (const RuleSet source : sources) blocks |= static_cast<std::uint32_t>(source);
-    blocks &= static_cast<std::uint32_t>(ports);
-    const std::uint32_t first = blocks & -blocks;
-    if (blocks != first || tables.block_shift != 0) [[unlikely]] {
-      return intersect_blocks(tables, ports, sources, everyone, blocks);
-    }
-    // All of this may be without a block, and then is without a hit.
-    const std::uint64_t hit = hit_in(tables, block(tables, ports, first), 0, sources, first);
-    const std::uint64_t anywhere = (everyone & first) != 0 ? *block(tables, everyone, first) : 0;
-    const auto rule =
-        static_cast<RuleId>(std::countr_zero(first) * static_cast<int>(kWordBits) + std::countr_zero(hit));
-    return {hit != 0, (hit & anywhere) != 0, hit != 0 ? rule : kNoRule};
-  }
-
+  // In as many groups as may be: two at a time, the union decomposes.
   template <class Search>
-  [[gnu::always_inline]] static RuleMatch intersect(const Tables& tables, RuleSet ports,
-                                                    std::span<const RuleSet> sources, RuleSet everyone) {
-    if (is_small(tables)) return intersect_small(ports, sources, everyone);
-    if constexpr (Search::kWidestSet != 0) {
-      if (tables.rules <= Search::kWidestSet) [[likely]] {
-        const CommonRules common = Search::common(tables.words, ports, sources, everyone);
-        return {common.exist, common.with_marked, common.exist ? common.lowest : kNoRule};
-      }
+  static RuleMatch match_groups(const Tables& tables, RuleSet ports, std::span<const GroupId> groups) {
+    RuleMatch result;
+    while (!groups.empty()) {
+      const std::span<const GroupId> two = groups.first(std::min<std::size_t>(groups.size(), 2));
+      groups = groups.subspan(two.size());
+      const std::array sources{group_rules(tables, two.front()), group_rules(tables, two.back())};
+      result = join(result, intersect<Search>(tables, ports, sources, 0));
     }
-    return intersect_large(tables, ports, sources, everyone);
+    return result;
   }
 
-  // In as many groups as may be.
+  static RuleMatch join(RuleMatch a, RuleMatch b) {
+    return answer(SourceAnswer::join(std::bit_cast<std::uint32_t>(a), std::bit_cast<std::uint32_t>(b)));
+  }
+  static RuleMatch answer(std::uint32_t value) { return std::bit_cast<RuleMatch>(value); }
+
   template <class Search>
   [[gnu::always_inline]] static RuleMatch match(const RuleBits& rules, const FlowQuery& query,
                                                 std::span<const GroupId> remote_groups) {
     const Tables& tables = rules.tables_;
-    RuleMatch result;
-    if (tables.rules == 0) return result;
     const bool ipv4 = query.remote.is_v4();
-    const RuleSet ports = port_rules<Search>(tables, query, ipv4);
-    if (ports == 0) return result;  // most of a port scan ends here
-    std::array<RuleSet, 32> sources{ipv4 ? address_rules4<Search>(tables, query.remote)
-                                         : address_rules6<Search>(tables, query.remote)};
-    std::size_t count = 1;
-    const RuleSet everyone = tables.everyone[ipv4 ? 0 : 1];
-    // More groups than fit are answered in several turns: the union decomposes.
-    do {
-      for (; count < sources.size() && !remote_groups.empty(); remote_groups = remote_groups.subspan(1)) {
-        sources[count++] = group_rules(tables, remote_groups.front());
-      }
-      const RuleMatch some = intersect<Search>(tables, ports, std::span(sources).first(count), everyone);
-      result.allowed |= some.allowed;
-      result.from_anywhere |= some.from_anywhere;
-      result.rule = std::min(result.rule, some.rule);
-      count = 0;
-    } while (!remote_groups.empty());
-    return result;
+    const std::uint8_t kind = kPortKindOf[ipv4][query.protocol];
+    const std::uint32_t interval =
+        tables.kinds[kind].ports.find<Search>(tables.port_table, tables.port_last, port_key(kind, query));
+    const std::uint32_t list = tables.port_lists[interval];
+    RuleMatch result;
+    if (ipv4 && (list & SourceList::kBySets) == 0) {
+      const std::uint32_t remote = query.remote.v4();
+      result = answer(SourceAnswer::join(tables.sources.find<Search>(list, remote),
+                                         tables.sources.find<Search>(tables.kinds[kind].all_ports, remote)));
+    } else {
+      const std::array sources{address_rules<Search>(tables, query.remote, ipv4)};
+      result = intersect<Search>(tables, port_rules(tables, interval), sources, tables.everyone[ipv4 ? 0 : 1]);
+    }
+    if ((list & SourceList::kGrouped) == 0 || remote_groups.empty()) return result;
+    return join(result, match_groups<Search>(tables, port_rules(tables, interval), remote_groups));
   }
 
   // In passes over a batch, so that the memory that one pass reads was asked for in the pass before; and each with
@@ -188,81 +114,243 @@ struct RuleMatcher {
     for (; mask != 0; mask &= mask - 1) visit(static_cast<std::size_t>(std::countr_zero(mask)));
   }
 
+  // What the passes know of a batch.
+  struct Batch {
+    std::span<RuleLookup> lookups;
+    std::array<std::uint32_t, kBatch> intervals;  // of ports
+    std::array<std::uint32_t, kBatch> lists;
+    Mask ipv4 = 0;
+    std::uint32_t marks = 0;  // of all lists together
+    bool has_apart = false;
+
+    const Tables& tables(std::size_t i) const { return lookups[i].rules->tables_; }
+    std::uint8_t kind(std::size_t i) const { return kPortKindOf[ipv4 >> i & 1][lookups[i].query.protocol]; }
+    RuleSet ports(std::size_t i) const { return port_rules(tables(i), intervals[i]); }
+    std::uint32_t address(std::size_t i) const { return lookups[i].query.remote.v4(); }
+    Mask all() const { return ~Mask{0} >> (kBatch - lookups.size()); }
+    template <class Search>
+    [[gnu::always_inline]] Mask with(std::uint32_t bits) const {
+      return (marks & bits) != 0 ? Search::any_of(lists.data(), bits) & all() : 0;
+    }
+  };
+
+  // One policy is in the cache after a question or two, and its places are read once. In passes all the same: what
+  // waits for a load fills the processor's queues, and then the next packets' loads do not start. False if it was not
+  // one policy after all. To look first would cost more: the questions have just been written, field by field, and wide
+  // loads of them would have to wait for that.
+  template <class Search>
+  [[gnu::always_inline]] static bool ask_one_policy(Batch& batch) {
+    const RuleBits* const rules = batch.lookups.front().rules;
+    if (batch.lookups.back().rules != rules) return false;
+    const Tables& tables = rules->tables_;
+    const std::uint16_t* const port_table = tables.port_table;
+    const std::uint16_t* const port_last = tables.port_last;
+    const std::uint32_t* const port_lists = tables.port_lists;
+    const SourceLists sources = tables.sources;
+    Mask ipv4 = 0;
+    std::uint32_t marks = 0;
+    std::uintptr_t differing = 0;
+    std::array<std::uint16_t, kBatch> keys;
+    for (std::size_t i = 0; i < batch.lookups.size(); ++i) {
+      const FlowQuery& query = batch.lookups[i].query;
+      const bool is_v4 = is_ipv4(query.remote);
+      const std::uint8_t kind = kPortKindOf[is_v4][query.protocol];
+      const std::uint16_t key = port_key(kind, query);
+      keys[i] = key;
+      batch.intervals[i] = tables.kinds[kind].ports.intervals + port_table[tables.kinds[kind].ports.place(key)];
+      ipv4 |= bit(is_v4, i);
+      differing |= reinterpret_cast<std::uintptr_t>(batch.lookups[i].rules) ^ reinterpret_cast<std::uintptr_t>(rules);
+    }
+    for (std::size_t i = 0; i < batch.lookups.size(); ++i) {
+      const std::uint32_t from = batch.intervals[i];
+      const std::uint32_t interval = from + Search::first_not_less(port_last + from, keys[i]);
+      const std::uint32_t list = port_lists[interval];
+      batch.intervals[i] = interval;
+      batch.lists[i] = list;
+      marks |= list;
+    }
+    for (std::size_t i = 0; i < batch.lookups.size(); ++i) {
+      batch.lookups[i].match = answer(sources.step<Search>(batch.lists[i], batch.address(i)));
+    }
+    batch.ipv4 = ipv4;
+    batch.marks = marks;
+    batch.has_apart = tables.has_apart;
+    return differing == 0;
+  }
+
+  // Those of many policies are not, so each pass asks memory for what the next one reads.
+  template <class Search>
+  [[gnu::always_inline]] static void ask_many_policies(Batch& batch) {
+    const std::span<RuleLookup> lookups = batch.lookups;
+    std::array<std::uint32_t, kBatch>& places = batch.intervals;
+    std::array<std::uint32_t, kBatch> first;
+    std::array<std::uint16_t, kBatch> keys;
+    Mask ipv4 = 0;
+    std::uint32_t marks = 0;
+    bool has_apart = false;
+    for (std::size_t i = 0; i < lookups.size(); ++i) {
+      const FlowQuery& query = lookups[i].query;
+      const Tables& tables = batch.tables(i);
+      const bool is_v4 = is_ipv4(query.remote);
+      const std::uint8_t kind = kPortKindOf[is_v4][query.protocol];
+      const std::uint16_t key = port_key(kind, query);
+      keys[i] = key;
+      first[i] = tables.kinds[kind].ports.intervals;
+      places[i] = tables.kinds[kind].ports.place(key);
+      __builtin_prefetch(tables.port_table + places[i]);
+      ipv4 |= bit(is_v4, i);
+      has_apart |= tables.has_apart;
+    }
+    batch.ipv4 = ipv4;
+    for (std::size_t i = 0; i < lookups.size(); ++i) {
+      const Tables& tables = batch.tables(i);
+      places[i] = first[i] + tables.port_table[places[i]];
+      __builtin_prefetch(tables.port_last + places[i]);
+      __builtin_prefetch(tables.port_last + places[i] + kLine<std::uint16_t> - 1);
+    }
+    for (std::size_t i = 0; i < lookups.size(); ++i) {
+      const Tables& tables = batch.tables(i);
+      places[i] += Search::first_not_less(tables.port_last + places[i], keys[i]);
+      __builtin_prefetch(tables.port_lists + places[i]);
+    }
+    for (std::size_t i = 0; i < lookups.size(); ++i) {
+      const Tables& tables = batch.tables(i);
+      const std::uint32_t list = tables.port_lists[places[i]];
+      batch.lists[i] = list;
+      marks |= list;
+      __builtin_prefetch(tables.sources.last + (list & SourceList::kStart));
+      __builtin_prefetch(tables.sources.values + (list & SourceList::kStart));
+    }
+    for (std::size_t i = 0; i < lookups.size(); ++i) {
+      lookups[i].match = answer(batch.tables(i).sources.template step<Search>(batch.lists[i], batch.address(i)));
+    }
+    batch.marks = marks;
+    batch.has_apart = has_apart;
+  }
+
+  // Where a list has more than one level, the "answer" is the reference of the next. Most have one.
+  template <class Search>
+  [[gnu::always_inline]] static void descend(const Batch& batch, Mask wanted) {
+    while (wanted != 0) {
+      Mask rest = 0;
+      for_each(
+          wanted, [&](std::size_t i) __attribute__((always_inline)) {
+            RuleMatch& match = batch.lookups[i].match;
+            const auto list = std::bit_cast<std::uint32_t>(match);
+            match = answer(batch.tables(i).sources.template step<Search>(list, batch.address(i)));
+            rest |= bit((list & SourceList::kLevels) != 0, i);
+          });
+      wanted = rest;
+    }
+  }
+
   template <class Search>
   [[gnu::always_inline]] static void match_batch(std::span<RuleLookup> lookups, const Members& members) {
-    std::array<RuleSet, kBatch> ports, address;
-    std::array<std::array<RuleSet, 2>, kBatch> group;
-    std::array<std::size_t, kBatch> scratch;
-    const auto tables_of = [&](std::size_t i) -> const Tables& { return lookups[i].rules->tables_; };
-
-    // Most of a port scan ends here. Only a rule that names a group makes membership matter.
-    std::array<OneSearch<std::uint16_t, RuleSet>, kBatch> port_searches;
-    DepthRange port_depth;
-    Mask ipv4 = 0;
-    for (std::size_t i = 0; i < lookups.size(); ++i) {
-      RuleLookup& lookup = lookups[i];
-      const Tables& tables = lookup.rules->tables_;
-      const bool is_v4 = is_ipv4(lookup.query.remote);
-      const std::uint8_t kind = kPortKindOf[is_v4][lookup.query.protocol];
-      const std::uint16_t key = kind == kProtocols ? lookup.query.protocol : lookup.query.port;
-      port_searches[i].set(tables.ports[kind], tables.port_shape, key);
-      port_depth.add(tables.port_shape);
-      static constexpr RuleMatch kNone;
-      std::memcpy(&lookup.match, &kNone, sizeof kNone);  // in one store
-      ipv4 |= bit(is_v4, i);
-    }
-    find_all<Search>(port_searches.data(), lookups.size(), port_depth, scratch.data(), ports.data());
-    Mask open = 0, grouped = 0;
-    for (std::size_t i = 0; i < lookups.size(); ++i) {
-      open |= bit(ports[i] != 0, i);
-      grouped |= bit((ports[i] & tables_of(i).grouped) != 0, i);
-    }
+    if (lookups.empty()) return;
+    Batch batch;
+    batch.lookups = lookups;
+    if (!ask_one_policy<Search>(batch)) ask_many_policies<Search>(batch);
+    const Mask grouped = batch.with<Search>(SourceList::kGrouped);
+    const Mask by_sets = batch.with<Search>(SourceList::kBySets) | (batch.all() & ~batch.ipv4);
     for_each(grouped, [&](std::size_t i) { members.prefetch(lookups[i].query.remote); });
 
-    Mask candidates = 0;
-    const auto find_addresses = [&](Mask wanted, auto& searches, auto intervals, auto shape, auto key)
+    // What has no list or is not IPv4 has an answer that means nothing, and is asked again.
+    descend<Search>(batch, batch.with<Search>(SourceList::kLevels) & batch.ipv4);
+    if (batch.has_apart) match_apart<Search>(batch);
+    if (by_sets != 0) match_by_sets<Search>(batch, by_sets);
+    if (grouped != 0) match_members<Search>(batch, grouped, members);
+  }
+
+  // The rules for all ports.
+  template <class Search>
+  [[gnu::always_inline]] static void match_apart(const Batch& batch) {
+    std::array<std::uint32_t, kBatch> values;
+    Mask deeper = 0;
+    for (std::size_t i = 0; i < batch.lookups.size(); ++i) {
+      const Tables& tables = batch.tables(i);
+      const std::uint32_t list = tables.kinds[batch.kind(i)].all_ports;
+      values[i] = tables.sources.template step<Search>(list, batch.address(i));
+      deeper |= bit((list & SourceList::kLevels) != 0, i);
+    }
+    while (deeper != 0) {
+      Mask rest = 0;
+      for_each(
+          deeper, [&](std::size_t i) __attribute__((always_inline)) {
+            const std::uint32_t list = values[i];
+            values[i] = batch.tables(i).sources.template step<Search>(list, batch.address(i));
+            rest |= bit((list & SourceList::kLevels) != 0, i);
+          });
+      deeper = rest;
+    }
+    for (std::size_t i = 0; i < batch.lookups.size(); ++i) {
+      RuleMatch& match = batch.lookups[i].match;
+      match = join(match, answer(values[i]));
+    }
+  }
+
+  template <class Search>
+  [[gnu::always_inline]] static void match_by_sets(const Batch& batch, Mask wanted) {
+    std::array<RuleSet, kBatch> ports, address;
+    std::array<std::size_t, kBatch> scratch;
+    Mask open = 0, candidates = 0;
+    for_each(wanted, [&](std::size_t i) {
+      static constexpr RuleMatch kNone;
+      std::memcpy(&batch.lookups[i].match, &kNone, sizeof kNone);  // in one store
+      ports[i] = batch.ports(i);
+      open |= bit(ports[i] != 0, i);
+    });
+    const auto find_addresses = [&](Mask these, auto& searches, auto intervals, auto shape, auto key)
         __attribute__((always_inline)) {
       DepthRange depth;
       std::size_t count = 0;
-      for_each(wanted, [&](std::size_t i) {
-        searches[count++].set(tables_of(i).*intervals, tables_of(i).*shape, key(lookups[i].query.remote));
-        depth.add(tables_of(i).*shape);
+      for_each(these, [&](std::size_t i) {
+        const Tables& tables = batch.tables(i);
+        searches[count++].set(tables.*intervals, tables.*shape, key(batch.lookups[i].query.remote));
+        depth.add(tables.*shape);
       });
       std::array<RuleSet, kBatch> found;
       find_all<Search>(searches.data(), count, depth, scratch.data(), found.data());
       const RuleSet* next = found.data();
-      for_each(wanted, [&](std::size_t i) {
+      for_each(these, [&](std::size_t i) {
         address[i] = *next++;
-        candidates |= bit((ports[i] & address[i] & tables_of(i).decisive) != 0, i);
+        candidates |= bit((ports[i] & address[i] & batch.tables(i).decisive) != 0, i);
       });
     };
-    std::array<OneSearch<std::uint32_t, RuleSet>, kBatch> ipv4_searches;
-    find_addresses(open & ipv4, ipv4_searches, &Tables::ipv4, &Tables::ipv4_shape,
-                   [](const IpAddress& remote) { return remote.v4(); });
-    if ((open & ~ipv4) != 0) {
-      std::array<OneSearch<Key128, RuleSet>, kBatch> ipv6_searches;
-      find_addresses(open & ~ipv4, ipv6_searches, &Tables::ipv6, &Tables::ipv6_shape, key128);
+    if (const Mask these = open & batch.ipv4; these != 0) {
+      std::array<OneSearch<std::uint32_t, RuleSet>, kBatch> searches;
+      find_addresses(these, searches, &Tables::ipv4, &Tables::ipv4_shape,
+                     [](const IpAddress& remote) { return remote.v4(); });
     }
+    if (const Mask these = open & ~batch.ipv4; these != 0) {
+      std::array<OneSearch<Key128, RuleSet>, kBatch> searches;
+      find_addresses(these, searches, &Tables::ipv6, &Tables::ipv6_shape, key128);
+    }
+    for_each(candidates, [&](std::size_t i) {
+      const Tables& tables = batch.tables(i);
+      batch.lookups[i].match =
+          intersect<Search>(tables, ports[i], std::array{address[i]}, tables.everyone[~batch.ipv4 >> i & 1]);
+    });
+  }
 
-    Mask in_many_groups = 0;
+  // What comes from anywhere the address has said.
+  template <class Search>
+  [[gnu::always_inline]] static void match_members(const Batch& batch, Mask grouped, const Members& members) {
+    std::array<std::array<RuleSet, 2>, kBatch> group;
+    Mask candidates = 0, in_many = 0;
     for_each(grouped, [&](std::size_t i) {
-      const Members::Groups groups = members.find(lookups[i].query.remote);
-      group[i] = {group_rules(tables_of(i), groups.ids[0]), group_rules(tables_of(i), groups.ids[1])};
-      candidates |= bit((ports[i] & (group[i][0] | group[i][1]) & tables_of(i).decisive) != 0, i);
-      in_many_groups |= bit(groups.count > 2, i);
+      const Tables& tables = batch.tables(i);
+      const Members::Groups groups = members.find(batch.lookups[i].query.remote);
+      group[i] = {group_rules(tables, groups.ids[0]), group_rules(tables, groups.ids[1])};
+      candidates |= bit((batch.ports(i) & (group[i][0] | group[i][1]) & tables.decisive) != 0, i);
+      in_many |= bit(groups.count > 2, i);
     });
-
-    const auto everyone = [&](std::size_t i) { return tables_of(i).everyone[~ipv4 >> i & 1]; };
-    for_each(candidates & ~grouped, [&](std::size_t i) {
-      lookups[i].match = intersect<Search>(tables_of(i), ports[i], std::array{address[i]}, everyone(i));
+    for_each(candidates, [&](std::size_t i) {
+      RuleMatch& match = batch.lookups[i].match;
+      match = join(match, intersect<Search>(batch.tables(i), batch.ports(i), group[i], 0));
     });
-    for_each(candidates & grouped, [&](std::size_t i) {
-      lookups[i].match =
-          intersect<Search>(tables_of(i), ports[i], std::array{address[i], group[i][0], group[i][1]}, everyone(i));
-    });
-    for_each(in_many_groups, [&](std::size_t i) {
-      lookups[i].match =
-          match<Search>(*lookups[i].rules, lookups[i].query, members.find(lookups[i].query.remote).view());
+    for_each(in_many, [&](std::size_t i) {
+      RuleLookup& lookup = batch.lookups[i];
+      lookup.match = match<Search>(*lookup.rules, lookup.query, members.find(lookup.query.remote).view());
     });
   }
 
@@ -282,11 +370,11 @@ struct RuleMatcher {
     return match<ScalarSearch>(rules, query, groups);
   }
 #if defined(__x86_64__)
-  [[gnu::target("avx2,popcnt")]] static void all_avx2(std::span<RuleLookup> lookups, const Members& members) {
+  [[gnu::target(TRUNKLINE_AVX2)]] static void all_avx2(std::span<RuleLookup> lookups, const Members& members) {
     match_all<Avx2Search>(lookups, members);
   }
-  [[gnu::target("avx2,popcnt")]] static RuleMatch one_avx2(const RuleBits& rules, const FlowQuery& query,
-                                                           std::span<const GroupId> groups) {
+  [[gnu::target(TRUNKLINE_AVX2)]] static RuleMatch one_avx2(const RuleBits& rules, const FlowQuery& query,
+                                                            std::span<const GroupId> groups) {
     return match<Avx2Search>(rules, query, groups);
   }
   [[gnu::target(TRUNKLINE_AVX512)]] static void all_avx512(std::span<RuleLookup> lookups, const Members& members) {
@@ -306,9 +394,10 @@ bool is_available(SearchIsa isa) {
     case SearchIsa::scalar:
       return true;
     case SearchIsa::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") &&
+             __builtin_cpu_supports("bmi2");
     case SearchIsa::avx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+      return is_available(SearchIsa::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
   }
 #endif
   return isa == SearchIsa::scalar;

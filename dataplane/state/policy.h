@@ -3,12 +3,17 @@
 // Compiled security groups: what a worker asks about the first packet of a flow.
 //
 // Security groups only allow; an ENI's groups are a union without order. So "is this flow allowed" asks whether some
-// rule matches, and a rule is (protocol and ports) x (sources). RuleBits answers with sets of rules, one bit a rule:
-// one set says which rules the ports satisfy, one says which rules the remote address satisfies, and the rules that
-// match are their intersection. Ports, addresses and groups are looked up in sorted elementary intervals
-// (rule_search.h). Up to 64 rules a set is one word. Beyond, it is a summary of which words are not empty, and those
-// words alone, so that most of an intersection is decided by two summaries and what is left reads a word or two of each
-// set.
+// rule matches, and a rule is (protocol and ports) x (sources). The port comes first: it lies in one of the intervals
+// that the rules' ports make (rule_search.h), and that is a set of rules.
+//
+// IPv4: for each such set there is a list of its sources with the answers in it (source_lists.h), and that is all.
+//
+// What else there is, IPv6, members of groups, and policies whose lists would be too long, is answered by sets of
+// rules, one bit a rule: one set says which rules the ports satisfy, one says which rules the remote address satisfies,
+// and the rules that match are their intersection. Up to 64 rules a set is one word. Beyond, it is a summary of which
+// words are not empty, and those words alone, so that most of an intersection is decided by two summaries and what is
+// left reads a word or two of each set. The union over a flow's sources decomposes: what the list says and what the
+// groups say are joined.
 //
 // Rules of matching:
 //  * Protocol -1 is any protocol, ports ignored. ICMP (1) rules match IPv4 only, ICMPv6 (58) rules IPv6 only; their
@@ -32,6 +37,7 @@
 #include "config/net.h"
 #include "dataplane/state/members.h"
 #include "dataplane/state/rule_search.h"
+#include "dataplane/state/source_lists.h"
 
 namespace trunkline {
 
@@ -122,6 +128,7 @@ class RuleBits {
 
  private:
   friend class RuleBitsBuilder;
+  friend struct RuleIntersection;
   friend struct RuleMatcher;
 
   // A set of rules in eight bytes. Up to 64 rules: the bits themselves. More: in the low half the summary, one bit for
@@ -134,25 +141,41 @@ class RuleBits {
     GroupId group;
     RuleSet rules = 0;  // of an unused slot too: the empty set
   };
-  // Views into the arena. What a TCP packet over IPv4 needs is in the first two lines.
+  // Views into the arena. What a packet over IPv4 needs is in the first two lines.
   struct alignas(64) Tables {
+    static constexpr std::uint16_t kNoTable[1] = {};
+    static constexpr std::uint16_t kNoPort[detail::kLine<std::uint16_t>] = {0xffff};
+    static constexpr std::uint32_t kNoList[1] = {detail::SourceList::kNobody};
+    static constexpr RuleSet kNoSet[1] = {};
+
     // By protocol number the last one: for those above it has only the rules for any protocol.
-    Intervals<std::uint16_t> ports[detail::kPortKinds];
-    detail::SearchShape port_shape{};  // of all of them, so that a burst of mixed protocols takes one way
-    const std::uint64_t* words = nullptr;
-    Intervals<std::uint32_t> ipv4;
-    detail::SearchShape ipv4_shape{};
+    struct Kind {
+      detail::PortIndex ports;
+      // The list of those rules for all its ports that are not in the lists of its intervals.
+      std::uint32_t all_ports = detail::SourceList::kNobody;
+    };
+    Kind kinds[detail::kPortKinds];
+    const std::uint16_t* port_table = kNoTable;
+    const std::uint16_t* port_last = kNoPort;
+    // By interval of ports: a SourceList.
+    const std::uint32_t* port_lists = kNoList;
+    detail::SourceLists sources;
     std::uint32_t rules = 0;
-    std::uint8_t block_shift = 0;  // a block is 1 << block_shift words, so that 32 blocks are enough
-    bool open[2][2] = {};          // [UDP][IPv6]
-    // The third line and on.
+    bool has_apart = false;  // some kind has such a list
+    bool open[2][2] = {};    // [UDP][IPv6]
+    // The third line and on. By interval of ports, unless no question can need them; then there is one, empty.
+    const RuleSet* port_sets = kNoSet;
+    std::uint32_t port_set_mask = 0;
+    std::uint32_t group_mask = 0;
+    const std::uint64_t* words = nullptr;
+    std::uint32_t block_shift = 0;  // a block is 1 << block_shift words, so that 32 blocks are enough
+    Intervals<std::uint32_t> ipv4;
     RuleSet decisive = 0;      // the bits of sets that tell without words whether they can have a rule in common
-    RuleSet grouped = 0;       // those bits of the rules that name a group: whether membership matters at all
     RuleSet everyone[2] = {};  // the rules with source 0.0.0.0/0, ::/0
     const GroupSlot* groups = nullptr;
-    std::uint32_t group_mask = 0;
-    detail::SearchShape ipv6_shape{};
     Intervals<detail::Key128> ipv6;
+    detail::SearchShape ipv4_shape{};
+    detail::SearchShape ipv6_shape{};
     std::size_t arena_bytes = 0;
   };
   struct ArenaDelete {

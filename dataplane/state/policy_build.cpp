@@ -3,6 +3,9 @@
 // Sweeps over each dimension: every source (or port range) of a rule switches the rule's bit on at its first key and
 // off behind its last one; between two such keys the set of rules is constant, and that is one elementary interval. A
 // rule that covers a whole dimension is in the set from the start and is no event.
+//
+// While the ports are swept, each set that comes up gets its list of IPv4 sources. Only if these become too long the
+// IPv4 addresses are swept as well.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -15,67 +18,22 @@
 
 #include "dataplane/state/policy.h"
 #include "dataplane/state/rule_bits.h"
+#include "dataplane/state/rule_events.h"
 #include "dataplane/state/rule_sets.h"
+#include "dataplane/state/source_lists_builder.h"
 
 namespace trunkline {
 namespace {
 
 using detail::Key128;
+using detail::SourceAnswer;
+using detail::SourceList;
 
-// At `key` the rule's bit goes on or, if `off`, out.
-template <typename Key>
-struct Event {
-  Key key;
-  std::uint16_t rule;
-  bool off;
-
-  static constexpr std::size_t kDigits = sizeof(Key);
-  std::size_t digit(std::size_t i) const {
-    if constexpr (std::is_same_v<Key, Key128>) {
-      return (i < 8 ? key.low >> 8 * i : key.high >> 8 * (i - 8)) & 0xff;
-    } else {
-      return key >> 8 * i & 0xff;
-    }
-  }
-};
-
-// By key, byte by byte from the lowest, over those bytes that differ at all. The order within a key does not matter.
-template <typename Element>
-void sort_by_key(std::vector<Element>& elements) {
-  if (elements.size() < 64) {
-    std::ranges::sort(elements, {}, &Element::key);
-    return;
-  }
-  std::array<std::array<std::uint32_t, 256>, Element::kDigits> counts{};
-  for (const Element& element : elements) {
-    for (std::size_t i = 0; i < Element::kDigits; ++i) ++counts[i][element.digit(i)];
-  }
-  std::vector<Element> other(elements.size());
-  for (std::size_t i = 0; i < Element::kDigits; ++i) {
-    if (counts[i][elements.front().digit(i)] == elements.size()) continue;
-    std::uint32_t before = 0;
-    for (std::uint32_t& count : counts[i]) before += std::exchange(count, before);
-    for (const Element& element : elements) other[counts[i][element.digit(i)]++] = element;
-    elements.swap(other);
-  }
-}
-
-template <typename Key>
-Key before(Key key) {
-  return static_cast<Key>(key - 1);
-}
-template <>
-Key128 before(Key128 key) {
-  return {key.high - (key.low == 0 ? 1 : 0), key.low - 1};
-}
-template <typename Key>
-Key after(Key key) {
-  return static_cast<Key>(key + 1);
-}
-template <>
-Key128 after(Key128 key) {
-  return {key.high + (key.low == ~std::uint64_t{0} ? 1 : 0), key.low + 1};
-}
+// What all source lists together may have: so many intervals, and so many more for each range of a rule, which makes
+// two or three of one list.
+constexpr std::size_t kFewIntervals = 1024, kIntervalsPerRange = 8;
+// Up to so many ranges, times intervals of ports, the sources of rules for all ports are repeated in the list of each.
+constexpr std::size_t kRepeatedRanges = 512;
 
 }  // namespace
 
@@ -84,49 +42,60 @@ class RuleBitsBuilder {
   explicit RuleBitsBuilder(std::span<const RuleSpec> rules)
       : rules_(rules.first(std::min(rules.size(), RuleBits::kMaxRules))),
         sets_(rules_.size()),
-        everyone_(rules_.size(), 0) {}
+        everyone_(rules_.size(), 0),
+        is_apart_(rules_.size(), false) {}
 
   RuleBits build() {
     for (std::size_t rule = 0; rule < rules_.size(); ++rule) read(rule);
 
-    std::array<Map<std::uint16_t>, detail::kPortKinds> ports;
-    ports[detail::kTcpPorts] = sweep(tcp_, any_protocol_, covers_all_tcp_);
-    ports[detail::kUdpPorts] = sweep(udp_, any_protocol_, covers_all_udp_);
-    ports[detail::kIcmp4Types] = sweep(icmp4_, any_protocol_, covers_all_icmp4_);
-    ports[detail::kIcmp6Types] = sweep(icmp6_, any_protocol_, covers_all_icmp6_);
-    ports[detail::kProtocols] = sweep(other_, any_protocol_, {});
-    const Map<std::uint32_t> ipv4 = sweep(ipv4_, everyone4_, {});
+    source_lists_.set_most(kFewIntervals + kIntervalsPerRange * sources_.size());
+    sweep_ports(detail::kTcpPorts, tcp_, covers_all_tcp_);
+    sweep_ports(detail::kUdpPorts, udp_, covers_all_udp_);
+    sweep_ports(detail::kIcmp4Types, icmp4_, covers_all_icmp4_);
+    sweep_ports(detail::kIcmp6Types, icmp6_, covers_all_icmp6_);
+    sweep_ports(detail::kProtocols, other_, {});
+    const bool by_sets = source_lists_.is_too_long();
+    if (by_sets) {
+      source_lists_ = SourceListsBuilder();
+      for (std::uint32_t& list : port_lists_) list = (list & SourceList::kGrouped) | SourceList::kBySets;
+      for (auto& kind : tables_.kinds) kind.all_ports = SourceList::kNobody;
+      tables_.has_apart = false;
+      for (const SourceRange& source : sources_) add(ipv4_, source.rule(), source.first(), source.last());
+    }
+    const Map<std::uint32_t> ipv4 = by_sets ? sweep(ipv4_, everyone4_, {}) : Map<std::uint32_t>{{~0U}, {0}, {}};
     const Map<Key128> ipv6 = sweep(ipv6_, everyone6_, {});
     const std::vector<RuleBits::GroupSlot> groups = group_slots();
 
     tables_.rules = static_cast<std::uint32_t>(rules_.size());
     tables_.block_shift = sets_.block_shift();
+    tables_.decisive = sets_.decisive_bits();
     tables_.everyone[0] = sets_.set_of(everyone4_);
     tables_.everyone[1] = sets_.set_of(everyone6_);
     tables_.group_mask = static_cast<std::uint32_t>(groups.size() - 1);
-
-    std::size_t most_ports = 0;
-    for (const auto& map : ports) most_ports = std::max(most_ports, map.last.size());
-    tables_.port_shape = shape_for<std::uint16_t>(most_ports);
     tables_.ipv4_shape = shape_for<std::uint32_t>(ipv4.last.size());
     tables_.ipv6_shape = shape_for<Key128>(ipv6.last.size());
 
-    const std::vector<std::uint64_t> words = sets_.take_words();
+    std::vector<std::uint64_t> words = sets_.take_words();
+    const bool needs_sets = by_sets || !references_.empty() || ipv6.last.size() > 1 || ipv6.sets.front() != 0;
+    if (needs_sets) {
+      tables_.port_set_mask = ~std::uint32_t{0};
+    } else {
+      port_sets_.assign(1, 0);
+      words.clear();
+    }
+    port_last_.resize(port_last_.size() + detail::kLine<std::uint16_t>, 0);
+    const std::vector<std::uint32_t> source_last = source_lists_.take_last(),
+                                     source_values = source_lists_.take_values();
     const auto lay_out = [&] {
       used_ = 0;
-      // Those with one interval, usually three of the five, have the same nodes.
-      const RuleBits::Intervals<std::uint16_t>* single = nullptr;
-      for (std::size_t kind = 0; kind < ports.size(); ++kind) {
-        auto& target = tables_.ports[kind];
-        const bool is_single = ports[kind].last.size() == 1;
-        target.nodes =
-            is_single && single != nullptr ? single->nodes : place_nodes(ports[kind].last, tables_.port_shape);
-        if (is_single) single = &target;
-      }
       tables_.ipv4.nodes = place_nodes(ipv4.last, tables_.ipv4_shape);
       tables_.ipv6.nodes = place_nodes(ipv6.last, tables_.ipv6_shape);
+      tables_.port_table = place(port_table_);
+      tables_.port_last = place(port_last_);
+      tables_.port_lists = place(port_lists_);
+      tables_.sources = {place(source_last), place(source_values)};
       tables_.groups = place(groups);
-      for (std::size_t kind = 0; kind < ports.size(); ++kind) tables_.ports[kind].values = place(ports[kind].sets);
+      tables_.port_sets = place(port_sets_);
       tables_.ipv4.values = place(ipv4.sets);
       tables_.ipv6.values = place(ipv6.sets);
       tables_.words = place(words);
@@ -150,6 +119,18 @@ class RuleBitsBuilder {
   struct Map {
     std::vector<Key> last;  // of each interval
     std::vector<RuleSet> sets;
+    std::vector<std::uint32_t> lists;  // of ports alone
+
+    void add(Key to, RuleSet set, std::uint32_t list) {
+      last.push_back(to);
+      sets.push_back(set);
+      if constexpr (std::is_same_v<Key, std::uint16_t>) lists.push_back(list);
+    }
+  };
+  struct KnownList {
+    RuleSet set = 0;
+    std::uint32_t kind = 0;
+    std::uint32_t list = 0;
   };
   struct GroupReference {
     std::uint32_t key;
@@ -169,9 +150,11 @@ class RuleBitsBuilder {
   void read(std::size_t rule) {
     read_ports(rule);
     for (const IpPrefix& range : rules_[rule].ranges) read_range(rule, range);
+    sources_begin_.push_back(static_cast<std::uint32_t>(sources_.size()));
     for (const GroupId group : rules_[rule].groups) {
       if (group != kNoGroup) references_.push_back({group.value, static_cast<std::uint16_t>(rule)});
     }
+    names_group_.push_back(!rules_[rule].groups.empty());
     if (everyone_[rule] & kFromEveryone4) everyone4_.push_back(static_cast<std::uint16_t>(rule));
     if (everyone_[rule] & kFromEveryone6) everyone6_.push_back(static_cast<std::uint16_t>(rule));
     read_openness(rule);
@@ -227,9 +210,9 @@ class RuleBitsBuilder {
         everyone_[rule] |= kFromEveryone4;
         return;
       }
-      const std::uint32_t hosts = ~std::uint32_t{0} >> (std::min<unsigned>(range.length, 32) - 1) >> 1;
-      const std::uint32_t first = range.address.v4() & ~hosts;
-      add(ipv4_, rule, first, first | hosts);
+      const unsigned length = std::min<unsigned>(range.length, 32);
+      const std::uint32_t hosts = ~std::uint32_t{0} >> (length - 1) >> 1;
+      sources_.emplace_back(range.address.v4() & ~hosts, length, static_cast<std::uint16_t>(rule));
     } else {
       if (range.is_everything()) {
         everyone_[rule] |= kFromEveryone6;
@@ -269,6 +252,7 @@ class RuleBitsBuilder {
     map.last.reserve(events.size() + 1);
     map.sets.reserve(events.size() + 1);
     RuleSet set = sets_.intern();
+    std::uint32_t list = list_of_current<Key>(set);
     for (auto event = events.begin(); event != events.end();) {
       const Key at = event->key;  // all events at one key are one step
       for (; event != events.end() && event->key == at; ++event) {
@@ -280,15 +264,106 @@ class RuleBitsBuilder {
       }
       const RuleSet next = sets_.intern();
       if (next == set) continue;
-      if (at != Key{}) {
-        map.last.push_back(before(at));
-        map.sets.push_back(set);
-      }
+      if (at != Key{}) map.add(before(at), set, list);
       set = next;
+      list = list_of_current<Key>(set);
     }
-    map.last.push_back(detail::kHighestKey<Key>);
-    map.sets.push_back(set);
+    map.add(detail::kHighestKey<Key>, set, list);
     return map;
+  }
+
+  // -- Lists of IPv4 sources, of the sets of rules that a sweep over ports comes to.
+
+  void sweep_ports(detail::PortKind kind, Events<std::uint16_t>& events, const Rules& covers_all) {
+    RuleBits::Tables::Kind& target = tables_.kinds[kind];
+    kind_ = kind;
+    for_all_ports_.assign(any_protocol_.begin(), any_protocol_.end());
+    for_all_ports_.insert(for_all_ports_.end(), covers_all.begin(), covers_all.end());
+    std::size_t ranges = 0;
+    for (const std::uint16_t rule : for_all_ports_) ranges += sources_of(rule).size();
+    const bool are_apart = ranges * (events.size() + 1) > kRepeatedRanges;
+    if (are_apart) {
+      target.all_ports = make_list(for_all_ports_);
+      tables_.has_apart = true;
+      for (const std::uint16_t rule : for_all_ports_) is_apart_[rule] = true;
+    }
+    place_ports(target.ports, sweep(events, any_protocol_, covers_all));
+    for (const std::uint16_t rule : for_all_ports_) is_apart_[rule] = false;
+  }
+
+  template <typename Key>
+  std::uint32_t list_of_current(RuleSet set) {
+    if (!std::is_same_v<Key, std::uint16_t> || set == 0) return SourceList::kNobody;
+    if (2 * known_count_ >= known_lists_.size()) grow_known_lists();
+    KnownList& known = known_list(set, kind_);
+    if (known.set == 0) {
+      known = {set, kind_, make_list_of_current()};
+      ++known_count_;
+    }
+    return known.list;
+  }
+  std::uint32_t make_list_of_current() {
+    bool is_grouped = false;
+    current_rules_.clear();
+    sets_.for_each_rule([&](std::uint16_t rule) {
+      is_grouped = is_grouped || names_group_[rule];
+      if (!is_apart_[rule]) current_rules_.push_back(rule);
+    });
+    // Nobody asks ICMPv6 over IPv4.
+    const std::uint32_t list = kind_ == detail::kIcmp6Types ? SourceList::kNobody : make_list(current_rules_);
+    return list | (is_grouped ? SourceList::kGrouped : 0);
+  }
+  std::uint32_t make_list(const Rules& rules) {
+    if (source_lists_.is_too_long()) return SourceList::kNobody;
+    std::uint32_t otherwise = SourceAnswer::kNone;
+    list_sources_.clear();
+    for (const std::uint16_t rule : rules) {
+      if (everyone_[rule] & kFromEveryone4)
+        otherwise = SourceAnswer::join(otherwise, SourceAnswer::of_rule(rule, true));
+      const std::span<const SourceRange> sources = sources_of(rule);
+      list_sources_.insert(list_sources_.end(), sources.begin(), sources.end());
+    }
+    sort_by_key(list_sources_);
+    return source_lists_.add(list_sources_, otherwise);
+  }
+  std::span<const SourceRange> sources_of(std::uint16_t rule) const {
+    return std::span(sources_).subspan(sources_begin_[rule], sources_begin_[rule + 1U] - sources_begin_[rule]);
+  }
+
+  // By set and kind, since what is apart differs; an unused place has no set.
+  KnownList& known_list(RuleSet set, std::uint32_t kind) {
+    std::size_t slot = (set + kind) * 0x9e3779b97f4a7c15ULL >> 32;
+    for (;; ++slot) {
+      KnownList& known = known_lists_[slot & (known_lists_.size() - 1)];
+      if (known.set == 0 || (known.set == set && known.kind == kind)) return known;
+    }
+  }
+  void grow_known_lists() {
+    std::vector<KnownList> old(std::max<std::size_t>(64, 2 * known_lists_.size()));
+    old.swap(known_lists_);
+    for (const KnownList& known : old) {
+      if (known.set == 0) continue;
+      known_list(known.set, known.kind) = known;
+    }
+  }
+
+  // Behind the intervals of the kinds before.
+  void place_ports(detail::PortIndex& index, const Map<std::uint16_t>& map) {
+    index.intervals = static_cast<std::uint32_t>(port_last_.size());
+    index.begins = static_cast<std::uint32_t>(port_table_.size());
+    for (std::size_t i = 0; i + detail::kLine<std::uint16_t> < map.last.size(); ++i) {
+      // Between the two a line must end.
+      const std::uint32_t differing = map.last[i] ^ map.last[i + detail::kLine<std::uint16_t>];
+      index.shift = std::min(index.shift, static_cast<std::uint32_t>(std::bit_width(differing)) - 1);
+    }
+    std::size_t ended = 0;
+    for (std::uint32_t first = 0; first <= 0xffff; first += std::uint32_t{1} << index.shift) {
+      while (map.last[ended] < first) ++ended;
+      port_table_.push_back(static_cast<std::uint16_t>(ended));
+    }
+    port_last_.insert(port_last_.end(), map.last.begin(), map.last.end());
+    port_lists_.insert(port_lists_.end(), map.lists.begin(), map.lists.end());
+    port_sets_.insert(port_sets_.end(), map.sets.begin(), map.sets.end());
   }
 
   std::vector<RuleBits::GroupSlot> group_slots() {
@@ -308,9 +383,6 @@ class RuleBitsBuilder {
       slots[slot & (slots.size() - 1)] = {group, sets_.intern()};
       for (; first != last; ++first) sets_.switch_off(first->rule);
     }
-    for (const GroupReference& reference : references_) sets_.switch_on(reference.rule);
-    tables_.decisive = sets_.decisive_bits();
-    tables_.grouped = sets_.intern() & tables_.decisive;
     return slots;
   }
 
@@ -375,7 +447,26 @@ class RuleBitsBuilder {
   Events<Key128> ipv6_;
   std::vector<GroupReference> references_;
 
-  std::vector<std::uint8_t> everyone_;  // per rule
+  std::vector<SourceRange> sources_;  // IPv4, rule by rule
+  // Per rule; the first has one more.
+  std::vector<std::uint32_t> sources_begin_{0};
+  std::vector<std::uint8_t> everyone_;
+  std::vector<bool> names_group_;
+  std::vector<bool> is_apart_;
+
+  // The kind of ports that is swept, and the rules for all of them, which may have a list by themselves.
+  std::uint32_t kind_ = 0;
+  Rules for_all_ports_;
+  SourceListsBuilder source_lists_;
+  std::vector<KnownList> known_lists_;
+  std::size_t known_count_ = 0;
+  Rules current_rules_;
+  std::vector<SourceRange> list_sources_;
+
+  // Of all kinds, one after the other.
+  std::vector<std::uint16_t> port_table_, port_last_;
+  std::vector<std::uint32_t> port_lists_;
+  std::vector<RuleSet> port_sets_;
 
   RuleBits::Tables tables_;
   std::byte* arena_ = nullptr;

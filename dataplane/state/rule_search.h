@@ -2,11 +2,15 @@
 //
 // Finding the interval that a key lies in, one cache line of keys a comparison.
 //
-// The keys of a dimension (ports, addresses) are cut into intervals; what is kept of each is its last key. A node is as
-// many of them as fill one cache line (two for IPv6), compared all at once: the number that are less than the key is
-// the child to go to. Nodes lie in one array as in a heap, root first, the children of node n at n * kFanout + 1 and
-// on; a search goes down `depth` of them. What is beyond the last interval is the highest key, which is less than no
-// key, so nobody ever goes there.
+// The keys of a dimension (ports, addresses) are cut into intervals; what is kept of each is its last key.
+//
+// Addresses: a node is as many last keys as fill one cache line (two for IPv6), compared all at once: the number that
+// are less than the key is the child to go to. Nodes lie in one array as in a heap, root first, the children of node n
+// at n * kFanout + 1 and on; a search goes down `depth` of them. What is beyond the last interval is the highest key,
+// which is less than no key, so nobody ever goes there.
+//
+// Ports: the last keys lie in one sorted array, and a table by the upper bits of the port says where in it to look; so
+// many bits that a line holds all that have them in common. Two loads, however many rules there are.
 //
 // Search is one of the structs below; they give the same answers. Whoever uses one for more than the baseline
 // instruction set does so within a function whose target allows it. Pure, any thread.
@@ -59,6 +63,10 @@ inline constexpr Key kHighestKey = std::numeric_limits<Key>::max();
 template <>
 inline constexpr Key128 kHighestKey<Key128>{~std::uint64_t{0}, ~std::uint64_t{0}};
 
+// How many last keys are compared at once.
+template <typename Key>
+inline constexpr std::uint32_t kLine = 64 / sizeof(Key);
+
 // What two sets of rules have in common, as RuleBits keeps sets of more than 64 rules.
 struct CommonRules {
   bool exist;
@@ -66,14 +74,27 @@ struct CommonRules {
   std::uint16_t lowest;  // if any exist
 };
 
-// rank(): how many of a node's keys are less than the key. kWidestSet: up to how many rules common() works; 0 if there
-// is none, and then RuleBits goes word by word.
+// rank(): how many of a node's keys are less than the key. first_not_less(): the place, from `last` on, of the first
+// key that is not less, kLine of the type if none is (of 32 bits there must be one); what follows it may be of any
+// value. any_of(): one bit for each of 64 values that has one of the bits; what it says of values that nobody has set
+// has no meaning. kWidestSet: up to how many rules common() works; 0 if there is none, and then RuleBits goes word by
+// word.
 struct ScalarSearch {
   static constexpr std::size_t kWidestSet = 0;
   template <typename Key>
-  static std::uint32_t rank(const SearchNode<Key>& node, Key key) {
+  static std::uint32_t first_not_less(const Key* last, Key key) {
+    Key at = kLine<Key>;  // of the keys' width, and without a way out, so that compilers make vectors of it
+    for (std::uint32_t i = kLine<Key>; i-- > 0;) at = last[i] < key ? at : static_cast<Key>(i);
+    return at;
+  }
+  static std::uint64_t any_of(const std::uint32_t* values, std::uint32_t bits) {
+    std::uint64_t result = 0;
+    for (std::size_t i = 0; i < 64; ++i) result |= std::uint64_t{(values[i] & bits) != 0} << i;
+    return result;
+  }
+  static std::uint32_t rank(const SearchNode<std::uint32_t>& node, std::uint32_t key) {
     std::uint32_t less = 0;
-    for (const Key last : node.last) less += last < key;
+    for (const std::uint32_t last : node.last) less += last < key;
     return less;
   }
   static std::uint32_t rank(const SearchNode<Key128>& node, const Key128& key) {
@@ -84,18 +105,39 @@ struct ScalarSearch {
 };
 
 #if defined(__x86_64__)
+#define TRUNKLINE_AVX2 "avx2,bmi,bmi2,popcnt"
 // There is no unsigned comparison; max(last, key) == last says "not less".
 struct Avx2Search {
   static constexpr std::size_t kWidestSet = 0;
-  [[gnu::target("avx2,popcnt")]] static std::uint32_t rank(const SearchNode<std::uint16_t>& node, std::uint16_t key) {
-    const auto* const lines = reinterpret_cast<const __m256i*>(node.last.data());
+  [[gnu::target(TRUNKLINE_AVX2)]] static std::uint32_t first_not_less(const std::uint16_t* last, std::uint16_t key) {
+    const auto* const lines = reinterpret_cast<const __m256i*>(last);
     const __m256i wanted = _mm256_set1_epi16(static_cast<short>(key));
-    const __m256i a = _mm256_load_si256(lines), b = _mm256_load_si256(lines + 1);
-    const __m256i not_less = _mm256_packs_epi16(_mm256_cmpeq_epi16(_mm256_max_epu16(a, wanted), a),
-                                                _mm256_cmpeq_epi16(_mm256_max_epu16(b, wanted), b));
-    return 32 - ones(_mm256_movemask_epi8(not_less));
+    const __m256i a = _mm256_loadu_si256(lines), b = _mm256_loadu_si256(lines + 1);
+    const auto low =
+        static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi16(_mm256_max_epu16(a, wanted), a)));
+    const auto high =
+        static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi16(_mm256_max_epu16(b, wanted), b)));
+    return static_cast<std::uint32_t>(std::countr_zero(std::uint64_t{high} << 32 | low)) / 2;
   }
-  [[gnu::target("avx2,popcnt")]] static std::uint32_t rank(const SearchNode<std::uint32_t>& node, std::uint32_t key) {
+  [[gnu::target(TRUNKLINE_AVX2)]] static std::uint32_t first_not_less(const std::uint32_t* last, std::uint32_t key) {
+    const auto* const lines = reinterpret_cast<const __m256i*>(last);
+    const __m256i wanted = _mm256_set1_epi32(static_cast<int>(key));
+    const __m256i a = _mm256_loadu_si256(lines), b = _mm256_loadu_si256(lines + 1);
+    const int low = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_max_epu32(a, wanted), a)));
+    const int high = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_max_epu32(b, wanted), b)));
+    return static_cast<std::uint32_t>(std::countr_zero(static_cast<std::uint32_t>(high << 8 | low)));
+  }
+  [[gnu::target(TRUNKLINE_AVX2)]] static std::uint64_t any_of(const std::uint32_t* values, std::uint32_t bits) {
+    const __m256i wanted = _mm256_set1_epi32(static_cast<int>(bits));
+    std::uint64_t none = 0;
+    for (std::size_t i = 0; i < 64; i += 8) {
+      const __m256i some = _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i)), wanted);
+      const __m256i is_none = _mm256_cmpeq_epi32(some, _mm256_setzero_si256());
+      none |= std::uint64_t{static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(is_none)))} << i;
+    }
+    return ~none;
+  }
+  [[gnu::target(TRUNKLINE_AVX2)]] static std::uint32_t rank(const SearchNode<std::uint32_t>& node, std::uint32_t key) {
     const auto* const lines = reinterpret_cast<const __m256i*>(node.last.data());
     const __m256i wanted = _mm256_set1_epi32(static_cast<int>(key));
     const __m256i a = _mm256_load_si256(lines), b = _mm256_load_si256(lines + 1);
@@ -103,7 +145,7 @@ struct Avx2Search {
                                                 _mm256_cmpeq_epi32(_mm256_max_epu32(b, wanted), b));
     return 16 - ones(_mm256_movemask_epi8(not_less)) / 2;
   }
-  [[gnu::target("avx2,popcnt")]] static std::uint32_t rank(const SearchNode<Key128>& node, const Key128& key) {
+  [[gnu::target(TRUNKLINE_AVX2)]] static std::uint32_t rank(const SearchNode<Key128>& node, const Key128& key) {
     // Signed comparison of numbers whose sign bit is turned over is the unsigned one.
     const __m256i sign = _mm256_set1_epi64x(std::numeric_limits<long long>::min());
     const __m256i high = _mm256_set1_epi64x(static_cast<long long>(key.high));
@@ -127,12 +169,25 @@ struct Avx2Search {
   }
 };
 
-#define TRUNKLINE_AVX512 "avx512f,avx512bw,popcnt"
+#define TRUNKLINE_AVX512 "avx512f,avx512bw,bmi,bmi2,popcnt"
 struct Avx512Search {
   static constexpr std::size_t kWidestSet = 1024;
-  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint16_t>& node,
-                                                              std::uint16_t key) {
-    return ones(_mm512_cmpgt_epu16_mask(_mm512_set1_epi16(static_cast<short>(key)), _mm512_load_si512(&node)));
+  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t first_not_less(const std::uint16_t* last, std::uint16_t key) {
+    const __mmask32 not_less =
+        _mm512_cmple_epu16_mask(_mm512_set1_epi16(static_cast<short>(key)), _mm512_loadu_si512(last));
+    return static_cast<std::uint32_t>(std::countr_zero(not_less));
+  }
+  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t first_not_less(const std::uint32_t* last, std::uint32_t key) {
+    const __mmask16 not_less =
+        _mm512_cmple_epu32_mask(_mm512_set1_epi32(static_cast<int>(key)), _mm512_loadu_si512(last));
+    return static_cast<std::uint32_t>(std::countr_zero(std::uint32_t{not_less}));
+  }
+  [[gnu::target(TRUNKLINE_AVX512)]] static std::uint64_t any_of(const std::uint32_t* values, std::uint32_t bits) {
+    const __m512i wanted = _mm512_set1_epi32(static_cast<int>(bits));
+    std::uint64_t result = 0;
+    for (std::size_t i = 0; i < 64; i += 16)
+      result |= std::uint64_t{_mm512_test_epi32_mask(_mm512_loadu_si512(values + i), wanted)} << i;
+    return result;
   }
   [[gnu::target(TRUNKLINE_AVX512)]] static std::uint32_t rank(const SearchNode<std::uint32_t>& node,
                                                               std::uint32_t key) {
@@ -191,6 +246,25 @@ struct Avx512Search {
 struct SearchShape {
   std::uint32_t depth;
   std::uint32_t nodes;
+};
+
+// Where to look for a port: places in arrays that the ports of all kinds share. `begins`: the place in the table that
+// says, by the port's upper bits, how many intervals of this kind end before those with these bits. `intervals`: the
+// place of the kind's first interval. Behind the arrays of last keys may follow what is not theirs, kLine keys of it.
+struct PortIndex {
+  std::uint32_t begins = 0;
+  std::uint32_t intervals = 0;
+  std::uint32_t shift = 16;  // at most kLine intervals end on ports that have the bits above it in common
+
+  // Where in the table to look.
+  std::uint32_t place(std::uint16_t port) const { return begins + (std::uint32_t{port} >> shift); }
+  // The place of the port's interval.
+  template <class Search>
+  [[gnu::always_inline]] std::uint32_t find(const std::uint16_t* table, const std::uint16_t* last,
+                                            std::uint16_t port) const {
+    const std::uint32_t from = intervals + table[place(port)];
+    return from + Search::first_not_less(last + from, port);
+  }
 };
 
 // From keys to values: value i is that of the i-th interval. Views into somebody's arena.

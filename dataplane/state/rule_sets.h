@@ -48,6 +48,16 @@ class RuleSets {
     summary_ = 0;
   }
 
+  // The rules of the current set, in order.
+  template <typename Visit>
+  void for_each_rule(Visit&& visit) const {
+    for (std::size_t word = 0; word < current_.size(); ++word) {
+      for (std::uint64_t rest = current_[word]; rest != 0; rest &= rest - 1) {
+        visit(static_cast<std::uint16_t>(word * kWordBits + static_cast<std::size_t>(std::countr_zero(rest))));
+      }
+    }
+  }
+
   // The current set.
   RuleSet intern() {
     if (is_small_) return current_[0];

@@ -187,6 +187,18 @@ class Generator {
     return rule;
   }
 
+  // Sources times ports that overlap in more ways than lists of sources are made for.
+  SecurityGroupRule wide_rule() {
+    SecurityGroupRule rule;
+    rule.protocol = one_in(2) ? 6 : 17;
+    rule.from_port = between(0, 20000);
+    rule.to_port = between(20000, 65535);
+    ports_.push_back(one_in(2) ? rule.from_port : rule.to_port);
+    for (int i = 0; i < 2; ++i) rule.ranges.push_back(prefix());
+    if (one_in(5)) rule.group_ids.push_back(group_name(below(kGroups)));
+    return rule;
+  }
+
   oracle::World world() {
     oracle::World world;
     ports_.clear();
@@ -296,11 +308,13 @@ TEST(PolicyProperty, CompiledRulesAgreeWithRuleByRuleEvaluation) {
     const std::size_t packets = rule_count >= 1000 ? 1000 : 100;
     const std::size_t source_limit = rule_count >= 60 ? 2 : 4;
     const bool is_narrow = rule_count >= 60 && !generator.one_in(3);
+    const bool is_wide = rule_count >= 60 && !is_narrow && generator.one_in(2);
     std::vector<SecurityGroup> groups(1 + generator.below(3));
     for (std::size_t i = 0; i < groups.size(); ++i) groups[i].id = Generator::group_name(i);
     for (std::size_t i = 0; i < rule_count; ++i) {
       SecurityGroup& group = groups[generator.below(groups.size())];
       const auto any_rule = [&] {
+        if (is_wide) return generator.wide_rule();
         return is_narrow && !generator.one_in(300) ? generator.narrow_rule() : generator.rule(source_limit);
       };
       group.ingress.push_back(any_rule());

@@ -302,6 +302,40 @@ TEST_F(PolicyTest, BatchAsksManyEnis) {
   }
 }
 
+// 600 sources that do not touch make a list of three levels, for one port and for all of a kind. Asked at both ends of each
+// source, and one beside them, one by one and in batches of one ENI and of two.
+TEST_F(PolicyTest, ManySourcesOfOnePort) {
+  std::vector<IpPrefix> sources;
+  for (std::uint32_t i = 0; i < 600; ++i) sources.push_back({IpAddress::from_v4(0x0a000000U + i * 512), 24});
+  std::vector<RuleSpec> specs;
+  for (int port = 1; port <= 20; ++port) specs.push_back({kUdp, port * 100, port * 100, {}, {}});
+  specs.push_back({kTcp, 80, 80, sources, {}});
+  specs.push_back({kUdp, 0, 65535, sources, {}});
+  const RuleBits rules = RuleBits::compile(specs), same = RuleBits::compile(specs);
+  const Members members(1);
+  const RuleMatch refused;
+  for (const SearchIsa isa : {SearchIsa::scalar, SearchIsa::avx2, SearchIsa::avx512}) {
+    if (!is_available(isa)) continue;
+    for (const bool of_two : {false, true}) {
+      for (std::uint32_t i = 0; i < 600; ++i) {
+        std::vector<RuleLookup> lookups;
+        std::vector<RuleMatch> expected;
+        for (const std::uint8_t protocol : {kTcp, kUdp}) {
+          const RuleMatch allowed{true, false, static_cast<RuleId>(protocol == kTcp ? 20 : 21)};
+          for (const std::uint32_t address : {0U, 255U, 256U, 511U}) {
+            const FlowQuery query{IpAddress::from_v4(0x0a000000U + i * 512 + address), protocol, 80};
+            expected.push_back(address < 256 ? allowed : refused);
+            EXPECT_EQ(rules.match(query, {}, isa), expected.back()) << i << " " << address;
+            lookups.push_back({of_two && address == 255 ? &same : &rules, query, {}});
+          }
+        }
+        match_rules(lookups, members, isa);
+        for (std::size_t each = 0; each < lookups.size(); ++each) EXPECT_EQ(lookups[each].match, expected[each]) << i << " " << each;
+      }
+    }
+  }
+}
+
 TEST_F(PolicyTest, MovedFromAllowsNothing) {
   const IpPrefix everywhere[]{net("0.0.0.0/0")};
   const RuleSpec everything{-1, -1, -1, everywhere, {}};
