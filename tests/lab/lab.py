@@ -271,12 +271,12 @@ class Lab:
         return subprocess.run(["ip", "netns", "exec", netns, *command], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
 
-    def spawn(self, netns, *command, log, stdout=None):
+    def spawn(self, netns, *command, log, stdout=None, stdin=subprocess.DEVNULL):
         """Starts a program, in a namespace unless netns is None; its words go to a file in the lab's log folder."""
         prefix = [] if netns is None else ["ip", "netns", "exec", netns]
         with open(self.log_path(log), "a") as file:
             # A session of its own: Ctrl-C is this process's to handle, in the right order.
-            child = subprocess.Popen([*prefix, *command], stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=file,
+            child = subprocess.Popen([*prefix, *command], stdin=stdin, stdout=stdout or file, stderr=file,
                                      start_new_session=True)
         self._children.append((child, _identify(child.pid)))
         self._record()
