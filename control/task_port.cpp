@@ -99,7 +99,13 @@ class Opener {
   }
 
  private:
-  std::string next_name(const char* driver) { return std::string(driver) + std::to_string(next_number_++); }
+  // The trunk, and ports of devargs, have the names that an operator gave them.
+  std::string next_name(const char* driver) {
+    std::string name;
+    do name = driver + std::to_string(next_number_++);
+    while (is_open(name));
+    return name;
+  }
 
   std::expected<std::unique_ptr<TaskPort>, config::Problem> open_device(const std::string& devargs,
                                                                         const config::PortSpec& spec,

@@ -84,10 +84,24 @@ std::string failure(const std::string& device, const char* step, int result) {
 std::uint16_t max_ports() { return RTE_MAX_ETHPORTS; }
 std::uint16_t ports_in_use() { return rte_eth_dev_count_total(); }
 
+bool is_open(const std::string& device) {
+  std::uint16_t ethdev;
+  if (rte_eth_dev_get_port_by_name(device.c_str(), &ethdev) == 0) return true;
+  RTE_ETH_FOREACH_DEV(ethdev) {  // a driver may call its port otherwise than its device
+    rte_eth_dev_info info{};
+    if (rte_eth_dev_info_get(ethdev, &info) == 0 && info.device != nullptr && device == rte_dev_name(info.device)) return true;
+  }
+  return false;
+}
+
 std::expected<std::unique_ptr<Port>, std::string> Port::open(const PortSettings& settings, rte_mempool& pool) {
   std::unique_ptr<Port> port(new Port(settings));
   (void)has_tap_driver();  // the bus must know it
   const DeviceName device = split(settings.devargs);
+  // The EAL takes a device that it has for one that it has just been given, and whoever closed that would close another's.
+  if (is_open(device.name)) {
+    return std::unexpected(device.name + ": a port of this name is open already; give the device another name or number");
+  }
   if (const int result = rte_eal_hotplug_add(device.bus.c_str(), device.name.c_str(), device.arguments.c_str()); result < 0) {
     return std::unexpected(failure(device.name, "no such device, or its driver refused it", result));
   }

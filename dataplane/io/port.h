@@ -87,5 +87,7 @@ class Port {
 // How many ports this build of DPDK can have (RTE_MAX_ETHPORTS), and how many are in use.
 std::uint16_t max_ports();
 std::uint16_t ports_in_use();
+// Whether a device of this name ("net_tap7", "0000:00:06.0") is some port's; open() refuses it then, and touches nothing.
+bool is_open(const std::string& device);
 
 }  // namespace trunkline

@@ -393,6 +393,26 @@ TEST_F(TapDriver, NoTapNoPort) {
   EXPECT_EQ(ports_in_use(), 0U);
 }
 
+TEST_F(TapDriver, ANameThatIsInUseIsRefusedAndItsPortIsNotTouched) {
+  Tap tap("tap0"), other("tap1");
+  const auto port = open(tap.name()).value();
+  const std::string device = port->devargs().substr(0, port->devargs().find(','));
+  EXPECT_TRUE(is_open(device));
+  EXPECT_FALSE(is_open(device + "0"));
+  for (const Tap* each : {&tap, &other}) {
+    const auto second = Port::open({.devargs = device + ",iface=" + each->name()}, *pool_);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error(), device + ": a port of this name is open already; give the device another name or number");
+  }
+  EXPECT_EQ(ports_in_use(), 1U);
+  EXPECT_TRUE(port->link_up());
+  ASSERT_TRUE(tap.send(tcp_to_peer(10)));
+  const auto packets = receive(*port);
+  ASSERT_EQ(packets.size(), 1U);
+  rte_pktmbuf_free(packets[0]);
+  EXPECT_TRUE(open(other.name())) << "by another name it is opened";
+}
+
 TEST_F(TapDriver, AnInterfaceThatIsDownTakesNothing) {
   Tap tap("tap0");
   const auto port = open(tap.name()).value();
