@@ -394,9 +394,9 @@ TEST_F(ControllerTest, ManyChangesLeadWhereOneLeads) {
 
 // What one worker received another may have sent on: only the sums close.
 TEST_F(ControllerTest, TrunkReadingsAreSums) {
-  workers_[0]->state.trunk_in.received(100);
-  workers_[1]->state.trunk_in.sent(100);
-  workers_[1]->state.trunk_out.received(60);
+  workers_[0]->state.trunk_in.received({1, 100});
+  workers_[1]->state.trunk_in.sent({1, 100});
+  workers_[1]->state.trunk_out.received({1, 60});
   workers_[0]->state.trunk_out.dropped(DropReason::tx_full);
   for (const MeterReading& reading : {controller_->workers().trunk_in(), controller_->workers().trunk_out()}) {
     EXPECT_EQ(reading.rx_packets, 1U);
