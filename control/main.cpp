@@ -33,6 +33,7 @@
 #include "control/server.h"
 #include "dataplane/io/eal.h"
 #include "dataplane/io/ethdev_flows.h"
+#include "dataplane/io/peer_memory.h"
 #include "dataplane/io/steering.h"
 
 #ifndef TRUNKLINE_VERSION
@@ -164,6 +165,15 @@ class RunningWorkers {
   std::vector<Running> running_;
 };
 
+// A task that shares its memory with the engine took some back.
+void tell_of_lost_memory(std::uint64_t& told) {
+  const LostMemory lost = memory_lost();
+  if (lost.mappings == told) return;
+  warning("a vhost-user task took back memory that it had shown (" + std::to_string(lost.mappings - told) + " mapping(s), the last of " + std::to_string(lost.bytes) +
+          " bytes); its port carries nothing until it connects again, and no other is touched");
+  told = lost.mappings;
+}
+
 // What flow logs have counted until now is still written, if that can be done in a moment.
 void write_the_last(FlowLogs& logs, Tick now) {
   const std::uint32_t interval = logs.flush();
@@ -223,6 +233,9 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   }
   for (Worker* worker : workers) worker->meet(workers);
 
+  // All memory of the engine's own is there by now.
+  if (auto guarded = guard_peer_memory(); !guarded) return fail(guarded.error());
+
   Journal journal(config.state_dir);
   Controller controller(config, published, workers, make_port_opener(*pool, config),
                         TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake_descriptor(), (*trunk)->send_offloads()}, &journal);
@@ -277,6 +290,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     if (!error) io.stop();
   });
   boost::asio::steady_timer timer(io);
+  std::uint64_t mappings_lost = 0;
   std::function<void()> tick = [&] {
     timer.expires_after(std::chrono::milliseconds(100));
     timer.async_wait([&](const boost::system::error_code& error) {
@@ -285,6 +299,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
       steering.tick(controller.view(), controller.now());
       flow_logs.tick(controller.now());
       captures.tick();
+      tell_of_lost_memory(mappings_lost);
       // The watchdog hears of us only while packets could flow.
       if (running.all_turn()) sd_notify(0, "WATCHDOG=1");
       tick();

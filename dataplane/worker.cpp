@@ -246,9 +246,11 @@ bool Worker::turn() {
 }
 
 void Worker::run() {
-  // net_tap announces packets with a signal to the process: the control thread takes it, never a worker.
+  // net_tap announces packets with a signal to the process: the control thread takes it, never a worker. But a fault in a peer's memory is
+  // the worker's own (io/peer_memory.h).
   sigset_t all;
   sigfillset(&all);
+  sigdelset(&all, SIGBUS);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
 
   published_.join(state.number);

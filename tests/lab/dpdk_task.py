@@ -20,6 +20,8 @@ class DpdkTask:
     def __init__(self, lab, path, mac, server=True, mode="icmpecho", sends=None, gateway=None, device="", options=()):
         self.lab = lab
         self.log = f"testpmd-{os.path.basename(path)}.log"
+        if server and os.path.exists(path):
+            os.unlink(path)  # of one that crashed: it would not bind, as any program would not
         self._terminal, end = os.openpty()  # it holds back its words from a pipe
         words = ["dpdk-testpmd", f"--lcores=0@{lab.main_cpu},1@{lab.main_cpu}", "-m", str(MEMORY_MB), "--in-memory",
                  "--single-file-segments", "--no-pci", "--no-telemetry", "--iova-mode=va",
@@ -31,11 +33,13 @@ class DpdkTask:
             words += [f"--tx-ip={source},{destination}", f"--tx-udp={from_port},{to_port}"]
         if gateway is not None:
             words += [f"--eth-peer=0,{gateway}"]
-        # It polls without a rest, on the processor that it shares with the control thread and the test.
-        self.process = lab.spawn(None, "nice", "-n", "10", *words, log=self.log, stdin=end, stdout=end)
+        # It polls without a rest, on the processor of the control thread and the test: the worker keeps its own.
+        self.process = lab.spawn(None, *words, log=self.log, stdin=end, stdout=end)
         os.close(end)
         try:
-            self._read_until("testpmd> ", 30)
+            said = self._read_until("testpmd> ", 30)
+            if "No probed ethernet devices" in said:
+                raise LabError(f"testpmd has no port; it said:\n{said[-800:]}")
             self.tell("start")
         except BaseException:
             self.end()
@@ -58,7 +62,7 @@ class DpdkTask:
         return int(re.search(r"RX-packets: (\d+)", said)[1]), int(re.search(r"TX-packets: (\d+)", said)[1])
 
     def pid(self):
-        """Of testpmd itself: nice became it."""
+        """Of testpmd itself."""
         return self.process.pid
 
     def kill(self):

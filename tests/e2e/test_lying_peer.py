@@ -1,0 +1,225 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""A vhost-user task that lies: about messages, about its memory, in its rings. It costs its own port and nobody else's: the engine
+lives, the neighbour's ping and download lose nothing, and the port serves the next program. T-33, T-34, T-36."""
+import contextlib
+import os
+import random
+import struct
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import lying_frontend as liar  # noqa: E402
+from harness import CLIENT, PING, ROUTER_MAC, LabTest, Ping, echo, ethernet, group, ipv4, main, tcp  # noqa: E402
+from lab import Download, Nginx  # noqa: E402
+
+
+class LyingPeerTest(LabTest):
+    def setUp(self):
+        super().setUp()
+        self.put_groups(group(tcp(80), PING))
+        self.neighbour = self.attach(2)
+        self.server = Nginx(self.lab, self.neighbour.netns, "a page", slow_rate="1m")
+        self.path = os.path.join(self.lab.directory, "task1.sock")
+        self.liar = self.attach_socket()
+
+    def attach_socket(self):
+        task = self.task(1)
+        self.tell_vpc()
+        self.call("task.attach", task.facts(port={"kind": "vhost-user", "socket": self.path, "client": False}))
+        self.assert_state(task, "active")
+        return task
+
+    @contextlib.contextmanager
+    def neighbour_unharmed(self):
+        with Ping(self.lab, self.lab.client, self.neighbour.address) as ping, Download(self.lab.client, self.neighbour.address) as download:
+            yield
+            self.assertTrue(download.finish(20), download.error)
+            sent, received = ping.finish()
+        self.assertIsNone(self.lab.engine.poll(), "the engine ended")
+        self.assertEqual(sent, received, "the neighbour's pings lost")
+        self.assertEqual(download.sha256, self.server.slow_sha256)
+
+    def frame(self, number=1):
+        return ethernet(ROUTER_MAC, self.liar.mac, 0x0800, ipv4(self.liar.address, CLIENT, 1, echo(b"x" * 30, number)))
+
+    def is_up(self):
+        return self.call("task.show", {"task": self.liar.eni})["link"] == "up"
+
+    def assert_served(self):
+        """The port serves a program that means well; nothing of the one before is left."""
+        with liar.connect(self.path) as frontend:
+            frontend.shake_hands()
+            self.assertTrue(self.lab.wait_until(self.is_up, 5), "the port does not serve any more")
+            before = self.meters(self.liar.eni)[0]["tx_packets"]
+            for number in range(8):
+                frontend.transmit(self.frame(number))
+            self.assertTrue(self.lab.wait_until(lambda: self.meters(self.liar.eni)[0]["tx_packets"] == before + 8, 3), self.meters(self.liar.eni))
+            self.assertEqual(frontend.used(1), 8)
+        self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
+
+
+class TestMessages(LyingPeerTest):
+    def test_nonsense(self):
+        generator = random.Random(5)
+        fds = self.engine_fds()
+
+        def header(request, size):
+            return struct.pack("<III", request, 1, size)
+
+        lies = {"noise": generator.randbytes(300), "no such request": header(200, 0), "a size of 4 GB": header(liar.SET_FEATURES, 0xffffffff),
+                "a size of nothing": header(liar.SET_VRING_ADDR, 0), "memory without files": header(liar.SET_MEM_TABLE, 40) + struct.pack("<IIQQQQ", 1, 0, 0, 4096, 0, 0),
+                "a ring that is not there": header(liar.SET_VRING_NUM, 8) + struct.pack("<II", 255, 256),
+                "a ring of three": header(liar.SET_VRING_NUM, 8) + struct.pack("<II", 0, 3)}
+        with self.neighbour_unharmed():
+            for what, words in lies.items():
+                with self.subTest(what), liar.connect(self.path) as frontend:
+                    frontend.socket.sendall(words)
+                    frontend.socket.shutdown(1)
+                    self.assertTrue(frontend.is_thrown_out())
+            for _ in range(200):
+                with liar.connect(self.path) as frontend, contextlib.suppress(OSError):
+                    for _ in range(generator.randrange(1, 12)):
+                        frontend.send(generator.randrange(0, 45), generator.randbytes(generator.choice((0, 8, 8, 12, 40, 72))),
+                                      [frontend.memfd] * generator.choice((0, 0, 0, 1, 1, 2, 8)))
+        self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
+        self.assert_served()
+        self.assertEqual(self.engine_fds(), fds)
+
+
+class TestMemory(LyingPeerTest):
+    def test_tables_that_lie(self):
+        lies = {"no region": {"regions": 0, "fds": 0}, "nine regions": {"regions": 9, "fds": 8}, "fewer files than regions": {"regions": 2, "fds": 1},
+                "more files than regions": {"regions": 1, "fds": 3}, "a size that overflows": {"size": 1 << 63, "offset": 1 << 63},
+                "a size of nothing": {"size": 0}, "the end of the address space": {"size": (1 << 64) - 4096}}
+        fds = self.engine_fds()
+        with self.neighbour_unharmed():
+            for what, table in lies.items():
+                with self.subTest(what), liar.connect(self.path) as frontend, contextlib.suppress(OSError):
+                    frontend.features()
+                    frontend.memory_table(**table)
+                    frontend.rings()
+                    frontend.socket.shutdown(1)
+                    frontend.is_thrown_out()
+        self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
+        self.assert_served()
+        self.assertEqual(self.engine_fds(), fds)
+
+    def test_a_size_that_the_file_never_had(self):
+        with self.neighbour_unharmed(), liar.connect(self.path) as frontend:
+            frontend.features()
+            os.ftruncate(frontend.memfd, 4096)
+            frontend.memory_table()
+            frontend.rings()
+            time.sleep(0.3)
+        self.assert_told_of_it()
+
+    def test_memory_taken_back(self):
+        """Under traffic each way: the worker is about to read and to write there."""
+        for what in ("rings", "frames"):
+            with self.subTest(what), self.neighbour_unharmed(), liar.connect(self.path) as frontend:
+                frontend.shake_hands()
+                self.assertTrue(self.lab.wait_until(self.is_up, 5))
+                before = self.meters(self.liar.eni)[0]["tx_packets"]
+                for number in range(8):
+                    frontend.transmit(self.frame(number))
+                self.assertTrue(self.lab.wait_until(lambda: self.meters(self.liar.eni)[0]["tx_packets"] == before + 8, 3))
+                if what == "frames":
+                    # The rings stay, and lead to where nothing is.
+                    frontend.describe(1, 8, liar.FRAMES, 100)
+                    os.ftruncate(frontend.memfd, liar.FRAMES)
+                    frontend.offer(1, 8, 9)
+                else:
+                    os.ftruncate(frontend.memfd, 0)
+                self.lab.ping(self.lab.client, self.liar.address)
+                time.sleep(0.3)
+            self.assert_told_of_it()
+
+    def assert_told_of_it(self):
+        self.assertTrue(self.lab.wait_until(lambda: "took back memory" in self.lab.tail("engine.log", 400), 3), "no word of it in the log")
+        self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
+        self.assert_served()
+
+
+class TestRings(LyingPeerTest):
+    def lies(self, frontend):
+        """(what, what it does to the ring that it sends from), each on a connection of its own."""
+        def one(address, length, flags=0, following=0):
+            frontend.describe(1, 0, address, length, flags, following)
+            frontend.offer(1, 0, 1)
+
+        def loop():
+            for index in range(liar.QUEUE):
+                frontend.describe(1, index, liar.FRAMES, 64, liar.NEXT, (index + 1) % liar.QUEUE)
+            frontend.offer(1, 0, 1)
+
+        def indirect_loop():
+            struct.pack_into("<QIHH", frontend.memory, liar.FRAMES, liar.FRAMES, 16, liar.INDIRECT | liar.NEXT, 0)
+            one(liar.FRAMES, 16, liar.INDIRECT)
+
+        def receive(address, length, flags=liar.WRITE):
+            for index in range(liar.QUEUE):
+                frontend.describe(0, index, address, length, flags, index)
+                frontend.offer(0, index, index + 1)
+            for _ in range(3):
+                self.lab.ping(self.lab.client, self.liar.address, 1)
+
+        return {
+            "an address outside": lambda: one(1 << 46, 100),
+            "an address before the end": lambda: one(liar.SIZE - 10, 100),
+            "an address that overflows": lambda: one((1 << 64) - 50, 100),
+            "a length of nothing": lambda: one(liar.FRAMES, 0),
+            "a length of 4 GB": lambda: one(liar.FRAMES, 0xffffffff),
+            "a frame shorter than its header": lambda: one(liar.FRAMES, 5),
+            "only the header": lambda: one(liar.FRAMES, 12),
+            "a loop": loop,
+            "a descriptor that follows itself": lambda: one(liar.FRAMES, 64, liar.NEXT, 0),
+            "a next one outside the ring": lambda: one(liar.FRAMES, 64, liar.NEXT, 40000),
+            "a table of a table": indirect_loop,
+            "a table outside": lambda: one(1 << 46, 4096, liar.INDIRECT),
+            "a table of nothing": lambda: one(liar.FRAMES, 0, liar.INDIRECT),
+            "a table of 4 GB": lambda: one(liar.FRAMES, 0xfffffff0, liar.INDIRECT),
+            "an index that jumps": lambda: frontend.offer(1, 0, 40000),
+            "an index that goes back": lambda: (frontend.offer(1, 0, 5), time.sleep(0.05), frontend.offer(1, 0, 1)),
+            "a number outside the ring": lambda: frontend.offer(1, 60000, 1),
+            "room outside": lambda: receive(1 << 46, 2048),
+            "room of nothing": lambda: receive(liar.FRAMES, 0),
+            "room that goes in circles": lambda: receive(liar.FRAMES, 1, liar.WRITE | liar.NEXT),
+        }
+
+    def test_each_lie(self):
+        with self.neighbour_unharmed():
+            for what in self.lies(None):
+                with self.subTest(what):
+                    with liar.connect(self.path) as frontend:
+                        frontend.shake_hands()
+                        self.assertTrue(self.lab.wait_until(self.is_up, 5))
+                        before = self.lab.engine.poll()
+                        self.lies(frontend)[what]()
+                        time.sleep(0.05)
+                        self.assertEqual(self.lab.engine.poll(), before, "the engine ended")
+                    self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
+        self.lab.assert_accounted()
+        self.assert_served()
+
+    def test_noise_in_the_rings(self):
+        generator = random.Random(11)
+        used = self.call("status")["memory"]["mbufs_used"]
+        with self.neighbour_unharmed(), liar.connect(self.path) as frontend:
+            frontend.shake_hands()
+            self.assertTrue(self.lab.wait_until(self.is_up, 5))
+            last = time.monotonic() + 3
+            while time.monotonic() < last:
+                ring = generator.randrange(2)
+                for _ in range(16):
+                    frontend.describe(ring, generator.randrange(liar.QUEUE), generator.choice((liar.FRAMES, liar.SIZE - 64, generator.getrandbits(64))),
+                                      generator.choice((0, 12, 80, 1514, 65535, 0xffffffff)), generator.randrange(8), generator.randrange(1 << 9))
+                frontend.offer(ring, generator.randrange(liar.QUEUE), generator.getrandbits(16))
+        self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
+        self.assert_served()
+        self.assertTrue(self.lab.wait_until(lambda: self.call("status")["memory"]["mbufs_used"] <= used + 256, 3), "buffers lost")
+
+
+if __name__ == "__main__":
+    main("nginx")
