@@ -157,11 +157,11 @@ class Opener {
       return std::unexpected(problem("port_failed", port.error()));
     }
     // DPDK's drivers set the link up anew, and the kernel forgets the routes of a link that was down for a moment.
-    if (ours) {
-      (void)settle_task_interface(*netns, spec.ifname);
-    } else {
+    if (!ours) {
       if (auto again = ensure_task_interface(*netns, wanted, attachment.eni_id); !again) return std::unexpected(from(again.error()));
     }
+    // vhost-net is no quicker to tell the kernel of a carrier than a tap is.
+    (void)settle_task_interface(*netns, spec.ifname);
     auto opened = std::make_unique<OpenedPort>();
     opened->port = std::move(*port);
     opened->netns.emplace(std::move(*netns));
