@@ -272,10 +272,16 @@ class LabTest(unittest.TestCase):
         if self.starts_engine:
             self.lab.start_engine(self.lab.engine_config(**self.overrides))
 
-    def _take_down(self):
-        failed = any(error for _, error in getattr(self._outcome, "errors", [])) or \
+    def has_failed(self):
+        """So far, and so this test."""
+        return any(error for _, error in getattr(self._outcome, "errors", [])) or \
             any(test is self for test, _ in [*self._outcome.result.failures, *self._outcome.result.errors])
-        if failed:
+
+    def _take_down(self):
+        if self.has_failed():
+            for test, why in [*self._outcome.result.failures, *self._outcome.result.errors]:
+                if test is self:  # unittest says it at the end, which a run that is cut off does not see
+                    print(f"\n{why}", file=sys.stderr, flush=True)
             for log in ("engine.log", "fabric.log"):
                 print(f"\n--- {self.id()}: the end of {log}\n{self.lab.tail(log, 25)}", file=sys.stderr, flush=True)
         self.lab.stop()

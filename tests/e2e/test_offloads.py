@@ -19,6 +19,8 @@ SIZE = 24 << 20
 
 
 class OffloadsTest(LabTest):
+    size = SIZE  # of what is fetched
+
     def attach_port(self, number, **port):
         task = self.task(number)
         facts = task.facts()["port"] | {"mtu": 1500} | port
@@ -29,7 +31,7 @@ class OffloadsTest(LabTest):
 
     def page(self, task):
         """A file in the task's web server; its hash."""
-        data = random.Random(task.number).randbytes(SIZE)
+        data = random.Random(task.number).randbytes(self.size)
         server = Nginx(self.lab, task.netns, "a page")
         with open(os.path.join(server.directory, "html", "data"), "wb") as file:
             file.write(data)
@@ -62,7 +64,7 @@ class TestSuperFrames(OffloadsTest):
         self.assertEqual(self.fetch(client.netns, web), wanted)
         moved = self.moved(before, web.eni)
         # By the meter what a wire would have carried; through the engine far less.
-        self.assertGreaterEqual(moved["packets"], SIZE // 1448)
+        self.assertGreaterEqual(moved["packets"], self.size // 1448)
         self.assertLessEqual(moved["bytes"] / moved["packets"], 1514)
         self.assertLess(moved["frames"], moved["packets"] / 4)
         self.assertEqual((moved["segments"], moved["cut"], moved["checksums"]), (0, 0, 0))
@@ -123,7 +125,7 @@ class TestSuperFrames(OffloadsTest):
         after = self.meters(web.eni)[0]
         # Neighbour discovery and ARP are in the meter and in no flow.
         self.assertAlmostEqual(flow["egress"]["packets"], after["rx_packets"] - before["rx_packets"], delta=5)
-        self.assertGreaterEqual(flow["egress"]["bytes"], SIZE + flow["egress"]["packets"] * 40)
+        self.assertGreaterEqual(flow["egress"]["bytes"], self.size + flow["egress"]["packets"] * 40)
 
 
 class TestForged(OffloadsTest):

@@ -289,6 +289,16 @@ class Lab:
         self._children = [(other, identity) for other, identity in self._children if other is not child]
         self._record()
 
+    def end_others(self, seconds=5):
+        """Ends every program but the engine and the fabric."""
+        kept = (self.engine, self.fabric)
+        others = [(child, identity) for child, identity in self._children if child not in kept]
+        _end([identity for _, identity in others], seconds)
+        for child, _ in others:
+            child.wait(timeout=10)
+        self._children = [each for each in self._children if each not in others]
+        self._record()
+
     def log_path(self, name):
         return os.path.join(self.directory, "log", name)
 
