@@ -24,7 +24,7 @@ ln -sfn /proc/self/fd /dev/fd; ln -sfn fd/0 /dev/stdin; ln -sfn fd/1 /dev/stdout
 mount --bind "$KERNEL/lib/modules" /lib/modules || die 'no kernel modules'
 # The kernel calls it for what it lacks: qdiscs, protocols. kmod's own, where there is one, wants an index that nobody made.
 ln -s "$(command -v busybox)" /run/modprobe && echo /run/modprobe >/proc/sys/kernel/modprobe
-for module in $MODULES; do busybox modprobe ${module//,/ } || die "modprobe $module"; done
+busybox modprobe -a $MODULES || die "modprobe -a $MODULES"
 
 # What udev does: Debian's rules give vhost-net to the group kvm and leave /dev/net/tun to everybody.
 chgrp kvm /dev/vhost-net && chmod 660 /dev/vhost-net && chmod 666 /dev/net/tun || die 'no vhost-net, tun'

@@ -16,7 +16,23 @@ from lab.lab import CLIENT, MTU, ROUTER_MAC
 
 
 class KernelVpc(Lab):
-    """The trunk is a veth; KernelVpcOnPci has a NIC in its place."""
+    """The trunk is a veth; KernelVpcOnPci has a NIC in its place. What the guest is asked may take ten times what it takes its host."""
+
+    def start_engine(self, config=None, seconds=90):
+        super().start_engine(config, seconds)
+
+    def trunkctl(self, *words, input=None, timeout=60):
+        return super().trunkctl(*words, input=input, timeout=timeout)
+
+    def rpc_raw(self, line, timeout=60):
+        return super().rpc_raw(line, timeout)
+
+    def spawn_in(self, netns, *command, log):
+        """A program that has entered its namespace when this returns: /proc/PID/ns/net is that of its parent at first."""
+        child = self.spawn(netns, *command, log=log)
+        wanted = os.stat(f"/run/netns/{netns}").st_ino
+        self._expect(lambda: os.stat(f"/proc/{child.pid}/ns/net").st_ino == wanted, 30, f"{command[0]} is not in {netns}")
+        return child
 
     def _start_fabric(self):
         self.vlans = set()

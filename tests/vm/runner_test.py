@@ -47,6 +47,24 @@ class TestRun(unittest.TestCase):
             self.run_machine("while echo words; do sleep 0.01; done", 0.5)
 
 
+class TestComplaints(unittest.TestCase):
+    def complains(self, line):
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            found = vm.complains(["before\n", line + "\n", "after\n"], "console.log")
+        self.assertEqual("after" in shown.getvalue(), found)
+        return found
+
+    def test_what_fails_a_run(self):
+        for line in ("[   96.1] refcount_t: underflow; use-after-free.", "[   96.2] WARNING: CPU: 1 PID: 0 at lib/refcount.c:28 refcount_warn_saturate",
+                     "[    7.3] BUG: kernel NULL pointer dereference, address: 0000000000000008", "[    7.3] Oops: 0002 [#1] PREEMPT SMP"):
+            self.assertTrue(self.complains(line), line)
+
+    def test_slowness_does_not(self):
+        for line in ("[   60.0] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [trunklined:300]", "[   60.0] rcu: INFO: rcu_preempt self-detected stall on CPU",
+                     "[    5.4] FS-Cache: Loaded"):
+            self.assertFalse(self.complains(line), line)
+
+
 class TestInitramfs(unittest.TestCase):
     def test_archive_as_the_kernel_wants_it(self):
         archive = vm.Archive()

@@ -76,7 +76,7 @@ class TestVirtio(NicTest):
         before = self.lab.interface(one.netns)
         self.lab.kill_engine(signal.SIGKILL)
         self.assertFalse(self.lab.ping(self.lab.client, one.address))
-        self.lab.start_engine(seconds=60)
+        self.lab.start_engine()
         self.assertEqual(self.lab.interface(one.netns), before)
         self.assert_ping(self.lab.client, one.address, 5)
         self.assertEqual(self.lab.http_get(self.lab.client, f"http://{one.address}/")[0], 200)

@@ -56,7 +56,7 @@ class UserTest(GuestTest):
         for path in (os.path.join(self.lab.directory, "state"), self.lab.socket):
             if os.path.lexists(path):
                 subprocess.run(["chown", "-R", f"{USER}:{USER}", path], check=True)
-        self.lab.start_engine(self.lab.engine_config(**self.overrides), seconds=60)
+        self.lab.start_engine(self.lab.engine_config(**self.overrides))
         with open(f"/proc/{self.lab.engine.pid}/status") as file:
             status = file.read()
         self.assertNotIn("0", re.search(r"^Uid:(.*)$", status, re.MULTILINE)[1].split(), "it is root")
@@ -66,7 +66,7 @@ class TestUser(UserTest):
     def test_every_kind_of_port(self):
         one, two = self.attach(1), self.attach(2, port={**self.port(2), "kind": "tap"})
         self.lab.add_netns("t3")
-        sleeper = self.lab.spawn(self.task(3).netns, "sleep", "600", log="sleep.log")
+        sleeper = self.lab.spawn_in(self.task(3).netns, "sleep", "600", log="sleep.log")
         three = self.attach(3, port={**self.port(3), "netns": f"/proc/{sleeper.pid}/ns/net"})
         Nginx(self.lab, one.netns, "a page", ports=(80, 8080))
         for task in (one, two, three):
@@ -79,14 +79,14 @@ class TestUser(UserTest):
         # Killed and started again: as root, which makes another interface, and as the same user, which adopts that too.
         prefix, self.lab.engine_prefix = self.lab.engine_prefix, []
         self.lab.kill_engine(signal.SIGKILL)
-        self.lab.start_engine(seconds=60)
+        self.lab.start_engine()
         four = self.attach(4)
         before = [self.lab.interface(task.netns) for task in (one, two, three, four)]
         self.lab.engine_prefix = prefix
         self.lab.kill_engine(signal.SIGKILL)
         subprocess.run(["chown", "-R", f"{USER}:{USER}", os.path.join(self.lab.directory, "state")], check=True)
         with self.assertRaises(LabError) as refusal:
-            self.lab.start_engine(seconds=60)
+            self.lab.start_engine()
         self.assertIn("is another user's socket", str(refusal.exception))
         self.start()
         self.assertEqual([self.lab.interface(task.netns) for task in (one, two, three, four)], before)
@@ -134,7 +134,7 @@ class TestUserWithoutSysAdmin(UserTest):
         two = self.task(2)
         self.lab.add_netns(two.name)
         self.refused("task.attach", two.facts(port=self.port(2)), "port_failed", says="CAP_SYS_ADMIN")
-        sleeper = self.lab.spawn(two.netns, "sleep", "600", log="sleep.log")
+        sleeper = self.lab.spawn_in(two.netns, "sleep", "600", log="sleep.log")
         port = {**self.port(2), "netns": f"/proc/{sleeper.pid}/ns/net"}
         self.refused("task.attach", two.facts(port=port), "port_failed", says="CAP_SYS_PTRACE")
         self.assertIsNone(self.lab.interface(two.netns))

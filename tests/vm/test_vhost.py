@@ -15,6 +15,8 @@ NO_EGRESS = "sg-00000000"
 
 
 class TestVhost(GuestTest):
+    shares = True
+
     def setUp(self):
         super().setUp()
         self.put_groups(group(tcp(80), tcp(5201), PING), group(PING, egress=[], group_id=NO_EGRESS))
@@ -77,7 +79,7 @@ class TestVhost(GuestTest):
             self.lab.kill_engine(signal.SIGKILL)
             self.assertEqual([self.lab.interface(task.netns) for task in (self.one, two)], before)
             self.assertFalse(self.lab.ping(self.lab.client, self.one.address))
-            self.lab.start_engine(seconds=60)
+            self.lab.start_engine()
             again = time.monotonic()
             self.assertEqual([self.lab.interface(task.netns) for task in (self.one, two)], before)
             self.assertTrue(self.lab.wait_until(lambda: loop.done_since(again) > 3, 30), loop.failed[-3:])
