@@ -169,8 +169,8 @@ class RunningWorkers {
 void tell_of_lost_memory(std::uint64_t& told) {
   const LostMemory lost = memory_lost();
   if (lost.mappings == told) return;
-  warning("a vhost-user task took back memory that it had shown (" + std::to_string(lost.mappings - told) + " mapping(s), the last of " + std::to_string(lost.bytes) +
-          " bytes); its port carries nothing until it connects again, and no other is touched");
+  warning("a vhost-user task took back memory that it had shown (" + std::to_string(lost.mappings - told) + " mapping(s), the last of " +
+          std::to_string(lost.bytes) + " bytes); its port carries nothing until it connects again, and no other is touched");
   told = lost.mappings;
 }
 
