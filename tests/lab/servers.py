@@ -52,7 +52,7 @@ http {{
 """)
         self.process = lab.spawn(netns, "nginx", "-p", self.directory, "-c", config,
                                  "-e", f"{self.directory}/error.log", log=f"nginx-{netns}.log")
-        if not wait_until(lambda: os.path.exists(f"{self.directory}/nginx.pid") or self.process.poll() is not None, 10) \
+        if not wait_until(lambda: os.path.exists(f"{self.directory}/nginx.pid") or self.process.poll() is not None, 60) \
                 or self.process.poll() is not None:
             from .lab import LabError
             raise LabError(f"nginx did not start in {netns}: " + lab.tail(f"nginx-{netns}.log"))
