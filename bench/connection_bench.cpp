@@ -119,7 +119,7 @@ void look(benchmark::State& state, bool hit) {
   std::uint64_t found = 0, peer_found = 0;
   // rte_hash at 10 million keys does not fit the memory that this program gives DPDK; the table is measured alone there.
   const auto peer = count <= 1'000'000 ? std::make_unique<Peer>(count) : nullptr;
-  std::vector<double> our_samples, peer_samples;
+  std::uint64_t our_samples = 0, peer_samples = 0;
   const auto sample = [&](bool mine) {
     const FlowKey* keys = mine ? ours.next() : theirs.next();
     const double cycles = cycles_a_packet([&] {
@@ -129,25 +129,23 @@ void look(benchmark::State& state, bool hit) {
       }
       return std::size_t{kSample};
     });
-    (mine ? our_samples : peer_samples).push_back(cycles);
+    ++(mine ? our_samples : peer_samples);
+    return cycles;
   };
+  bool ours_first = false;
   for (auto _ : state) {
-    for (int pair = 0; pair < 24; ++pair) {
-      if (peer == nullptr) {
-        sample(true);
-        continue;
-      }
-      sample(pair % 2 == 0);
-      sample(pair % 2 != 0);
+    if (peer == nullptr) {
+      report(state.counters, samples_of(24, [&] { return sample(true); }));
+      continue;
     }
+    report(state.counters, samples_of(24, [&]() -> Row<2> {
+             ours_first = !ours_first;
+             const double first = sample(ours_first), second = sample(!ours_first);
+             return ours_first ? Row<2>{first, second} : Row<2>{second, first};
+           }));
   }
-  if (found != (hit ? our_samples.size() * kSample : 0)) state.SkipWithError("the table did not find what it should");
-  if (peer != nullptr && peer_found != (hit ? peer_samples.size() * kSample : 0)) state.SkipWithError("rte_hash did not find what it should");
-  if (peer == nullptr) {
-    report(state.counters, our_samples);
-  } else {
-    report(state.counters, Comparison{our_samples, peer_samples});
-  }
+  if (found != (hit ? our_samples * kSample : 0)) state.SkipWithError("the table did not find what it should");
+  if (peer != nullptr && peer_found != (hit ? peer_samples * kSample : 0)) state.SkipWithError("rte_hash did not find what it should");
   state.counters["bytes"] = static_cast<double>(table.memory_bytes()) / static_cast<double>(table.capacity());
   state.counters["page_kb"] = static_cast<double>(table.page_bytes()) / 1024;
 }
@@ -160,29 +158,29 @@ void table_insert(benchmark::State& state) {
   const auto count = static_cast<std::uint32_t>(state.range(0));
   ConnectionTable table(count + count / 8 + 2 * kSample, 7);
   fill(table, 0, count);
-  std::vector<double> inserts, erases;
   std::uint32_t next = count;
+  Samples<2> samples;
   std::vector<Connection*> made(kSample);
   for (auto _ : state) {
-    for (int i = 0; i < 40; ++i) {
+    samples.take(40, [&]() -> Row<2> {
       std::vector<FlowKey> keys(kSample);
       for (auto& key : keys) key = key_of(next++);
-      inserts.push_back(cycles_a_packet([&] {
+      const double insert = cycles_a_packet([&] {
         for (std::uint32_t first = 0; first < kSample; first += kBurst) {
           std::uint64_t hashes[kBurst];
           for (std::uint32_t k = 0; k < kBurst; ++k) hashes[k] = table.hash(keys[first + k]), table.prefetch(hashes[k]);
           for (std::uint32_t k = 0; k < kBurst; ++k) made[first + k] = table.insert(keys[first + k], hashes[k], 1).connection;
         }
         return std::size_t{kSample};
-      }));
-      erases.push_back(cycles_a_packet([&] {
-        for (Connection* connection : made) table.erase(connection);
-        return std::size_t{kSample};
-      }));
-    }
+      });
+      return {insert, cycles_a_packet([&] {
+                for (Connection* connection : made) table.erase(connection);
+                return std::size_t{kSample};
+              })};
+    });
   }
-  report(state.counters, inserts);
-  state.counters["erase"] = median(erases);
+  report(state.counters, samples, [](const Row<2>& row) { return row[0]; });
+  state.counters["erase"] = median(samples.column(1));
 }
 BENCHMARK(table_insert)->Arg(10'000)->Arg(1'000'000)->Iterations(1)->Unit(benchmark::kMillisecond);
 

@@ -128,28 +128,18 @@ class Established {
   std::uint16_t endpoint_of_[Ring::kPackets / kBurst]{};
 };
 
-template <class Sample>
-std::vector<double> samples_of(std::size_t count, Sample&& one) {
-  for (int i = 0; i < 5; ++i) one();
-  std::vector<double> samples;
-  for (std::size_t i = 0; i < count; ++i) samples.push_back(one());
-  return samples;
-}
-
 // One pass of Google Benchmark is all our samples.
 void demux(benchmark::State& state) {
   Established run(4096, static_cast<unsigned>(state.range(0)));
-  std::vector<double> parsed, demuxed, alone;
+  Samples<2> samples;
   for (auto _ : state) {
-    samples_of(400, [&] {
-      parsed.push_back(run.ingress(Upto::parse));
-      demuxed.push_back(run.ingress(Upto::demux));
-      alone.push_back(demuxed.back() - parsed.back());
-      return 0.0;
+    samples.take(400, [&]() -> Row<2> {
+      const double parsed = run.ingress(Upto::parse);
+      return {parsed, run.ingress(Upto::demux)};
     });
   }
-  report(state.counters, alone);
-  state.counters["with_parse_cycles"] = median(demuxed);
+  report(state.counters, samples, [](const Row<2>& row) { return row[1] - row[0]; });
+  state.counters["with_parse_cycles"] = median(samples.column(1));
 }
 BENCHMARK(demux)->Arg(120)->Arg(4096)->Iterations(1)->Unit(benchmark::kMillisecond);
 
@@ -161,19 +151,17 @@ BENCHMARK(parse_alone)->Name("parse")->Iterations(1)->Unit(benchmark::kMilliseco
 
 void established(benchmark::State& state) {
   Established run(static_cast<std::uint32_t>(state.range(0)), kEndpoints);
-  std::vector<double> both, in, out;
+  Samples<2> samples;
   for (auto _ : state) {
-    samples_of(400, [&] {
-      in.push_back(run.ingress(Upto::all));
-      out.push_back(run.egress());
-      both.push_back((in.back() + out.back()) / 2);
-      return 0.0;
+    samples.take(400, [&]() -> Row<2> {
+      const double in = run.ingress(Upto::all);
+      return {in, run.egress()};
     });
   }
   if (run.world().forwarded % Ring::kPackets != 0 || run.world().forwarded < 800 * Ring::kPackets) state.SkipWithError("not every packet was forwarded");
-  report(state.counters, both);
-  state.counters["ingress_cycles"] = median(in);
-  state.counters["egress_cycles"] = median(out);
+  report(state.counters, samples, [](const Row<2>& row) { return (row[0] + row[1]) / 2; });
+  state.counters["ingress_cycles"] = median(samples.column(0));
+  state.counters["egress_cycles"] = median(samples.column(1));
   state.counters["connections"] = static_cast<double>(run.world().worker.connections.size());
   state.counters["page_kb"] = static_cast<double>(run.world().worker.connections.page_bytes()) / 1024;
 }
@@ -188,27 +176,25 @@ BENCHMARK(imix)->Iterations(1)->Unit(benchmark::kMillisecond);
 // What each stage adds, in the order of the pipeline: medians of one run, the stages in turn.
 void adders(benchmark::State& state) {
   Established run(static_cast<std::uint32_t>(state.range(0)), kEndpoints);
-  std::vector<double> upto[6];
+  Samples<6> samples;
   for (auto _ : state) {
-    samples_of(300, [&] {
+    samples.take(300, [&] {
+      Row<6> row;
       for (const Upto stage : {Upto::parse, Upto::demux, Upto::track, Upto::admit, Upto::account, Upto::all}) {
-        upto[static_cast<int>(stage)].push_back(run.ingress(stage));
+        row[static_cast<std::size_t>(stage)] = run.ingress(stage);
       }
-      return 0.0;
+      return row;
     });
   }
-  const auto of = [&](Upto stage) { return median(upto[static_cast<int>(stage)]); };
+  const auto of = [&](Upto stage) { return median(samples.column(static_cast<std::size_t>(stage))); };
   state.counters["parse_cycles"] = of(Upto::parse);
   state.counters["demux_cycles"] = of(Upto::demux) - of(Upto::parse);
   state.counters["track_cycles"] = of(Upto::track) - of(Upto::demux);
   state.counters["admit_cycles"] = of(Upto::admit) - of(Upto::track);
   state.counters["account_cycles"] = of(Upto::account) - of(Upto::admit);
   state.counters["forward_cycles"] = of(Upto::all) - of(Upto::account);
-  std::vector<double> accounting;
-  for (std::size_t i = 0; i < upto[0].size(); ++i) {
-    accounting.push_back(upto[static_cast<int>(Upto::account)][i] - upto[static_cast<int>(Upto::admit)][i]);
-  }
-  report(state.counters, accounting);  // cycles: the flow-log accounting's
+  // cycles: the flow-log accounting's
+  report(state.counters, samples, [](const Row<6>& row) { return row[static_cast<std::size_t>(Upto::account)] - row[static_cast<std::size_t>(Upto::admit)]; });
 }
 BENCHMARK(adders)->Arg(10'000)->Arg(1'000'000)->Iterations(1)->Unit(benchmark::kMillisecond);
 
@@ -288,7 +274,9 @@ void connections_per_second(benchmark::State& state) {
   };
   static constexpr Step steps[6] = {{Direction::ingress, kSyn},    {Direction::egress, kSynAck}, {Direction::ingress, kAck},
                                     {Direction::egress, kFinAck}, {Direction::ingress, kFinAck}, {Direction::egress, kAck}};
-  constexpr std::uint32_t kConnections = Ring::kPackets;  // a sample; each burst has those of one endpoint
+  constexpr std::uint32_t kConnections = Ring::kPackets;  // at a time; each burst has those of one endpoint
+  constexpr std::uint32_t kPart = 8 * kBurst;             // a sample, short enough to meet one pace of the core
+  Samples<1> samples[std::size(steps)];
   std::vector<Flow> flows(kConnections);
   std::uint64_t done = 0;
   const auto one = [&] {
@@ -297,34 +285,49 @@ void connections_per_second(benchmark::State& state) {
       while (flows[i].protocol != 6);
       flows[i].endpoint = static_cast<std::uint16_t>((i / kBurst + done / kConnections) % kEndpoints);
     }
-    double cycles = 0;
-    for (const Step& step : steps) {
+    for (std::size_t number = 0; number < std::size(steps); ++number) {
+      const Step& step = steps[number];
       for (std::uint32_t i = 0; i < kConnections; ++i) world.write(i, flows[i], step.direction, step.flags);
-      cycles += cycles_a_packet([&] {
-        for (std::uint32_t first = 0; first < kConnections; first += kBurst) {
-          Burst burst;
-          world.burst_at(burst, first);
-          if (step.direction == Direction::ingress) {
-            process_from_trunk(burst, world.worker);
-          } else {
-            process_from_task(burst, world.worker, *world.view->endpoints[flows[first].endpoint]);
-          }
-          world.flush();
-          world.worker.connections.sweep(kBurst / 4, world.worker.now, *world.view);
-        }
-        return std::size_t{kConnections};
-      });
+      for (std::uint32_t part = 0; part < kConnections; part += kPart) {
+        samples[number].add([&] {
+          return Row<1>{cycles_a_packet([&] {
+            for (std::uint32_t first = part; first < part + kPart; first += kBurst) {
+              Burst burst;
+              world.burst_at(burst, first);
+              if (step.direction == Direction::ingress) {
+                process_from_trunk(burst, world.worker);
+              } else {
+                process_from_task(burst, world.worker, *world.view->endpoints[flows[first].endpoint]);
+              }
+              world.flush();
+              world.worker.connections.sweep(kBurst / 4, world.worker.now, *world.view);
+            }
+            return std::size_t{kPart};
+          })};
+        });
+      }
     }
     done += kConnections;
     // Time passes so that a third of the table is what has closed within its timeout (120 s).
     world.worker.now = static_cast<Tick>(done * seconds(120) / (capacity / 3));
-    return cycles;  // of one connection: six packets and its share of the sweep
   };
   for (auto _ : state) {
-    const std::vector<double> samples = samples_of(1500, one);
-    report(state.counters, samples);
-    state.counters["per_second"] = tsc_ghz() * 1e9 / median(samples);
+    for (int i = 0; i < 1500; ++i) one();
   }
+  // Of one connection: six packets and its share of the sweep.
+  const auto sum = [&](auto&& of) {
+    double total = 0;
+    for (const Samples<1>& step : samples) total += of(step);
+    return total;
+  };
+  const double cycles = sum([](const auto& step) { return median(step.column(0)); });
+  state.counters["cycles"] = cycles;
+  state.counters["p10"] = sum([](const auto& step) { return percentile(step.column(0), 0.1); });
+  state.counters["p90"] = sum([](const auto& step) { return percentile(step.column(0), 0.9); });
+  state.counters["ns"] = cycles / tsc_ghz();
+  state.counters["pace"] = sum([](const auto& step) { return step.pace(); }) / std::size(steps);
+  state.counters["full_pace"] = sum([](const auto& step) { return step.share_at_full_pace(); }) / std::size(steps);
+  state.counters["per_second"] = tsc_ghz() * 1e9 / cycles;
   state.counters["forwarded"] = static_cast<double>(world.forwarded) / static_cast<double>(done * 6);
   state.counters["in_table"] = static_cast<double>(world.worker.connections.size());
 }
@@ -400,27 +403,36 @@ void during_updates(benchmark::State& state) {
       updates.fetch_add(1, std::memory_order_relaxed);
     }
   });
-  std::vector<double> quiet, busy;
+  std::uint32_t spans = 0;
   const auto sample = [&](bool with) {
     updating.store(with);
-    std::vector<double> samples;
+    spans += with;
     // 50 ms each, so that many updates fall into it.
+    Samples<1> within;
     const std::uint64_t end = rte_rdtsc() + static_cast<std::uint64_t>(tsc_ghz() * 50e6);
     do {
       worker.view = published.read();
-      samples.push_back(run.ingress(Upto::all));
+      within.add([&] { return Row<1>{run.ingress(Upto::all)}; });
       published.quiescent(0);
     } while (rte_rdtsc() < end);
-    (with ? busy : quiet).push_back(median(samples));
+    slowest_pace = within.pace();
+    return median(within.column(0));
   };
+  bool quiet_first = false;
+  Samples<2> samples;  // with, without
   for (auto _ : state) {
-    for (int pair = 0; pair < 16; ++pair) sample(pair % 2 == 0), sample(pair % 2 != 0);
+    samples.take(16, [&]() -> Row<2> {
+      quiet_first = !quiet_first;
+      const double first = sample(!quiet_first), first_pace = slowest_pace, second = sample(quiet_first);
+      slowest_pace = std::max(slowest_pace, first_pace);
+      return quiet_first ? Row<2>{second, first} : Row<2>{first, second};
+    });
   }
   stop = true;
   control.join();
   published.leave(0);
-  report(state.counters, Comparison{busy, quiet});
-  state.counters["updates_per_second"] = static_cast<double>(updates.load()) / (0.05 * static_cast<double>(busy.size()));
+  report(state.counters, samples);
+  state.counters["updates_a_second"] = static_cast<double>(updates.load()) / (0.05 * spans);
 }
 BENCHMARK(during_updates)->Iterations(1)->Unit(benchmark::kMillisecond);
 

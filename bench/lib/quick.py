@@ -2,8 +2,9 @@
 """The in-process benchmarks: runs every Google Benchmark program of the build, and turns what it prints into result lines.
 
 A program reports through counters: `cycles` with `p10` and `p90`, `ns`; beside a peer `peer_cycles`, `ratio`, `ratio_low`,
-`ratio_high`. A line's name is PROGRAM/BENCHMARK; a counter of any other name is a line of its own, PROGRAM/BENCHMARK/counter.
-A benchmark that Google Benchmark reports as failed is a refused line.
+`ratio_high`; `pace` (TSC cycles a round of bench/core_pace.h's loop) and `full_pace` (the share of samples taken at the fastest pace seen). A line's name is PROGRAM/BENCHMARK; a counter of any other name is a line of its own, PROGRAM/BENCHMARK/counter.
+A benchmark that Google Benchmark reports as failed is a refused line; so are cycles taken while the core was slower than it was
+for others of the same run. What a program says after "note:" is shown.
 """
 import json
 import os
@@ -17,7 +18,9 @@ from .processes import BenchError
 from .progress import table
 
 BESIDE = ("peer_cycles", "ratio", "ratio_low", "ratio_high")
-OF_CYCLES = ("cycles", "cycles/packet", "p10", "p90", "ns")
+OF_CYCLES = ("cycles", "cycles/packet", "p10", "p90", "ns", "pace", "full_pace")
+PACE_TOLERANCE = 1.1  # as bench/core_pace.h has it
+ONE_PACE_UNITS = ("cycles", "1/s")
 UNITS = (("per_second", "1/s"), ("bytes", "bytes"), ("us_", "us"), ("_us", "us"), ("_ns", "ns"), ("cycles", "cycles"))
 NOT_COUNTERS = {"name", "family_index", "per_family_instance_index", "run_name", "run_type", "repetitions", "repetition_index",
                 "threads", "iterations", "real_time", "cpu_time", "time_unit", "label", "error_occurred", "error_message",
@@ -49,7 +52,8 @@ def convert(program, report, command, noise=None):
             continue
         # How often Google Benchmark ran it, and how it timed it, is not what it is.
         name = f"{program}/" + re.sub(r"/(iterations:\d+|manual_time|real_time)", "", benchmark["name"])
-        about = {"command": command, "noise": noise}
+        pace = {"pace": round(benchmark["pace"], 3), "full_pace": round(benchmark["full_pace"], 3)} if "pace" in benchmark else None
+        about = {"command": command, "noise": noise or pace}
         if benchmark.get("error_occurred"):
             lines.append(results.line(name, "cycles", None, refused=benchmark.get("error_message") or "it failed", **about))
             continue
@@ -75,6 +79,18 @@ def convert(program, report, command, noise=None):
     return lines
 
 
+def refuse_slow_core(lines):
+    """Refuses figures in TSC cycles whose samples met a slower core than the fastest of this run: one that was shared, or had a lower
+    clock. A ratio to a peer that took turns with ours stays."""
+    paces = [line["noise"]["pace"] for line in lines if line["noise"] and "pace" in line["noise"]]
+    for line in lines:
+        pace = line["noise"].get("pace") if line["noise"] else None
+        if pace and not line["refused"] and not line["peer"] and line["unit"] in ONE_PACE_UNITS and pace > PACE_TOLERANCE * min(paces):
+            line["refused"] = (f"the core was shared or slow: {100 * line['noise']['full_pace']:.0f} % of the samples met its full pace, "
+                               f"at the others it had {100 * min(paces) / pace:.0f} % of it; it took {line['value']:.4g} {line['unit']} so")
+            line["value"] = line["spread"] = None
+
+
 def programs(build):
     folder = build / "bench"
     return sorted(path for path in folder.glob("trunkline-*bench") if path.is_file() and os.access(path, os.X_OK))
@@ -89,6 +105,8 @@ def run_program(path, options, progress, deadline):
         child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             for text in child.stdout:
+                if text.startswith("note: "):
+                    progress.say(f"{path.name}: {text.strip()}")
                 known = re.search(r'"name": "([^"]+)"', text)
                 if known:
                     progress.now(f"{path.name}: {known[1]}")
@@ -147,6 +165,7 @@ def run(options, progress):
         except BenchError as trouble:
             failed.append(str(trouble))
             progress.say(str(trouble))
+    refuse_slow_core(lines)
     if lines:
         text, missed = show(lines, targets.load())
         print(text, flush=True)

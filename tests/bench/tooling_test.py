@@ -241,6 +241,21 @@ class Conversion(unittest.TestCase):
     def test_an_error_is_a_refused_line(self):
         self.assertEqual((self.lines["some-bench/broken"]["value"], self.lines["some-bench/broken"]["refused"]), (None, "no memory"))
 
+    def test_figures_of_a_slow_core_are_refused(self):
+        def benchmark(name, pace, **more):
+            return {"name": name, "run_type": "iteration", "iterations": 1, "real_time": 1.0, "time_unit": "ms", "cycles": 80.0, "p10": 78.0,
+                    "p90": 85.0, "ns": 40.0, "pace": pace, "full_pace": 0.25, **more}
+
+        report = {"benchmarks": [benchmark("quiet", 0.8, bytes=64.0), benchmark("nearly", 0.87), benchmark("shared", 1.6, bytes=64.0, part_cycles=3.0),
+                                 benchmark("beside", 1.6, peer_cycles=400.0, ratio=5.0, ratio_low=4.8, ratio_high=5.2, label="rte_acl")]}
+        lines = {line["name"]: line for line in quick.convert("some-bench", report, "some-bench")}
+        quick.refuse_slow_core(list(lines.values()))
+        self.assertEqual({name for name, line in lines.items() if line["refused"]}, {"some-bench/shared", "some-bench/shared/part_cycles"})
+        shared = lines["some-bench/shared"]
+        self.assertEqual((shared["value"], shared["spread"]), (None, None))
+        self.assertIn("25 % of the samples met its full pace, at the others it had 50 % of it; it took 80 cycles", shared["refused"])
+        self.assertEqual(lines["some-bench/quiet"]["noise"], {"pace": 0.8, "full_pace": 0.25})
+
     def test_a_missed_must_is_noticed(self):
         wanted = [{"what": "demux", "name": "demux.*120", "unit": "cycles", "field": "value", "good": "below", "must": 12, "aim": 6}]
         line = self.lines["some-bench/demux/120"]
