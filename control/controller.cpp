@@ -386,7 +386,7 @@ void Controller::publish(std::function<void()> cleanup) {
     const SendOffloads offloads = active.port->offloads();
     view->ports.push_back({.slot = active.endpoint->port, .ethdev = active.port->ethdev(), .endpoint = active.endpoint->id,
                            .polled_by = active.endpoint->served_by, .wake_descriptor = active.port->wake_descriptor(),
-                           .tx_offloads = offloads.tx, .max_segments = offloads.max_segments});
+                           .tx_offloads = offloads.tx, .agreed_offloads = offloads.agreed, .max_segments = offloads.max_segments});
   }
   std::vector<EndpointIndex<std::uint64_t>::Slot> waiting_macs;
   for (const auto& [eni, attachment] : desired_.attachments) {

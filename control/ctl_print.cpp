@@ -183,6 +183,11 @@ void permission_rows(Table& table, const Json& group, const char* rules, const c
   }
 }
 
+void capability_line(Page& page, const std::string& name, const Json& capability) {
+  const std::string why = text(capability, "why");
+  page.line(name, text(capability, "what") + ": " + (member(capability, "available") == true ? "yes" : "no") + (why == kEmpty ? "" : ", " + why));
+}
+
 }  // namespace
 
 std::string printable(std::string_view from) {
@@ -252,9 +257,12 @@ std::string print_task_show(const Json& result, const Style& style) {
     page.line(key, std::string_view(key) == "state" ? state_cell(value) : Cell(value));
   }
   for (const auto& [key, value] : result.items()) {
-    if (key != "counters" && std::find(kFirst.begin(), kFirst.end(), key) == kFirst.end()) {
+    if (key != "counters" && key != "capabilities" && std::find(kFirst.begin(), kFirst.end(), key) == kFirst.end()) {
       page.line(printable(key), text(value));
     }
+  }
+  if (const Json& capabilities = member(result, "capabilities"); capabilities.is_array()) {
+    for (const Json& capability : capabilities) capability_line(page, "port can", capability);
   }
   const Json& counters = member(result, "counters");
   if (counters.is_object()) {
@@ -520,12 +528,7 @@ std::string print_status(const Json& result, const Style& style) {
     const std::string why = text(names, "why");
     page.line("names", Cell(text(names, "file") + (why == kEmpty ? "" : ", NOT WRITTEN: " + why), why == kEmpty ? Colour::none : Colour::red));
   }
-  for (const Json& capability : list_of(result, "capabilities")) {
-    const bool available = member(capability, "available") == true;
-    const std::string why = text(capability, "why");
-    page.line(text(capability, "port"),
-              text(capability, "what") + ": " + (available ? "yes" : "no") + (why == kEmpty ? "" : ", " + why));
-  }
+  for (const Json& capability : list_of(result, "capabilities")) capability_line(page, text(capability, "port"), capability);
   return out + page.text(style);
 }
 

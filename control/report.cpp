@@ -35,6 +35,14 @@ struct PortReadings {
   // For a task's port `in` is the task's egress; for the trunk it is what the fabric sent.
 };
 
+Json capabilities_json(const std::vector<Capability>& capabilities) {
+  Json all = Json::array();
+  for (const Capability& capability : capabilities) {
+    all.push_back({{"what", capability.what}, {"available", capability.available}, {"why", capability.available ? "" : capability.why}});
+  }
+  return all;
+}
+
 // What the driver lost or refused: no worker ever saw it.
 Json device_json(std::uint16_t ethdev) {
   rte_eth_stats said{};
@@ -157,6 +165,7 @@ Json task_report(Controller& controller, const config::Attachment& attachment, b
     report["audited"] = audited_json(controller.workers(), active->second);
     report["moving"] = controller.is_moving(eni);
     report["link"] = active->second.port->link_up() ? "up" : "down";
+    report["capabilities"] = capabilities_json(active->second.port->capabilities());
   }
   return report;
 }
@@ -256,15 +265,8 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
     controller.is_failed(eni) ? ++failed : ++waiting;
   }
   const bool trunk_up = facts.trunk != nullptr && facts.trunk->link_up();
-  Json capabilities = Json::array();
-  if (facts.trunk != nullptr) {
-    for (const Capability& capability : facts.trunk->capabilities()) {
-      capabilities.push_back({{"port", "trunk"},
-                              {"what", capability.what},
-                              {"available", capability.available},
-                              {"why", capability.available ? "" : capability.why}});
-    }
-  }
+  Json capabilities = facts.trunk != nullptr ? capabilities_json(facts.trunk->capabilities()) : Json::array();
+  for (Json& capability : capabilities) capability["port"] = "trunk";
   const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - facts.started);
   return {{"version", facts.version},
           {"pid", getpid()},

@@ -27,6 +27,7 @@ struct OpenedPort final : TaskPort {
   bool link_up() const override { return port->link_up(); }
   int wake_descriptor() const override { return port->wake_descriptor(); }
   SendOffloads offloads() const override { return port->send_offloads(); }
+  std::vector<Capability> capabilities() const override { return port->capabilities(); }
   void remove_with_interface() override {
     port.reset();
     if (netns) (void)remove_task_interface(*netns, ifname, tag);

@@ -28,6 +28,7 @@ class TaskPort {
   virtual bool link_up() const = 0;
   virtual int wake_descriptor() const { return -1; }  // Port::wake_descriptor
   virtual SendOffloads offloads() const { return {}; }
+  virtual std::vector<Capability> capabilities() const { return {}; }
   // To be called when no worker knows the port any more, before destruction: the task's interface goes with it.
   virtual void remove_with_interface() = 0;
 };

@@ -66,13 +66,18 @@ class Batch {
   rte_mbuf* packets_[kSize];
 };
 
-void cut(rte_mbuf* super_frame, const PortView& port, Batch& batch, Meter& meter, OffloadCounters& done) {
+// What the port does now, of RTE_ETH_TX_OFFLOAD_*. Asked once for all packets of a turn.
+std::uint64_t offloads_of(const PortView& port) {
+  return port.agreed_offloads == nullptr ? port.tx_offloads : port.tx_offloads & port.agreed_offloads->load(std::memory_order_relaxed);
+}
+
+void cut(rte_mbuf* super_frame, std::uint64_t offloads, Batch& batch, Meter& meter, OffloadCounters& done) {
   Segmenter segmenter(*super_frame);
   std::uint64_t lost = segmenter.left();
   DropReason why = DropReason::bad_offload;
   if (segmenter.is_sound()) {
     why = DropReason::no_buffer;
-    const bool checksums = (port.tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) == 0;
+    const bool checksums = (offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) == 0;
     while (segmenter.left() != 0) {
       const std::uint32_t made = segmenter.next(batch.room(), checksums);
       if (made == 0) break;
@@ -88,13 +93,9 @@ void cut(rte_mbuf* super_frame, const PortView& port, Batch& batch, Meter& meter
   rte_pktmbuf_free(super_frame);
 }
 
-bool can_segment(const PortView& port, const rte_mbuf& super_frame) {
-  return (port.tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0 && super_frame.nb_segs <= port.max_segments;
-}
-
-bool can_checksum(const PortView& port, const rte_mbuf& packet) {
+bool can_checksum(std::uint64_t offloads, const rte_mbuf& packet) {
   const bool tcp = (packet.ol_flags & RTE_MBUF_F_TX_L4_MASK) == RTE_MBUF_F_TX_TCP_CKSUM;
-  return (port.tx_offloads & (tcp ? RTE_ETH_TX_OFFLOAD_TCP_CKSUM : RTE_ETH_TX_OFFLOAD_UDP_CKSUM)) != 0;
+  return (offloads & (tcp ? RTE_ETH_TX_OFFLOAD_TCP_CKSUM : RTE_ETH_TX_OFFLOAD_UDP_CKSUM)) != 0;
 }
 
 }  // namespace
@@ -117,18 +118,19 @@ void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> pa
 
 void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, Meter& meter, OffloadCounters& done) {
   Batch batch(port, queue, meter);
+  const std::uint64_t offloads = offloads_of(port);
   for (rte_mbuf* packet : packets) {
     if ((packet->ol_flags & kRequests) == 0) {
       batch.add(packet);
     } else if ((packet->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
-      if (!can_segment(port, *packet)) {
-        cut(packet, port, batch, meter, done);
+      if ((offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) == 0 || packet->nb_segs > port.max_segments) {
+        cut(packet, offloads, batch, meter, done);
         continue;
       }
       // A card that cuts writes each segment's IPv4 checksum, if it is asked to.
-      if ((packet->ol_flags & RTE_MBUF_F_TX_IPV4) != 0 && (port.tx_offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0) packet->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
+      if ((packet->ol_flags & RTE_MBUF_F_TX_IPV4) != 0 && (offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0) packet->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
       batch.add(packet);
-    } else if (can_checksum(port, *packet)) {
+    } else if (can_checksum(offloads, *packet)) {
       batch.add(packet);
     } else if (complete_checksum(*packet)) {
       done.checksums.add(1);

@@ -8,8 +8,10 @@
 #include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
+#include <rte_eth_vhost.h>
 #include <rte_ethdev.h>
 #include <rte_mempool.h>
+#include <rte_vhost.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -47,6 +49,15 @@ std::uint64_t receive_offloads(const rte_eth_dev_info& info) {
   if (std::ranges::find(kTellSegmentSize, std::string_view(info.driver_name)) == std::end(kTellSegmentSize)) return 0;
   if ((info.rx_offload_capa & kReceiveChecksums) != kReceiveChecksums) return 0;
   return info.rx_offload_capa & (kReceiveChecksums | RTE_ETH_RX_OFFLOAD_TCP_LRO);
+}
+
+// What a vhost-user program that negotiated these features takes of us. Segmentation is of both families or not asked for.
+std::uint64_t agreed_by(std::uint64_t features) {
+  // VIRTIO_NET_F_*, virtio 1.1, 5.1.3; <linux/virtio_net.h> is not for C++.
+  constexpr unsigned kGuestCsum = 1, kGuestTso4 = 7, kGuestTso6 = 8;
+  const auto has = [features](unsigned bit) { return (features >> bit & 1) != 0; };
+  if (!has(kGuestCsum)) return 0;
+  return kSendChecksums | (has(kGuestTso4) && has(kGuestTso6) ? RTE_ETH_TX_OFFLOAD_TCP_TSO : 0);
 }
 
 constexpr std::uint32_t kFrameOverhead = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
@@ -129,10 +140,15 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   // Jumbo frames are chained over buffers of ordinary size where the driver can.
   conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
   conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-  if (settings_.offloads) {
-    // net_vhost makes checksums for a peer that does not take them half done, and makes them wrong (rte_raw_cksum_mbuf of 22.11, see segment.cpp).
-    const std::uint64_t can = std::string_view(info.driver_name) == "net_vhost" ? 0 : info.tx_offload_capa & kSend;
-    send_offloads_ = {can, info.tx_desc_lim.nb_seg_max != 0 ? info.tx_desc_lim.nb_seg_max : std::uint16_t{0xffff}};
+  const bool has_program = std::string_view(info.driver_name) == "net_vhost";  // whose features decide
+  if (settings_.offloads && has_program) {
+    send_offloads_ = {.tx = kSendChecksums | RTE_ETH_TX_OFFLOAD_TCP_TSO, .agreed = &agreed_};
+    // Nothing is asked of the driver, which would then make the checksums that a program does not take half done, and makes them
+    // wrong (rte_raw_cksum_mbuf of 22.11, see segment.cpp). What it gets with a request it hands on.
+    conf.rxmode.offloads |= receive_offloads(info);
+    rte_eth_dev_callback_register(ethdev_, RTE_ETH_EVENT_INTR_LSC, on_link_change, this);
+  } else if (settings_.offloads) {
+    send_offloads_ = {.tx = info.tx_offload_capa & kSend, .max_segments = info.tx_desc_lim.nb_seg_max != 0 ? info.tx_desc_lim.nb_seg_max : std::uint16_t{0xffff}};
     conf.txmode.offloads |= send_offloads_.tx;
     if (conf.rxmode.offloads != 0) conf.rxmode.offloads |= receive_offloads(info);  // they come in chains
     if ((conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO) != 0) conf.rxmode.max_lro_pkt_size = info.max_lro_pkt_size;
@@ -186,10 +202,8 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   capabilities_.push_back({"chained buffers (jumbo frames)", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) != 0,
                            "the driver cannot; buffers.data_room_bytes must hold a whole frame"});
   if (settings_.offloads) {
-    const auto say = [&](const char* what, bool available, const char* why) { capabilities_.push_back({what, available, available ? "" : why}); };
-    say("receives super-frames", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO) != 0, "the driver does not hand them over, or not with the size of their segments");
-    say("sends super-frames", (send_offloads_.tx & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0, "the driver cannot cut them; the engine does");
-    say("sends with checksums to make", (send_offloads_.tx & kSendChecksums) == kSendChecksums, "the driver cannot make them; the engine does");
+    const bool super_frames = has_program || (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO) != 0;
+    capabilities_.push_back({"receives super-frames", super_frames, super_frames ? "" : "the driver does not hand them over, or not with the size of their segments"});
   }
   return {};
 }
@@ -198,11 +212,22 @@ Port::~Port() {
   if (!probed_) return;
   if (ethdev_ != 0xffff) {
     if (started_) rte_eth_dev_stop(ethdev_);
+    // -EAGAIN: it is being called.
+    while (send_offloads_.agreed != nullptr && rte_eth_dev_callback_unregister(ethdev_, RTE_ETH_EVENT_INTR_LSC, on_link_change, this) == -EAGAIN) {
+    }
     rte_eth_dev_close(ethdev_);
   }
   const DeviceName device = split(settings_.devargs);
   // Closing an ethdev frees its port; the device stays on the bus until it is removed. PCI devices stay bound.
   if (device.bus == "vdev") rte_eal_hotplug_remove(device.bus.c_str(), device.name.c_str());
+}
+
+// On a thread of the vhost library, soon after a program has come, or after the last packet was sent to one that went. Between the two nothing is agreed.
+int Port::on_link_change(std::uint16_t ethdev, rte_eth_event_type, void* port, void*) {
+  std::uint64_t features = 0;
+  const bool known = static_cast<Port*>(port)->link_up() && rte_vhost_get_negotiated_features(rte_eth_vhost_get_vid_from_port_id(ethdev), &features) == 0;
+  static_cast<Port*>(port)->agreed_.store(known ? agreed_by(features) : 0, std::memory_order_relaxed);
+  return 0;
 }
 
 MacAddress Port::mac() const {
@@ -211,6 +236,17 @@ MacAddress Port::mac() const {
   MacAddress mac;
   std::memcpy(mac.bytes.data(), address.addr_bytes, 6);
   return mac;
+}
+
+std::vector<Capability> Port::capabilities() const {
+  std::vector<Capability> all = capabilities_;
+  if (!settings_.offloads) return all;
+  const std::uint64_t now = send_offloads_.tx & (send_offloads_.agreed == nullptr ? ~std::uint64_t{0} : send_offloads_.agreed->load());
+  const std::string who = send_offloads_.agreed == nullptr ? "the driver cannot" : link_up() ? "the program behind the port did not agree to it" : "no program is there";
+  const auto say = [&](const char* what, bool available) { all.push_back({what, available, available ? "" : who + "; the engine does"}); };
+  say("sends super-frames", (now & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0);
+  say("sends with checksums to make", (now & kSendChecksums) == kSendChecksums);
+  return all;
 }
 
 bool Port::link_up() const {

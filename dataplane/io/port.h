@@ -15,6 +15,9 @@
 // Errors are sentences that name the device.
 #pragma once
 
+#include <rte_ethdev.h>
+
+#include <atomic>
 #include <cstdint>
 #include <expected>
 #include <memory>
@@ -49,6 +52,9 @@ struct Capability {
 struct SendOffloads {
   std::uint64_t tx = 0;
   std::uint16_t max_segments = 0xffff;
+  // Of these, what the program behind the port takes now; nothing while nobody is there. nullptr: all, always. Written by
+  // a thread of DPDK's vhost library as programs come and go; read by workers. It lives as long as the port.
+  const std::atomic<std::uint64_t>* agreed = nullptr;
 };
 
 class Port {
@@ -67,17 +73,20 @@ class Port {
   // several queues.
   int wake_descriptor() const { return wake_descriptor_; }
   const std::string& devargs() const { return settings_.devargs; }
-  const std::vector<Capability>& capabilities() const { return capabilities_; }
+  // As they are now: what is sent to a vhost-user program is up to the program.
+  std::vector<Capability> capabilities() const;
 
  private:
   explicit Port(PortSettings settings) : settings_(std::move(settings)) {}
   std::expected<void, std::string> configure(rte_mempool& pool);
   void note(std::string what, int result);
+  static int on_link_change(std::uint16_t ethdev, rte_eth_event_type, void* port, void*);
 
   PortSettings settings_;
   std::uint16_t ethdev_ = 0xffff;
   std::uint16_t queues_ = 1;
   SendOffloads send_offloads_;
+  std::atomic<std::uint64_t> agreed_{0};
   int wake_descriptor_ = -1;
   bool probed_ = false;
   bool started_ = false;

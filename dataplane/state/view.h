@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <bitset>
 #include <cstdint>
@@ -155,6 +156,7 @@ struct PortView {
   WorkerNumber polled_by = 0;  // a task's port: its endpoint's served_by
   int wake_descriptor = -1;    // readable when there is something to receive; -1: it cannot tell
   std::uint64_t tx_offloads = 0;     // RTE_ETH_TX_OFFLOAD_*: what its driver does when asked
+  const std::atomic<std::uint64_t>* agreed_offloads = nullptr;  // of these, what the program behind it takes now (io/port.h); nullptr: all
   std::uint16_t max_segments = 0xffff;  // buffers that a packet which it cuts may lie in
 };
 

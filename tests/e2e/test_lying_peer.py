@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import lying_frontend as liar  # noqa: E402
+import vhost_frontend as liar  # noqa: E402
 from harness import CLIENT, PING, ROUTER_MAC, LabTest, Ping, echo, ethernet, group, ipv4, main, tcp  # noqa: E402
 from lab import Download, Nginx  # noqa: E402
 

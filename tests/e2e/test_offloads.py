@@ -5,16 +5,12 @@ trunk whose driver cannot, counted as what they are on a wire; and what a task m
 import hashlib
 import os
 import random
-import socket
-import struct
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import CLIENT, PING, ROUTER_MAC, LabTest, ethernet, group, ipv4, main, tcp, tcp_segment  # noqa: E402
-from lab import Nginx, in_netns  # noqa: E402
+from harness import CLIENT, PING, ROUTER_MAC, LabTest, Vnet, ethernet, group, ipv4, main, tcp, tcp_segment  # noqa: E402
+from lab import Nginx  # noqa: E402
 
-PACKET_VNET_HDR = 15
-NEEDS_CSUM, GSO_TCPV4, GSO_UDP = 1, 1, 3
 SIZE = 24 << 20
 
 
@@ -137,19 +133,8 @@ class TestForged(OffloadsTest):
         self.put_groups(group(tcp(80), PING))
         self.web = self.attach_port(1)
 
-    def inject(self, frame, flags=NEEDS_CSUM, gso_type=GSO_TCPV4, header_bytes=54, gso_size=1448, start=34, offset=16):
-        """Whether the task's kernel let it go."""
-        def send():
-            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
-                out.setsockopt(263, PACKET_VNET_HDR, 1)  # SOL_PACKET
-                out.bind(("eth0", 0x0800))
-                try:
-                    out.send(struct.pack("=BBHHHH", flags, gso_type, header_bytes, gso_size, start, offset) + frame)
-                    return True
-                except OSError:
-                    return False
-
-        return in_netns(self.web.netns, send)
+    def inject(self, frame, **header):
+        return Vnet.send(self.web.netns, "eth0", frame, **header)
 
     def tcp_frame(self, flags=0x10, payload=8000):
         segment = tcp_segment(40000, 80, flags, self.web.address, CLIENT, text=b"x" * payload)
@@ -176,8 +161,9 @@ class TestForged(OffloadsTest):
             frame = bytearray(self.tcp_frame(generator.choice((0x10, 0x02, 0x04, 0x11)), generator.randrange(0, 3000)))
             if generator.random() < 0.3:
                 frame[23] = generator.choice((1, 6, 17, 47))
-            sent += self.inject(bytes(frame), generator.choice((0, NEEDS_CSUM, 2, 255)), generator.choice((0, GSO_TCPV4, GSO_UDP, 4, 5, 0x81)),
-                                generator.randrange(0, 200), generator.randrange(0, 3000), generator.randrange(0, 100), generator.choice((6, 16, 2, 60)))
+            sent += self.inject(bytes(frame), flags=generator.choice((0, Vnet.NEEDS_CSUM, 2, 255)), gso_type=generator.choice((0, Vnet.TCPV4, Vnet.UDP, 4, 5, 0x81)),
+                                header_bytes=generator.randrange(0, 200), gso_size=generator.randrange(0, 3000), start=generator.randrange(0, 100),
+                                offset=generator.choice((6, 16, 2, 60)))
         self.assertGreater(sent, 20)
         self.assertEqual(self.lab.http_get(self.lab.client, f"http://{other.address}/")[0], 200)
         self.lab.assert_accounted()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A vhost-user frontend that says what it likes: the messages, the memory and the rings of a task that means harm.
+"""A vhost-user frontend that says what it likes: the messages, the memory and the rings of a task, one that means well or one that means harm.
 
 Rings are virtio's split ones, of QUEUE descriptors; ring 0 is what the task receives into, ring 1 what it sends from. The memory is one
-memfd, at guest address 0: the rings' parts at the places below, frames from FRAMES on.
+memfd, at guest address 0: the rings' parts at the places below, frames that it sends from FRAMES on, and room for those that it gets from ROOM on.
 """
 import array
 import mmap
@@ -17,7 +17,12 @@ GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES, SET_VRING_ENABLE = 15, 16, 18
 POSTCOPY_ADVISE, POSTCOPY_LISTEN, GET_INFLIGHT_FD, SET_INFLIGHT_FD = 28, 29, 31, 32
 PROTOCOL_FEATURES, VERSION_1, MERGEABLE, LOG_ALL = 1 << 30, 1 << 32, 1 << 15, 1 << 26
 NEXT, WRITE, INDIRECT = 1, 2, 4
+CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_UFO, HOST_TSO4, HOST_TSO6, HOST_UFO = (1 << bit for bit in (0, 1, 7, 8, 10, 11, 12, 14))
 QUEUE, SIZE, FRAMES = 256, 4 << 20, 1 << 20
+SLOT = 1 << 16  # of a frame that is sent, or room for one: half of what is behind FRAMES for each
+SLOTS = 16
+ROOM = FRAMES + SLOTS * SLOT
+VNET_BYTES = 12  # struct virtio_net_hdr_v1
 BASE = 0x7000_0000_0000  # what the task says its own address of the memory is
 
 
@@ -28,7 +33,7 @@ class Frontend:
         self.socket = connection
         self.socket.settimeout(5)
         self.files = []
-        self.memfd = os.memfd_create("lying-task")
+        self.memfd = os.memfd_create("task")
         os.ftruncate(self.memfd, SIZE)
         self.memory = mmap.mmap(self.memfd, SIZE)
 
@@ -95,9 +100,9 @@ class Frontend:
             self.send(SET_VRING_ENABLE, struct.pack("<II", ring, 1))
         self.sent = 0
 
-    def shake_hands(self):
+    def shake_hands(self, *wanted):
         """All that a task does that means well."""
-        self.features()
+        self.features(*wanted)
         self.memory_table()
         self.rings()
         self.ask(GET_FEATURES)  # answered when all before has been read
@@ -116,13 +121,29 @@ class Frontend:
     def used(self, ring):
         return struct.unpack_from("<H", self.memory, self.place(ring)[2] + 2)[0]
 
-    def transmit(self, frame):
+    def transmit(self, frame, header=bytes(VNET_BYTES)):
         """Sends one frame as it should be done."""
-        place = FRAMES + 4096 * (self.sent % 128)
-        self.memory[place:place + 12 + len(frame)] = bytes(12) + frame
-        self.describe(1, self.sent % QUEUE, place, 12 + len(frame))
+        place, length = FRAMES + SLOT * (self.sent % SLOTS), VNET_BYTES + len(frame)
+        self.memory[place:place + length] = header.ljust(VNET_BYTES, b"\0") + frame
+        self.describe(1, self.sent % QUEUE, place, length)
         self.sent += 1
         self.offer(1, (self.sent - 1) % QUEUE, self.sent)
+
+
+    def make_room(self):
+        """For SLOTS frames of any size, once."""
+        for index in range(SLOTS):
+            self.describe(0, index, ROOM + SLOT * index, SLOT, WRITE)
+            self.offer(0, index, index + 1)
+
+    def received(self):
+        """(the header's members, the frame) of each so far: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers."""
+        frames = []
+        for number in range(self.used(0)):
+            index, length = struct.unpack_from("<II", self.memory, self.place(0)[2] + 4 + 8 * number)
+            place = ROOM + SLOT * index
+            frames.append((struct.unpack_from("<BBHHHHH", self.memory, place), self.memory[place + VNET_BYTES:place + length]))
+        return frames
 
 
 def accept(path, seconds=10):
