@@ -39,7 +39,7 @@ class Session:
                 classes["testpmd"] = Testpmd
             if "ovs-dpdk" in self.names:
                 classes["ovs-dpdk"] = Ovs
-            self._pages = hugepages(sum(cls.hugepages_mb + GENERATOR_MB for cls in classes.values()))
+            self._pages = hugepages(sum(cls.hugepages_mb + cls.more_hugepages_mb + GENERATOR_MB for cls in classes.values()))
             self._pages.__enter__()
             for name, cls in classes.items():
                 self._bring_up(name, cls)

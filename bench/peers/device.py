@@ -20,7 +20,8 @@ class Device:
     name = ""
     stateful = False
     tx_queues = 1       # that it sends on: the generator must receive on as many
-    hugepages_mb = 256
+    hugepages_mb = 256  # of DPDK
+    more_hugepages_mb = 0
 
     def __init__(self, links, directory, settings):
         """`settings`: build, cpu (the tested one), main_cpu, nice, rules, connections, tsc_hz()."""

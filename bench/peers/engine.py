@@ -19,6 +19,7 @@ class Engine(Device):
     name = "engine"
     stateful = True
     hugepages_mb = 256
+    more_hugepages_mb = 192  # the connection table
 
     @staticmethod
     def _idle():

@@ -35,7 +35,8 @@ class Ovs(Device):
         self._vsctl("--no-wait", "init")
         self._vsctl("--no-wait", "set", "Open_vSwitch", ".", "other_config:dpdk-init=true",
                     f"other_config:dpdk-lcore-mask={1 << self.settings.main_cpu:#x}", f"other_config:pmd-cpu-mask={1 << self.settings.cpu:#x}",
-                    f"other_config:dpdk-socket-mem={self.socket_mb}",
+                    # Without a limit it would also take what the next generator needs.
+                    f"other_config:dpdk-socket-mem={self.socket_mb}", f"other_config:dpdk-socket-limit={self.hugepages_mb}",
                     "other_config:dpdk-extra=--no-pci --single-file-segments --in-memory")
         # All its threads but the PMD's stay with the generator, where they are not measured.
         self.program = Program([VSWITCHD, self.database, f"--unixctl={place}/vswitchd.ctl", f"--log-file={place}/vswitchd.log"],
