@@ -28,7 +28,7 @@ ENGINES = {"engine": {}, "engine without offloads": {"offloads": False}}
 KERNEL = "veth+bridge+nft"
 # The same policy: what is established, and new connections to one port. Bridged packets meet the hooks of inet by br_netfilter.
 RULES = f"""table inet bench {{ chain forward {{ type filter hook forward priority 0; policy drop;
-  ct state established accept; tcp dport {PORT} ct state new accept; }} }}"""
+  ct state established accept; tcp dport {PORT} ct state new accept; }}; }}"""
 
 
 class EngineSide:
