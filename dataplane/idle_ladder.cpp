@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 namespace trunkline {
 namespace {
@@ -62,12 +63,16 @@ void IdleLadder::watch(const View& view, WorkerNumber worker) {
   epoll_event event{EPOLLIN, {}};
   event.data.fd = event_;
   epoll_ctl(epoll_, EPOLL_CTL_ADD, event_, &event);
-  can_block_ = true;
+  can_block_ = hears_all_ = true;
   for (const PortView& port : view.ports) {
     const bool polled = port.is_trunk ? worker < view.trunk_queues : port.polled_by == worker;
     if (!polled) continue;
     event.data.fd = port.wake_descriptor;
-    if (port.wake_descriptor < 0 || epoll_ctl(epoll_, EPOLL_CTL_ADD, port.wake_descriptor, &event) != 0) can_block_ = false;
+    if (port.wake_descriptor < 0) {
+      can_block_ = false;
+    } else if (epoll_ctl(epoll_, EPOLL_CTL_ADD, port.wake_descriptor, &event) != 0) {
+      can_block_ = hears_all_ = false;
+    }
   }
   watched_view_ = view.generation;
 }
@@ -80,9 +85,25 @@ void IdleLadder::sleep(std::uint32_t microseconds) const {
   nanosleep(&duration, nullptr);
 }
 
+bool IdleLadder::sleep_long() const {
+  const timespec duration{0, static_cast<long>(settings_.long_sleep_us) * 1000};
+  epoll_event event;
+  int count = epoll_pwait2(epoll_, &event, 1, &duration, nullptr);
+  if (count < 0 && errno == ENOSYS) {  // before Linux 5.11
+    sleep(settings_.long_sleep_us);
+    count = epoll_wait(epoll_, &event, 1, 0);
+  }
+  if (count != 0) take_wake();
+  return count != 0 || !hears_all_;
+}
+
 void IdleLadder::block() const {
   epoll_event events[8];
   epoll_wait(epoll_, events, 8, kBlockMs);
+  take_wake();
+}
+
+void IdleLadder::take_wake() const {
   std::uint64_t count;
   [[maybe_unused]] const ssize_t taken = read(event_, &count, sizeof count);
 }

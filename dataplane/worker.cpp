@@ -220,7 +220,10 @@ bool Worker::turn() {
   state.begin_turn(*published_.read(), time_.load(std::memory_order_relaxed), micros_of(rte_rdtsc()));
   if (observers.has_news()) [[unlikely]] state.observers = observers.take();
   std::uint32_t packets = 0;
+  const bool only_silent_ports = !announced_;
+  announced_ = true;
   for (const PortView& port : state.view->ports) {
+    if (only_silent_ports && port.wake_descriptor >= 0) continue;
     if (port.is_trunk) {
       if (state.number < state.view->trunk_queues) packets += receive(port, state.number);
     } else if (port.polled_by == state.number) {
@@ -273,7 +276,7 @@ void Worker::run() {
     // Asleep it holds nothing, so nobody needs to wait for it.
     const View* seen = state.view;
     published_.offline(state.number);
-    idle_.wait([&] { return is_given(seen); });
+    announced_ = idle_.wait([&] { return is_given(seen); });
     published_.online(state.number);
   }
   published_.leave(state.number);

@@ -92,6 +92,7 @@ class Worker {
   std::vector<HandedPacket> unparked_;
   Tick swept_at_ = 0;           // the tick whose share of the sweep is under way
   std::uint32_t sweep_left_ = 0;  // entries that this tick is still to look at
+  bool announced_ = true;       // some port with a descriptor may have something; false for the turn after a long sleep in which none had
   bool left_behind_ = false;
   std::uint32_t interval_ = 0;      // the last one that is complete
   std::uint32_t interval_at_ = 0;   // the next connection to take the totals off

@@ -3,8 +3,8 @@
 one run. One stream, as real programs send: their kernels' super-frames, where the ports carry them.
 
     task to task      both on this host
-    task to fabric    to a host outside; the engine's trunk ends in the laboratory's VPC (tests/fabric), a program that copies each
-                      frame, so that this figure is also that program's
+    task to fabric    to a host outside. The engine's trunk is a tap on a bridge, whose kernel takes super-frames as a card with TSO does;
+                      the host stands for the VPC: it has the router's MAC and answers for it
 """
 import itertools
 import json
@@ -18,13 +18,15 @@ from .progress import table
 
 sys.path.insert(0, str(results.ROOT / "tests"))
 from lab import Lab, missing_requirements  # noqa: E402
+from lab.lab import ROUTER_MAC  # noqa: E402
 
 PORT = 5201
 GROUP = {"GroupId": "sg-0000bench", "GroupName": "bench", "VpcId": "vpc-0a1b2c3d4e5f60718",
          "IpPermissions": [{"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "IpRanges": [{"CidrIp": "10.0.0.0/16"}]}],
          "IpPermissionsEgress": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}
 ROUTES = ("task-to-task", "task-to-fabric")
-ENGINES = {"engine": {}, "engine without offloads": {"offloads": False}}
+ENGINES = {"engine": True, "engine without offloads": False}  # super-frames and checksums: ports and trunk
+TRUNK, OUTSIDE, ROUTER = "trunk1", "10.0.1.20", "10.0.0.1"
 KERNEL = "veth+bridge+nft"
 # The same policy: what is established, and new connections to one port. Bridged packets meet the hooks of inet by br_netfilter.
 RULES = f"""table inet bench {{ chain forward {{ type filter hook forward priority 0; policy drop;
@@ -32,55 +34,67 @@ RULES = f"""table inet bench {{ chain forward {{ type filter hook forward priori
 
 
 class EngineSide:
-    """Two tasks of one engine and a client behind the VPC."""
+    """Tasks of one engine, of which two talk, and a host outside."""
 
-    def __init__(self, build, mtu, port):
-        self.lab, self.mtu, self.port = Lab(build), mtu, port
+    def __init__(self, build, mtu, offloads, tasks=2, **config):
+        self.lab, self.mtu, self.offloads, self.tasks = Lab(build), mtu, offloads, tasks
+        self.config = self.lab.engine_config(trunk={"device": f"net_trunkline_tap900,iface={TRUNK}", "mode": "untagged", "mtu": mtu, "offloads": offloads}, **config)
 
     def start(self):
         self.lab.start()
-        self.lab.start_engine(self.lab.engine_config())
-        self._call("sg.put", {"SecurityGroups": [GROUP]})
-        tasks = []
-        for number in (1, 2):
-            name = f"t{number}"
-            self.lab.add_netns(name)
-            tasks.append({"vlan": 100 + number, "mac": f"0a:47:e4:7a:2c:{number:02x}", "addresses": [f"10.0.0.{30 + number}"], "subnet": "10.0.0.0/24"})
-            self.lab.fabric_enis(tasks)
-            self._call("task.attach", {"eni": f"eni-0000000{number}", "mac": tasks[-1]["mac"], "addresses": tasks[-1]["addresses"],
-                                       "subnet": "subnet-c070009b", "vlan": 100 + number, "groups": [GROUP["GroupId"]],
-                                       "port": {"kind": "tap", "netns": self.lab.netns(name), "ifname": "eth0", "mtu": self.mtu, **self.port}})
-        self.ends = {"task-to-task": (self.lab.netns("t1"), self.lab.netns("t2"), "10.0.0.32"),
-                     "task-to-fabric": (self.lab.netns("t1"), self.lab.client, "10.0.1.20")}
-        for netns in {self.lab.netns("t2"), self.lab.client}:
+        outside = self._make_trunk()
+        self.lab.start_engine(self.config)
+        self.call("sg.put", {"SecurityGroups": [GROUP]})
+        self.attached = [{"eni": f"eni-{number:08x}", "mac": f"0a:47:e4:7a:2c:{number:02x}", "addresses": [f"10.0.0.{30 + number}"],
+                          "subnet": "subnet-c070009b", "vlan": "untagged", "groups": [GROUP["GroupId"]],
+                          "port": {"kind": "tap", "netns": self.lab.netns(f"t{number}"), "ifname": "eth0", "mtu": self.mtu, "offloads": self.offloads}}
+                         for number in range(1, self.tasks + 1)]
+        for number in range(1, self.tasks + 1):
+            self.lab.add_netns(f"t{number}")
+        for task in self.attached:
+            self.call("task.attach", task)
+        first = self.attached[0]
+        ip(self.lab, outside, f"neigh replace {first['addresses'][0]} lladdr {first['mac']} dev eth0")
+        self.ends = {"task-to-task": (self.lab.netns("t1"), self.lab.netns("t2"), self.attached[1]["addresses"][0]),
+                     "task-to-fabric": (self.lab.netns("t1"), outside, OUTSIDE)}
+        for netns in (self.lab.netns("t2"), outside):
             serve(self.lab, netns)
 
-    def _call(self, method, params):
-        answer = self.lab.rpc(method, params)
+    def _make_trunk(self):
+        outside, instance = self.lab.add_netns("outside"), self.lab.instance
+        ip(self.lab, instance, f"tuntap add dev {TRUNK} mode tap multi_queue vnet_hdr", "link add br0 type bridge",
+           f"link add v0 mtu {self.mtu} type veth peer name eth0 mtu {self.mtu} address {ROUTER_MAC} netns {outside}",
+           *(f"link set {name} {what}" for name in (TRUNK, "v0") for what in (f"mtu {self.mtu}", "master br0", "up")), "link set br0 up")
+        ip(self.lab, outside, f"addr add {OUTSIDE}/24 dev eth0", f"addr add {ROUTER}/24 dev eth0", "link set eth0 up")
+        return outside
+
+    def call(self, method, params=None):
+        answer = self.lab.rpc(method, params or {})
         if "error" in answer:
             raise BenchError(f"the engine refused {method}: {answer['error']}")
+        return answer["result"]
 
     def describe(self):
-        return f"trunklined --config {json.dumps(self.lab.engine_config())}; two tap ports, mtu {self.mtu}, {json.dumps(self.port)}"
+        return f"trunklined --config {json.dumps(self.config)}; {self.tasks} tap ports, mtu {self.mtu}, offloads {self.offloads}"
 
 
 class KernelSide:
     """The same three hosts on a bridge."""
 
-    def __init__(self, build, mtu, _port):
+    def __init__(self, build, mtu):
         self.lab, self.mtu = Lab(build), mtu
 
     def start(self):
         self.lab.start()
         bridge = self.lab.add_netns("bridge")
-        self._ip(bridge, "link add br0 type bridge", "link set br0 up")
+        ip(self.lab, bridge, "link add br0 type bridge", "link set br0 up")
         hosts = {}
         for number, name in enumerate(("k1", "k2", "outside"), 1):
             netns = hosts[name] = self.lab.add_netns(name)
             self.lab.run("ip", "link", "add", f"v{number}", "mtu", str(self.mtu), "netns", bridge, "type", "veth", "peer", "name", "eth0",
                          "mtu", str(self.mtu), "netns", netns)
-            self._ip(bridge, f"link set v{number} master br0 up")
-            self._ip(netns, f"addr add 10.0.0.{number}/24 dev eth0", "link set eth0 up")
+            ip(self.lab, bridge, f"link set v{number} master br0 up")
+            ip(self.lab, netns, f"addr add 10.0.0.{number}/24 dev eth0", "link set eth0 up")
         self.lab.exec(bridge, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
         done = self.lab.exec(bridge, "nft", RULES)
         if done.returncode != 0:
@@ -96,12 +110,13 @@ class KernelSide:
         if done.returncode == 0:
             raise BenchError("the bridge's rules are not in force: a port that none of them allows is open")
 
-    def _ip(self, netns, *commands):
-        for command in commands:
-            self.lab.run("ip", "-n", netns, *shlex.split(command))
-
     def describe(self):
         return f"bridge of veth pairs, mtu {self.mtu}, net.bridge.bridge-nf-call-iptables=1, nft: {' '.join(RULES.split())}"
+
+
+def ip(lab, netns, *commands):
+    for command in commands:
+        lab.run("ip", "-n", netns, *shlex.split(command))
 
 
 def serve(lab, netns, port=PORT):
@@ -122,8 +137,8 @@ def run(options, progress):
     missing = missing_requirements(options.build, ("iperf3", "nft"), memory_mb=2 * 256)
     if missing:
         raise BenchError("; ".join(missing))
-    sides = {name: EngineSide(options.build, options.mtu, port) for name, port in ENGINES.items()}
-    sides[KERNEL] = KernelSide(options.build, options.mtu, None)
+    sides = {name: EngineSide(options.build, options.mtu, offloads) for name, offloads in ENGINES.items()}
+    sides[KERNEL] = KernelSide(options.build, options.mtu)
     taken = {(route, name): [] for route in ROUTES for name in sides}
     try:
         for name, side in sides.items():
