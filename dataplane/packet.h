@@ -81,6 +81,8 @@ struct alignas(16) Headers {
 static_assert(sizeof(Headers) == 16);
 
 struct Burst {
+  Burst() {}  // not = default, which would not do with the unions
+
   std::uint32_t size = 0;
   std::uint64_t filtered = 0;
   std::uint64_t edge = 0;
@@ -91,10 +93,15 @@ struct Burst {
   const Endpoint* endpoint[kMaxBurst];     // set by demux for every packet; nullptr: nobody's
   Connection* connection[kMaxBurst];       // set by track for the filtered ones; nullptr: none
   std::uint64_t hash[kMaxBurst];           // set by track with the key's owner
-  Headers headers[kMaxBurst];
+  // In unions, so that nobody clears two kilobytes for a port that has nothing: parse writes both for every packet.
+  union {
+    Headers headers[kMaxBurst];
+  };
   // Seen from the ENI: parse fills in ports, protocol and IPv4 addresses, track what depends on the endpoint. Before
   // track, and for what is not filtered, good for the IPv4 addresses only.
-  FlowKey key[kMaxBurst];
+  union {
+    FlowKey key[kMaxBurst];
+  };
   // Rare ones.
   std::uint64_t fragments = 0;  // of all packets, set by parse
   std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT

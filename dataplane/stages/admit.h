@@ -313,17 +313,21 @@ inline bool asks_previous_owner(Burst& burst, std::uint32_t i, WorkerState& work
       if (burst.connection[i] == nullptr && asks_previous_owner(burst, i, worker, direction)) rest &= ~(std::uint64_t{1} << i);
     });
   }
-  RuleLookup lookups[kMaxBurst];
+  // A union, so that nobody clears two kilobytes for one first packet.
+  union Lookups {
+    Lookups() {}
+    RuleLookup each[kMaxBurst];
+  } lookups;
   std::uint32_t count = 0;
   RuleLookup* answer[kMaxBurst];
   for_each_bit(rest, [&](std::uint32_t i) {
     answer[i] = nullptr;
     if (burst.connection[i] != nullptr) return;
-    lookups[count] = {&burst.endpoint[i]->policy->rules(direction), query_of(burst, i, direction), {}};
-    lookups[count].rules->prefetch();
-    answer[i] = &lookups[count++];
+    lookups.each[count] = {&burst.endpoint[i]->policy->rules(direction), query_of(burst, i, direction), {}};
+    lookups.each[count].rules->prefetch();
+    answer[i] = &lookups.each[count++];
   });
-  match_rules({lookups, count}, *worker.view->members);
+  match_rules({lookups.each, count}, *worker.view->members);
   const std::uint64_t recycled = worker.connections.recycled();
   for_each_bit(rest, [&](std::uint32_t i) {
     const DropReason reason = admit_one(burst, i, worker, direction, answer[i]);
