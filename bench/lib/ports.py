@@ -59,25 +59,29 @@ def measure(build, count, options, progress):
     try:
         progress.now(f"{count} ports: attach, idle, throughput")
         engine.start()
-        time.sleep(1)
-        found["idle"] = ("% of a processor", [engine.idle_share() for _ in range(3)])
-        many = engine.footprint()
-        found["throughput"] = ("Gbit/s", [kernel.measure(engine, "task-to-task", options.seconds)[0] for _ in range(options.pairs)])
-        others = engine.attached[2:]
+        few, others = engine.footprint(), engine.attached[2:]
         if others:
-            rates = [(engine.rate_of("task.detach", [{"task": task["eni"]} for task in others]), engine.footprint(), engine.rate_of("task.attach", others))
-                     for _ in range(3)]
-            found["detach"] = ("tasks/s", [rate[0] for rate in rates])
-            found["attach"] = ("tasks/s", [rate[2] for rate in rates])
-            few = rates[0][1]
+            attached, detached = [], []
+            for turn in range(3):
+                attached.append(engine.rate_of("task.attach", others))
+                if turn == 0:
+                    many = engine.footprint()
+                detached.append(engine.rate_of("task.detach", [{"task": task["eni"]} for task in others]))
+            engine.rate_of("task.attach", others)
+            found["attach"], found["detach"] = ("tasks/s", attached), ("tasks/s", detached)
             for what in many:
                 found[f"{what} a port"] = (what, [(many[what] - few[what]) / len(others)])
+        time.sleep(1)
+        found["idle"] = ("% of a processor", [engine.idle_share() for _ in range(3)])
+        found["throughput"] = ("Gbit/s", [kernel.measure(engine, "task-to-task", options.seconds)[0] for _ in range(options.pairs)])
     finally:
         engine.lab.stop()
     engine = Engine(build, count, idle=SPIN)
     try:
         progress.now(f"{count} ports: empty turns")
         engine.start()
+        for task in engine.attached[2:]:
+            engine.call("task.attach", task)
         time.sleep(1)
         found["empty turn"] = ("ns", [engine.empty_turn() for _ in range(9)])
     finally:
