@@ -124,9 +124,12 @@ class Ping:
         """Ends it now. The last request may have been under way at that moment: then it does not count as sent."""
         self.process.send_signal(signal.SIGINT)
         sent, received = self.wait()
-        self.output.seek(0)
-        arrived = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", self.output.read())}
-        return (sent - 1, received) if sent not in arrived else (sent, received)
+        return (sent - 1, received) if sent not in self.arrived() else (sent, received)
+
+    def arrived(self):
+        """The numbers of the requests that were answered so far."""
+        text = os.pread(self.output.fileno(), 1 << 24, 0).decode(errors="replace")
+        return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", text)}
 
     def wait(self, timeout=60):
         self.process.wait(timeout=timeout)

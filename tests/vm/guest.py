@@ -22,6 +22,14 @@ class GuestTest(LabTest):
     shares = False
     _shared = None
 
+    def assert_ping(self, netns, address, count=20, interval=0.05):
+        """Each of the first `count` requests is answered. ping by itself gives the last answer one second, which the emulator
+        may take for it; so it goes on asking until they are there."""
+        wanted = set(range(1, count + 1))
+        with Ping(self.lab, netns, address, interval=interval) as ping:
+            self.lab.wait_until(lambda: wanted <= ping.arrived(), 15)
+            self.assertLessEqual(wanted, ping.arrived(), f"ping of {address}: unanswered")
+
     def setUp(self):
         if self._shared is None:
             super().setUp()
