@@ -278,6 +278,7 @@ void Worker::run() {
     published_.offline(state.number);
     announced_ = idle_.wait([&] { return is_given(seen); });
     published_.online(state.number);
+    if (published_.read() != seen) announced_ = true;  // it slept without hearing the ports of the new one
   }
   published_.leave(state.number);
 }
