@@ -10,70 +10,6 @@ namespace trunkline::control {
 
 namespace {
 
-constexpr std::string_view kEmpty = "-";
-
-std::string_view escape(Colour colour) {
-  switch (colour) {
-    case Colour::green: return "\033[32m";
-    case Colour::yellow: return "\033[33m";
-    case Colour::red: return "\033[31m";
-    case Colour::bold: return "\033[1m";
-    case Colour::none: break;
-  }
-  return "";
-}
-
-std::string painted(const std::string& text, Colour colour, const Style& style) {
-  if (!style.colour || colour == Colour::none) return text;
-  return std::string(escape(colour)) + text + "\033[0m";
-}
-
-// Characters, not bytes: what is not the continuation of a UTF-8 sequence.
-std::size_t width(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
-}
-
-const Json& member(const Json& object, std::string_view key) {
-  static const Json nothing;
-  if (!object.is_object()) return nothing;
-  const auto found = object.find(std::string(key));
-  return found == object.end() ? nothing : *found;
-}
-
-// Any value in one cell: lists joined by commas, objects as key=value.
-std::string text(const Json& value) {
-  std::string out;
-  if (value.is_string()) {
-    out = printable(value.get_ref<const std::string&>());
-  } else if (value.is_array()) {
-    for (const Json& element : value) out += (out.empty() ? "" : ",") + text(element);
-  } else if (value.is_object()) {
-    for (const auto& [key, element] : value.items())
-      out += (out.empty() ? "" : " ") + printable(key) + "=" + text(element);
-  } else if (value.is_boolean()) {
-    out = value.get<bool>() ? "yes" : "no";
-  } else if (!value.is_null()) {
-    out = value.dump();
-  }
-  return out.empty() ? std::string(kEmpty) : out;
-}
-
-std::string text(const Json& object, std::string_view key) { return text(member(object, key)); }
-
-// Counters are what a page is about: one that is no number is an answer gone wrong, not a dash.
-std::uint64_t number(const Json& object, std::string_view key) {
-  const Json& value = member(object, key);
-  if (!value.is_number_unsigned()) throw AnswerError("\"" + std::string(key) + "\" is not a count");
-  return value.get<std::uint64_t>();
-}
-
-const Json& list_of_texts(const Json& object, const char* key) {
-  const Json& list = member(object, key);
-  if (!list.is_array()) throw AnswerError("\"" + std::string(key) + "\" is not a list");
-  return list;
-}
-
 Colour state_colour(const std::string& state) {
   if (state == "active" || state == "up") return Colour::green;
   if (state == "waiting") return Colour::yellow;
@@ -90,16 +26,6 @@ std::uint64_t drops_of(const Json& meter) {
   }
   return sum;
 }
-
-// Two columns without headers: what, and how it is.
-class Page {
- public:
-  void line(const std::string& key, Cell value) { table_.row({key, std::move(value)}); }
-  std::string text(const Style& style) const { return table_.text({.headers = false, .colour = style.colour}); }
-
- private:
-  Table table_{{"", ""}};
-};
 
 std::string duration(std::uint64_t s) {
   char out[64];
@@ -132,109 +58,12 @@ void meter_lines(Page& page, const std::string& name, const Json& meter) {
   }
 }
 
-// Protocol and ports of an EC2 permission as people say them: "tcp 80", "tcp 1000-2000", "icmp type 8", "all".
-std::string permission(const Json& rule) {
-  const std::string protocol = text(rule, "IpProtocol");
-  if (protocol == "-1") return "all";
-  const Json& from = member(rule, "FromPort");
-  const Json& to = member(rule, "ToPort");
-  if (from.is_null() || (from == -1 && to == -1)) return protocol;
-  if (protocol.starts_with("icmp")) return protocol + " type " + text(from) + (to == -1 ? "" : " code " + text(to));
-  return protocol + " " + text(from) + (from == to ? "" : "-" + text(to));
-}
-
-// The same of an entry of a network ACL.
-std::string entry_traffic(const Json& entry) {
-  std::string protocol = text(entry, "Protocol");
-  static constexpr std::array<std::array<const char*, 2>, 5> kNames = {
-      {{"-1", "all"}, {"1", "icmp"}, {"6", "tcp"}, {"17", "udp"}, {"58", "icmpv6"}}};
-  for (const auto& [number, name] : kNames) {
-    if (protocol == number) {
-      protocol = name;
-      break;
-    }
-  }
-  if (const Json& ports = member(entry, "PortRange"); !ports.is_null()) {
-    const Json &from = member(ports, "From"), &to = member(ports, "To");
-    if (from == 0 && to == 65535) return protocol;
-    return protocol + " " + text(from) + (from == to ? "" : "-" + text(to));
-  }
-  const Json& icmp = member(entry, "IcmpTypeCode");
-  if (icmp.is_null() || member(icmp, "Type") == -1) return protocol;
-  return protocol + " type " + text(icmp, "Type") + (member(icmp, "Code") == -1 ? "" : " code " + text(icmp, "Code"));
-}
-
-void permission_rows(Table& table, const Json& group, const char* rules, const char* direction) {
-  static constexpr std::array<std::array<const char*, 2>, 4> kSources = {{{"IpRanges", "CidrIp"},
-                                                                          {"Ipv6Ranges", "CidrIpv6"},
-                                                                          {"PrefixListIds", "PrefixListId"},
-                                                                          {"UserIdGroupPairs", "GroupId"}}};
-  const Json& permissions = member(group, rules);
-  if (!permissions.is_array()) return;
-  for (const Json& rule : permissions) {
-    for (const auto& [list, id] : kSources) {
-      const Json& sources = member(rule, list);
-      if (!sources.is_array()) continue;
-      for (const Json& source : sources) {
-        table.row({text(group, "GroupId"), text(group, "GroupName"), std::string(direction), permission(rule),
-                   text(source, id), text(source, "Description")});
-      }
-    }
-  }
-}
-
 void capability_line(Page& page, const std::string& name, const Json& capability) {
   const std::string why = text(capability, "why");
   page.line(name, text(capability, "what") + ": " + (member(capability, "available") == true ? "yes" : "no") + (why == kEmpty ? "" : ", " + why));
 }
 
 }  // namespace
-
-std::string printable(std::string_view from) {
-  std::string out;
-  out.reserve(from.size());
-  for (std::size_t i = 0; i < from.size(); ++i) {
-    const auto c = static_cast<unsigned char>(from[i]);
-    const bool c1 = c == 0xC2 && i + 1 < from.size() && static_cast<unsigned char>(from[i + 1]) < 0xA0;
-    if (c1) ++i;
-    out += c < 0x20 || c == 0x7F || c1 ? '?' : from[i];
-  }
-  return out;
-}
-
-const Json& list_of(const Json& result, const char* name) {
-  const Json& list = member(result, name);
-  if (!list.is_array()) throw AnswerError("\"" + std::string(name) + "\" is not a list");
-  for (const Json& element : list) {
-    if (!element.is_object()) throw AnswerError("an element of \"" + std::string(name) + "\" is not an object");
-  }
-  return list;
-}
-
-std::string Table::text(const Style& style) const {
-  const auto name = [&](std::size_t column) {
-    return headers_[column].starts_with('>') ? headers_[column].substr(1) : headers_[column];
-  };
-  std::vector<std::size_t> widths(headers_.size());
-  for (std::size_t c = 0; c < headers_.size(); ++c) {
-    if (style.headers) widths[c] = width(name(c));
-    for (const auto& cells : rows_) widths[c] = std::max(widths[c], width(cells[c].text));
-  }
-  std::string out;
-  const auto line = [&](const auto& cell_of) {
-    for (std::size_t c = 0; c < headers_.size(); ++c) {
-      const Cell cell = cell_of(c);
-      const std::string pad(widths[c] - width(cell.text), ' ');
-      const bool right = headers_[c].starts_with('>');
-      const bool last = c + 1 == headers_.size();
-      out += (right ? pad : "") + painted(cell.text, cell.colour, style) + (right || last ? "" : pad) +
-             (last ? "\n" : "  ");
-    }
-  };
-  if (style.headers) line([&](std::size_t c) { return Cell(std::string(name(c)), Colour::bold); });
-  for (const auto& cells : rows_) line([&](std::size_t c) { return cells[c]; });
-  return out;
-}
 
 std::string print_task_list(const Json& result, const Style& style) {
   Table table({"ENI", "TASK", "STATE", ">VLAN", "MAC", "ADDRESSES", "SUBNET", "GROUPS", "PORT", ">WORKER", "REASON"});
@@ -270,72 +99,6 @@ std::string print_task_show(const Json& result, const Style& style) {
     meter_lines(page, "to the task", member(counters, "out"));
   }
   return page.text(style);
-}
-
-std::string print_sg_list(const Json& result, const Style& style) {
-  Table table({"GROUP", ">INGRESS_RULES", ">EGRESS_RULES", ">MEMBERS", "USED_BY", "NAME"});
-  for (const Json& group : list_of(result, "groups")) {
-    table.row({text(group, "id"), text(group, "ingress_rules"), text(group, "egress_rules"), text(group, "members"),
-               text(group, "used_by"), text(group, "name")});
-  }
-  return table.text(style);
-}
-
-std::string print_sg_show(const Json& result, const Style& style) {
-  Table table({"GROUP", "NAME", "DIRECTION", "TRAFFIC", "PEER", "DESCRIPTION"});
-  for (const Json& group : list_of(result, "SecurityGroups")) {
-    permission_rows(table, group, "IpPermissions", "ingress");
-    permission_rows(table, group, "IpPermissionsEgress", "egress");
-  }
-  return table.text(style);
-}
-
-std::string print_sg_members(const Json& result, const Style& style) {
-  Table table({"GROUP", "WHERE", "ADDRESS"});
-  for (const char* where : {"local", "remote"}) {
-    const Json& addresses = member(result, where);
-    if (!addresses.is_array()) throw AnswerError("\"" + std::string(where) + "\" is not a list");
-    for (const Json& address : addresses) table.row({text(result, "group"), std::string(where), text(address)});
-  }
-  return table.text(style);
-}
-
-std::string print_acl_list(const Json& result, const Style& style) {
-  Table table({"ACL", ">INGRESS_ENTRIES", ">EGRESS_ENTRIES", "DEFAULT", "SUBNETS", "USED_BY", "VPC"});
-  for (const Json& acl : list_of(result, "acls")) {
-    table.row({text(acl, "id"), text(acl, "ingress_entries"), text(acl, "egress_entries"), text(acl, "is_default"), text(acl, "subnets"),
-               text(acl, "used_by"), text(acl, "vpc")});
-  }
-  return table.text(style);
-}
-
-std::string print_acl_show(const Json& result, const Style& style) {
-  Table table({"ACL", "DIRECTION", ">NUMBER", "ACTION", "TRAFFIC", "PEER"});
-  for (const Json& acl : list_of(result, "NetworkAcls")) {
-    for (const bool egress : {false, true}) {
-      for (const Json& entry : list_of(acl, "Entries")) {
-        if (member(entry, "Egress") != egress) continue;
-        const std::string number = text(entry, "RuleNumber"), action = text(entry, "RuleAction");
-        table.row({text(acl, "NetworkAclId"), std::string(egress ? "egress" : "ingress"), number == "32767" || number == "32768" ? "*" : number,
-                   Cell(action, action == "deny" ? Colour::red : Colour::green), entry_traffic(entry),
-                   text(entry, member(entry, "CidrBlock").is_null() ? "Ipv6CidrBlock" : "CidrBlock")});
-      }
-    }
-  }
-  return table.text(style);
-}
-
-std::string print_subnet_list(const Json& result, const Style& style) {
-  Table table({"SUBNET", "CIDR", "IPV6_CIDR", "VPC", "ZONE"});
-  for (const Json& subnet : list_of(result, "Subnets")) {
-    std::string v6;
-    if (const Json& set = member(subnet, "Ipv6CidrBlockAssociationSet"); set.is_array()) {
-      for (const Json& block : set) v6 += (v6.empty() ? "" : ",") + text(block, "Ipv6CidrBlock");
-    }
-    table.row({text(subnet, "SubnetId"), text(subnet, "CidrBlock"), v6.empty() ? std::string(kEmpty) : v6,
-               text(subnet, "VpcId"), text(subnet, "AvailabilityZone")});
-  }
-  return table.text(style);
 }
 
 std::string print_worker_list(const Json& result, const Style& style) {

@@ -3,54 +3,17 @@
 // What trunkctl shows to people: results of the control protocol as tables and short pages. Each function takes the
 // `result` of the method of its name and gives the whole text, so that nothing is half printed when an answer turns out
 // not to be as the protocol has it (AnswerError). Members that are missing, null or empty are shown as "-"; members
-// that this trunkctl does not know are left out of tables and listed on pages.
+// that this trunkctl does not know are left out of tables and listed on pages. Rules and subnets are in ctl_print_rules.cpp.
 //
 // Columns, their order and their headers are stable: scripts that use --no-headers may count on them, and new columns
 // are added before the last one, which alone may have spaces in it.
 #pragma once
 
-#include <stdexcept>
 #include <string>
-#include <string_view>
-#include <vector>
 
-#include "control/ctl_client.h"
+#include "control/ctl_page.h"
 
 namespace trunkline::control {
-
-struct Style {
-  bool headers = true;
-  bool colour = false;
-};
-
-class AnswerError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-enum class Colour { none, green, yellow, red, bold };
-
-struct Cell {
-  Cell(std::string words, Colour colour_of = Colour::none) : text(std::move(words)), colour(colour_of) {}
-  std::string text;
-  Colour colour;
-};
-
-// Rows under headers, each column as wide as its widest cell, two spaces between. A header that begins with '>' is of a
-// column of numbers, aligned to the right.
-class Table {
- public:
-  explicit Table(std::vector<std::string_view> headers) : headers_(std::move(headers)) {}
-  void row(std::vector<Cell> cells) { rows_.push_back(std::move(cells)); }
-  std::string text(const Style& style) const;
-
- private:
-  std::vector<std::string_view> headers_;
-  std::vector<std::vector<Cell>> rows_;
-};
-
-// Text from elsewhere made safe for a terminal: each control character becomes '?'. Newlines too.
-std::string printable(std::string_view text);
 
 std::string print_status(const Json& result, const Style& style);
 std::string print_stats(const Json& result, const Style& style);
@@ -77,8 +40,5 @@ std::string print_flow_log_list(const Json& result, const Style& style);
 std::string print_change(const Json& result, const Style& style);
 // The shapes that are AWS's own (describe-tasks) or ours to give back (the state): JSON, for people too.
 std::string print_json(const Json& result, const Style& style);
-
-// The elements of result[member], or AnswerError.
-const Json& list_of(const Json& result, const char* member);
 
 }  // namespace trunkline::control

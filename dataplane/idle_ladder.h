@@ -5,8 +5,8 @@
 //
 // To block, every port that the worker polls must have a descriptor that becomes readable (Port::wake_descriptor); where one
 // has none, the last rung is a longer sleep, which the ports that have one end early; after it only the others need to be asked
-// (of 120 quiet ports, each asked is three lines that are in no cache any more). Whoever gives a worker something by other means than a port calls wake():
-// the control thread with a new View, another worker with a packet. It costs a system call only when the worker blocks.
+// (of 120 quiet ports, each asked is three lines that are in no cache any more). A View that the worker did not sleep upon has
+// ports that were not heard. Whoever gives a worker something by other means than a port calls wake(): the control thread with a new View, another worker with a packet. It costs a system call only when the worker blocks.
 //
 // wait() belongs to the worker. wake() and the readers may be called by any thread.
 #pragma once

@@ -29,9 +29,11 @@ class Engine(kernel.EngineSide):
         return {"descriptors": len(os.listdir(f"/proc/{pid}/fd")), "KiB": resident, "mbufs": self.call("status")["memory"]["mbufs_used"]}
 
     def processor_seconds(self):
-        with open(f"/proc/{self.lab.engine.pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        tasks, spent = f"/proc/{self.lab.engine.pid}/task", 0
+        for thread in os.listdir(tasks):
+            with open(f"{tasks}/{thread}/schedstat") as file:
+                spent += int(file.read().split()[0])
+        return spent / 1e9
 
     def rate_of(self, method, params):
         began = time.monotonic()

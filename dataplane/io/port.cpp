@@ -60,6 +60,20 @@ std::uint64_t agreed_by(std::uint64_t features) {
   return kSendChecksums | (has(kGuestTso4) && has(kGuestTso6) ? RTE_ETH_TX_OFFLOAD_TCP_TSO : 0);
 }
 
+bool is_up(std::uint16_t ethdev) {
+  rte_eth_link link{};
+  return rte_eth_link_get_nowait(ethdev, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
+}
+
+// Called on a thread of the vhost library, soon after a program has come, or after the last packet was sent to one that went. Between
+// the two nothing is agreed.
+int note_agreement(std::uint16_t ethdev, rte_eth_event_type, void* agreed, void*) {
+  std::uint64_t features = 0;
+  const bool known = is_up(ethdev) && rte_vhost_get_negotiated_features(rte_eth_vhost_get_vid_from_port_id(ethdev), &features) == 0;
+  static_cast<std::atomic<std::uint64_t>*>(agreed)->store(known ? agreed_by(features) : 0, std::memory_order_relaxed);
+  return 0;
+}
+
 constexpr std::uint32_t kFrameOverhead = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
 
 // rte_eth_dev_set_mtu() holds a driver to the largest frame that it states. net_tap drops what is larger than the MTU
@@ -146,7 +160,7 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
     // Nothing is asked of the driver, which would then make the checksums that a program does not take half done, and makes them
     // wrong (rte_raw_cksum_mbuf of 22.11, see segment.cpp). What it gets with a request it hands on.
     conf.rxmode.offloads |= receive_offloads(info);
-    rte_eth_dev_callback_register(ethdev_, RTE_ETH_EVENT_INTR_LSC, on_link_change, this);
+    rte_eth_dev_callback_register(ethdev_, RTE_ETH_EVENT_INTR_LSC, note_agreement, &agreed_);
   } else if (settings_.offloads) {
     send_offloads_ = {.tx = info.tx_offload_capa & kSend, .max_segments = info.tx_desc_lim.nb_seg_max != 0 ? info.tx_desc_lim.nb_seg_max : std::uint16_t{0xffff}};
     conf.txmode.offloads |= send_offloads_.tx;
@@ -213,21 +227,13 @@ Port::~Port() {
   if (ethdev_ != 0xffff) {
     if (started_) rte_eth_dev_stop(ethdev_);
     // -EAGAIN: it is being called.
-    while (send_offloads_.agreed != nullptr && rte_eth_dev_callback_unregister(ethdev_, RTE_ETH_EVENT_INTR_LSC, on_link_change, this) == -EAGAIN) {
+    while (send_offloads_.agreed != nullptr && rte_eth_dev_callback_unregister(ethdev_, RTE_ETH_EVENT_INTR_LSC, note_agreement, &agreed_) == -EAGAIN) {
     }
     rte_eth_dev_close(ethdev_);
   }
   const DeviceName device = split(settings_.devargs);
   // Closing an ethdev frees its port; the device stays on the bus until it is removed. PCI devices stay bound.
   if (device.bus == "vdev") rte_eal_hotplug_remove(device.bus.c_str(), device.name.c_str());
-}
-
-// On a thread of the vhost library, soon after a program has come, or after the last packet was sent to one that went. Between the two nothing is agreed.
-int Port::on_link_change(std::uint16_t ethdev, rte_eth_event_type, void* port, void*) {
-  std::uint64_t features = 0;
-  const bool known = static_cast<Port*>(port)->link_up() && rte_vhost_get_negotiated_features(rte_eth_vhost_get_vid_from_port_id(ethdev), &features) == 0;
-  static_cast<Port*>(port)->agreed_.store(known ? agreed_by(features) : 0, std::memory_order_relaxed);
-  return 0;
 }
 
 MacAddress Port::mac() const {
@@ -241,17 +247,15 @@ MacAddress Port::mac() const {
 std::vector<Capability> Port::capabilities() const {
   std::vector<Capability> all = capabilities_;
   if (!settings_.offloads) return all;
-  const std::uint64_t now = send_offloads_.tx & (send_offloads_.agreed == nullptr ? ~std::uint64_t{0} : send_offloads_.agreed->load());
-  const std::string who = send_offloads_.agreed == nullptr ? "the driver cannot" : link_up() ? "the program behind the port did not agree to it" : "no program is there";
+  const bool program_decides = send_offloads_.agreed != nullptr;
+  const std::uint64_t now = program_decides ? send_offloads_.tx & agreed_.load(std::memory_order_relaxed) : send_offloads_.tx;
+  const std::string who = !program_decides ? "the driver cannot" : link_up() ? "the program behind the port did not agree to it" : "no program is there";
   const auto say = [&](const char* what, bool available) { all.push_back({what, available, available ? "" : who + "; the engine does"}); };
   say("sends super-frames", (now & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0);
   say("sends with checksums to make", (now & kSendChecksums) == kSendChecksums);
   return all;
 }
 
-bool Port::link_up() const {
-  rte_eth_link link{};
-  return rte_eth_link_get_nowait(ethdev_, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
-}
+bool Port::link_up() const { return is_up(ethdev_); }
 
 }  // namespace trunkline

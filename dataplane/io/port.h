@@ -15,8 +15,6 @@
 // Errors are sentences that name the device.
 #pragma once
 
-#include <rte_ethdev.h>
-
 #include <atomic>
 #include <cstdint>
 #include <expected>
@@ -80,7 +78,6 @@ class Port {
   explicit Port(PortSettings settings) : settings_(std::move(settings)) {}
   std::expected<void, std::string> configure(rte_mempool& pool);
   void note(std::string what, int result);
-  static int on_link_change(std::uint16_t ethdev, rte_eth_event_type, void* port, void*);
 
   PortSettings settings_;
   std::uint16_t ethdev_ = 0xffff;

@@ -66,7 +66,7 @@ class TestExhaustion(LabTest):
         for start in range(0, len(frames), at_once):
             part, before = frames[start:start + at_once], self.meters(self.greedy.eni)[0]["rx_packets"]
             send_frames(self.greedy.netns, "eth0", part)
-            self.lab.wait_until(lambda: self.meters(self.greedy.eni)[0]["rx_packets"] >= before + len(part), 5)
+            self.assertTrue(self.lab.wait_until(lambda: self.meters(self.greedy.eni)[0]["rx_packets"] >= before + len(part), 5), "the flood did not arrive")
 
     def comes_back(self, seconds=25):
         self.assertTrue(self.lab.wait_until(lambda: self.used() < 50, seconds), f"{self.used()} connections are left")

@@ -9,7 +9,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import PING, LabTest, group, in_netns, main, two_workers  # noqa: E402
+from harness import CLIENT, PING, ROUTER_MAC, LabTest, ethernet, group, in_netns, ipv4, main, two_workers, udp  # noqa: E402
+from lab import send_frames  # noqa: E402
 from lab.lab import _disable_ipv6  # noqa: E402
 
 PORTS = 120
@@ -53,6 +54,13 @@ class IdleTest(LabTest):
             before = self.meters(self.task(number).eni)[1]["tx_packets"]
             self.lab.ping(self.lab.client, self.task(number).address, 0.2)  # no route back: nobody answers
             self.assertEqual(self.meters(self.task(number).eni)[1]["tx_packets"], before + 1)
+        # Each way: a tap that speaks is heard, whatever the rung, and whoever polls it.
+        for number in (1, 2, PORTS - 1, PORTS):
+            task = self.task(number)
+            self.assertTrue(self.lab.wait_until(lambda: rungs() == expected, 5), rungs())
+            before = self.meters(task.eni)[0]["rx_packets"]
+            send_frames(netns, f"t{number}", [ethernet(ROUTER_MAC, task.mac, 0x0800, ipv4(task.address, CLIENT, 17, udp(1, 9, b"x")))])
+            self.assertTrue(self.lab.wait_until(lambda: self.meters(task.eni)[0]["rx_packets"] == before + 1, 1), f"t{number} was not heard")
         return shares
 
 

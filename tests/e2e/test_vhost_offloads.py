@@ -118,8 +118,8 @@ class TestToTheProgram(VhostOffloadsTest):
         super().setUp()
         self.program, self.sender = self.attach_socket(), self.attach(2)
 
-    def send(self, payload=PAYLOAD, **header):
-        segment = tcp_segment(40000, 80, 0x10, self.sender.address, self.program.address, text=b"x" * payload)
+    def send(self, payload=PAYLOAD, port=80, **header):
+        segment = tcp_segment(40000, port, 0x10, self.sender.address, self.program.address, text=b"x" * payload)
         frame = ethernet(ROUTER_MAC, self.sender.mac, 0x0800, ipv4(self.sender.address, self.program.address, 6, segment))
         self.assertTrue(Vnet.send(self.sender.netns, "eth0", frame, **header))
 
@@ -157,6 +157,9 @@ class TestToTheProgram(VhostOffloadsTest):
         can = self.can(self.program)
         self.assertEqual((can["sends super-frames"], can["sends with checksums to make"]), (True, True))
         self.assert_whole(frontend)
+        with self.expect_drops(self.program.eni, security_group_ingress=SEGMENTS):
+            self.send(port=81)
+        self.assertEqual(len(frontend.received()), 1)
 
     def test_a_checksum_is_left_to_it(self):
         frontend = self.connect(self.program, CHECKSUMS)

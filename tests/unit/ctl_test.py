@@ -66,7 +66,9 @@ RESULTS = {
     "worker.list": {"workers": WORKERS},
     "task.list": {"tasks": [TASK, WAITING]},
     "task.show": {**TASK, "attachment": "1789", "connections": 3, "mtu": 9001, "source_dest_check": True,
-                  "port": {"kind": "tap", "netns": "nginx"}, "counters": {"in": METER, "out": METER}, "new_member": 5},
+                  "port": {"kind": "tap", "netns": "nginx"}, "counters": {"in": METER, "out": METER}, "new_member": 5,
+                  "capabilities": [{"what": "receives super-frames", "available": True, "why": ""},
+                                   {"what": "sends super-frames", "available": False, "why": "no program is there"}]},
     "task.describe": {"tasks": [{"taskArn": "a"}], "failures": []},
     "sg.list": {"groups": [{"id": "sg-9effe8e4", "name": "web", "ingress_rules": 1, "egress_rules": 1, "members": 2,
                             "used_by": ["eni-b0aaa4b2"]}]},
@@ -307,8 +309,10 @@ class Looking(Case):
 
     def test_task_show(self):
         out = self.asks("task.show", {"task": "f5aa"}, "task", "show", "f5aa")
-        for part in ("vlan               101\n", "kind=tap netns=nginx", "2 security_group_ingress", "new_member", "2 dropped"):
+        for part in ("vlan               101\n", "kind=tap netns=nginx", "2 security_group_ingress", "new_member", "2 dropped",
+                     "receives super-frames: yes\n", "sends super-frames: no, no program is there\n"):
             self.assertIn(part, out)
+        self.assertNotIn("available", out)
 
     def test_flow_logs(self):
         out = self.asks("flow_log.list", {}, "flow-log", "list")
