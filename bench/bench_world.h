@@ -190,14 +190,11 @@ class BenchWorld {
 
   // What the worker does after a turn, but for the driver: every port's queue is taken, what is refused is freed.
   void flush() {
-    for (const PortSlot slot : worker.outbox.dirty()) {
-      Outbox::Queue& queue = worker.outbox.queue(slot);
+    worker.outbox.empty([&](PortSlot slot, const Outbox::Batch& batch) {
       Meter& meter = slot == kTrunkSlot ? worker.trunk_out : worker.meters[slot.value - 1U].ingress;
-      meter.tx_packets.add(queue.count), meter.tx_bytes.add(queue.bytes);
-      forwarded += queue.count;
-      worker.outbox.clear(slot);
-    }
-    worker.outbox.clear_dirty();
+      meter.sent({batch.packets.size(), batch.bytes});
+      forwarded += batch.packets.size();
+    });
     worker.outbox.clear_discarded();
   }
 

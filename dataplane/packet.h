@@ -33,6 +33,7 @@ struct Connection;
 struct Endpoint;
 
 inline constexpr std::uint32_t kMaxBurst = 64;
+inline constexpr std::uint32_t kPrefetchAhead = 4;  // packets that parse asks for before it needs them
 
 enum class Layer3 : std::uint8_t { other, ipv4, ipv6, arp };
 
@@ -87,7 +88,7 @@ struct Burst {
   std::uint64_t filtered = 0;
   std::uint64_t edge = 0;
 
-  rte_mbuf* mbuf[kMaxBurst];               // nullptr: it left for another worker, or waits for its first fragment
+  rte_mbuf* mbuf[kMaxBurst + kPrefetchAhead];  // nullptr: it left for another worker, or waits for its first fragment
   DropReason verdict[kMaxBurst];
   Route route[kMaxBurst];
   const Endpoint* endpoint[kMaxBurst];     // set by demux for every packet; nullptr: nobody's
@@ -102,11 +103,14 @@ struct Burst {
   union {
     FlowKey key[kMaxBurst];
   };
+  // What parse took the short way: sound IPv4 packets with a TCP or UDP header, whole and one frame each. Never refused by it.
+  std::uint64_t plain = 0;
   // Rare ones.
   std::uint64_t fragments = 0;  // of all packets, set by parse
   std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
   std::uint64_t super_frames = 0;  // set by parse; see state/super_frame.h
 
+  std::uint64_t all() const { return size == 0 ? 0 : ~std::uint64_t{0} >> (kMaxBurst - size); }
   bool alive(std::uint32_t i) const { return verdict[i] == DropReason::none; }
   void drop(std::uint32_t i, DropReason reason) {
     verdict[i] = reason;
@@ -152,6 +156,7 @@ struct Burst {
     fragments |= std::uint64_t{headers[at].fragment != Fragment::none} << at;
     super_frames |= (other.super_frames >> i & 1) << at;
     key[at] = other.key[i].from_the_other_end();
+    plain |= (other.plain >> i & 1) << at;
   }
 
  private:
@@ -167,10 +172,16 @@ struct Burst {
 };
 static_assert(static_cast<int>(DropReason::none) == 0 && static_cast<int>(Route::undecided) == 0);
 
-// Calls visit(i) for each set bit, lowest first. The bits are those of the moment of the call.
+// Calls visit(i) for each set bit, lowest first. The bits are those of the moment of the call. Nearly always they are those of a whole
+// burst, and then counting costs less than looking for the next bit.
 template <class Visit>
 [[gnu::always_inline]] inline void for_each_bit(std::uint64_t bits, Visit&& visit) {
-  for (; bits != 0; bits &= bits - 1) visit(static_cast<std::uint32_t>(std::countr_zero(bits)));
+  if ((bits & (bits + 1)) == 0) [[likely]] {
+    const auto count = static_cast<std::uint32_t>(std::popcount(bits));
+    for (std::uint32_t i = 0; i < count; ++i) visit(i);
+  } else {
+    for (; bits != 0; bits &= bits - 1) visit(static_cast<std::uint32_t>(std::countr_zero(bits)));
+  }
 }
 
 }  // namespace trunkline

@@ -36,9 +36,7 @@ void Worker::after_burst() {
     rte_pktmbuf_free_bulk(discarded.data(), static_cast<unsigned>(discarded.size()));
     state.outbox.clear_discarded();
   }
-  for (const PortSlot slot : state.outbox.dirty()) {
-    if (state.outbox.queue(slot).count > Outbox::kHighWater) flush_port(slot);
-  }
+  if (state.outbox.is_full()) [[unlikely]] send_all();
 }
 
 std::uint32_t Worker::receive(const PortView& port, std::uint16_t queue) {
@@ -145,34 +143,33 @@ Meter& Worker::outgoing_meter(const PortView& port) {
   return port.is_trunk ? state.trunk_out : state.meters[port.endpoint.value].ingress;
 }
 
-void Worker::hand_to_trunk_sender(Outbox::Queue& queue, WorkerNumber sender) {
-  for (std::uint32_t i = 0; i < queue.count; ++i) {
-    if (state.handoff.send(sender, {queue.packets[i], {}, 0, HandoffKind::transmit, Direction::egress})) continue;
-    state.trunk_out.dropped(DropReason::handoff_full, frames_of(*queue.packets[i]).packets);
-    rte_pktmbuf_free(queue.packets[i]);
+void Worker::hand_to_trunk_sender(const Outbox::Batch& batch, WorkerNumber sender) {
+  for (rte_mbuf* packet : batch.packets) {
+    if (state.handoff.send(sender, {packet, {}, 0, HandoffKind::transmit, Direction::egress})) continue;
+    state.trunk_out.dropped(DropReason::handoff_full, frames_of(*packet).packets);
+    rte_pktmbuf_free(packet);
   }
 }
 
-void Worker::flush_port(PortSlot slot) {
-  Outbox::Queue& queue = state.outbox.queue(slot);
-  if (queue.count == 0) return;
+void Worker::send(PortSlot slot, const Outbox::Batch& batch) {
   const PortView& port = *state.view->port(slot);
   const std::uint16_t queues = port.is_trunk ? state.view->trunk_queues : std::uint16_t{1};
   const std::uint16_t ours = port.is_trunk ? state.number : std::uint16_t{0};
-  const std::span packets(queue.packets, queue.count);
   if (port.is_trunk && state.number >= queues) {
-    hand_to_trunk_sender(queue, static_cast<WorkerNumber>(state.number % queues));
-  } else if (queue.requests == 0) [[likely]] {
-    transmit(port, ours, packets, queue.bytes, outgoing_meter(port));
+    hand_to_trunk_sender(batch, static_cast<WorkerNumber>(state.number % queues));
+  } else if (!batch.asks) [[likely]] {
+    transmit(port, ours, batch.packets, batch.bytes, outgoing_meter(port));
   } else {
-    transmit_with_offloads(port, ours, packets, outgoing_meter(port), offloads);
+    transmit_with_offloads(port, ours, batch.packets, outgoing_meter(port), offloads);
   }
-  state.outbox.clear(slot);
+}
+
+void Worker::send_all() {
+  state.outbox.empty([this](PortSlot slot, const Outbox::Batch& batch) { send(slot, batch); });
 }
 
 void Worker::flush() {
-  for (const PortSlot slot : state.outbox.dirty()) flush_port(slot);
-  state.outbox.clear_dirty();
+  send_all();
   for (std::uint32_t to = 0; to < state.handoff.workers(); ++to) {
     if (to == state.number) continue;
     HandoffLane& lane = state.handoff.to(static_cast<WorkerNumber>(to));
@@ -232,7 +229,7 @@ bool Worker::turn() {
   }
   packets_.add(packets);
   if (state.handoff.workers() > 1 || !state.handoff.parked().empty()) packets += receive_handed();
-  if (packets != 0 || !state.outbox.dirty().empty()) flush();
+  if (packets != 0 || !state.outbox.is_empty()) flush();
   sweep();
   if (is_interval_open()) end_interval();
   state.flows.flush();

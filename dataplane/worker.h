@@ -78,8 +78,9 @@ class Worker {
   void process_handed(std::span<const HandedPacket> handed);
   void after_burst();
   bool is_given(const View* seen);
-  void flush_port(PortSlot slot);
-  void hand_to_trunk_sender(Outbox::Queue& queue, WorkerNumber sender);
+  void send(PortSlot slot, const Outbox::Batch& batch);
+  void send_all();
+  void hand_to_trunk_sender(const Outbox::Batch& batch, WorkerNumber sender);
   void flush();
   void sweep();
   bool is_interval_open() const { return interval_asked_.load(std::memory_order_relaxed) != interval_; }

@@ -37,10 +37,9 @@ namespace detail {
   });
 }
 
-}  // namespace detail
-
-inline void account(Burst& burst, WorkerState& worker, Direction direction) {
-  const auto now = static_cast<std::uint16_t>(worker.now);
+// Of packets with a connection; answers which have none.
+template <Direction direction>
+[[gnu::always_inline]] inline std::uint64_t account_connections(Burst& burst, std::uint16_t now) {
   std::uint64_t loose = 0;
   for_each_bit(burst.filtered, [&](std::uint32_t i) {
     if (burst.connection[i] == nullptr) [[unlikely]] {
@@ -51,9 +50,17 @@ inline void account(Burst& burst, WorkerState& worker, Direction direction) {
     Connection::Totals& totals = burst.connection[i]->totals[index(direction)];
     totals.bytes_and_flags = (totals.bytes_and_flags + headers.packet_bytes) |
                              std::uint64_t{logged_tcp_flags(headers.tcp_flags)} << Connection::Totals::kFlagsShift;
-    totals.last = now;
-    if (totals.packets++ == 0) totals.first = now;
+    totals.saw_packet(now);
   });
+  return loose;
+}
+
+}  // namespace detail
+
+inline void account(Burst& burst, WorkerState& worker, Direction direction) {
+  const auto now = static_cast<std::uint16_t>(worker.now);
+  const std::uint64_t loose = direction == Direction::ingress ? detail::account_connections<Direction::ingress>(burst, now)
+                                                              : detail::account_connections<Direction::egress>(burst, now);
   if (burst.super_frames != 0) [[unlikely]] detail::account_segments(burst, burst.super_frames & burst.filtered, direction);
   if (loose != 0) [[unlikely]] detail::account_loose(burst, loose, worker, direction, FlowAction::accept);
   if (burst.refused != 0) [[unlikely]] detail::account_loose(burst, burst.refused, worker, direction, FlowAction::reject);

@@ -7,6 +7,9 @@
 // Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, bad_offload, handoff_full (the peer is another worker's).
 #pragma once
 
+#include <immintrin.h>
+
+#include <cstddef>
 #include <cstring>
 
 #include "dataplane/packet.h"
@@ -20,19 +23,23 @@ namespace trunkline {
 
 namespace detail {
 
-// The twelve bytes of both MAC addresses, `by` bytes further on; overlapping is the point.
-[[gnu::always_inline]] inline void move_macs(std::uint8_t* frame, std::ptrdiff_t by) {
-  const auto first = load_raw<std::uint64_t>(frame);
-  const auto last = load_raw<std::uint32_t>(frame + 8);
-  std::memcpy(frame + by, &first, sizeof first);
-  std::memcpy(frame + by + 8, &last, sizeof last);
+// Both MAC addresses over the tag behind them, and the other way round with a new one. Sixteen bytes, which every frame has that comes here: its
+// headers are in its first segment, Ethernet and more.
+[[gnu::always_inline]] inline void move_macs_over_tag(std::uint8_t* frame) {
+  auto* start = reinterpret_cast<__m128i*>(frame);
+  _mm_storeu_si128(start, _mm_slli_si128(_mm_loadu_si128(start), ether::tag_bytes));
+}
+[[gnu::always_inline]] inline void move_macs_before_tag(std::uint8_t* frame, VlanId vlan) {
+  const std::uint32_t tag = __builtin_bswap32(std::uint32_t{ether::vlan} << 16 | vlan.value);  // priority and DEI are 0
+  const __m128i macs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(frame));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(frame - ether::tag_bytes), _mm_insert_epi32(macs, static_cast<int>(tag), 3));
 }
 
 // The last that is done with the headers' offsets: they speak of the frame as it came.
 [[gnu::always_inline]] inline void pop_tag(Burst& burst, std::uint32_t i) {
   if (burst.headers[i].tag_bytes == 0) return;
   rte_mbuf* packet = burst.mbuf[i];
-  move_macs(burst.bytes(i), ether::tag_bytes);
+  move_macs_over_tag(burst.bytes(i));
   packet->data_off = static_cast<std::uint16_t>(packet->data_off + ether::tag_bytes);
   packet->data_len = static_cast<std::uint16_t>(packet->data_len - ether::tag_bytes);
   packet->pkt_len -= ether::tag_bytes;
@@ -40,13 +47,45 @@ namespace detail {
 
 [[gnu::always_inline]] inline bool push_tag(rte_mbuf* packet, VlanId vlan) {
   if (vlan.is_untagged()) return true;
-  char* start = rte_pktmbuf_prepend(packet, ether::tag_bytes);
-  if (start == nullptr) return false;
-  auto* frame = reinterpret_cast<std::uint8_t*>(start);
-  move_macs(frame + ether::tag_bytes, -std::ptrdiff_t{ether::tag_bytes});
-  store16(frame + 12, ether::vlan);
-  store16(frame + 14, vlan.value);  // priority and DEI stay 0
+  std::uint8_t* frame = rte_pktmbuf_mtod(packet, std::uint8_t*);
+  if (rte_pktmbuf_prepend(packet, ether::tag_bytes) == nullptr) return false;
+  move_macs_before_tag(frame, vlan);
   return true;
+}
+
+// The lengths of a packet whose start moved by so many bytes, further on in its buffer or back, and of which nothing more is asked: what
+// clear_offloads() and three additions do, in two loads and two stores.
+template <int by>
+[[gnu::always_inline]] inline void set_start_further(rte_mbuf* packet) {
+  auto* start = reinterpret_cast<__m128i*>(&packet->rearm_data);                // data_off first, then ol_flags
+  auto* lengths = reinterpret_cast<__m128i*>(&packet->rx_descriptor_fields1);  // type, pkt_len, data_len and vlan_tci, hash
+  _mm_store_si128(start, _mm_add_epi16(_mm_loadl_epi64(start), _mm_cvtsi32_si128(by & 0xffff)));
+  const __m128i resized = _mm_add_epi32(_mm_load_si128(lengths), _mm_setr_epi32(0, -by, -by, 0));
+  _mm_store_si128(lengths, _mm_and_si128(resized, _mm_setr_epi32(-1, -1, 0xffff, -1)));
+}
+static_assert(offsetof(rte_mbuf, rearm_data) == offsetof(rte_mbuf, data_off) && offsetof(rte_mbuf, ol_flags) == offsetof(rte_mbuf, rearm_data) + 8 &&
+              offsetof(rte_mbuf, rearm_data) % 16 == 0);
+static_assert(offsetof(rte_mbuf, pkt_len) == offsetof(rte_mbuf, rx_descriptor_fields1) + 4 && offsetof(rte_mbuf, data_len) == offsetof(rte_mbuf, pkt_len) + 4 &&
+              offsetof(rte_mbuf, vlan_tci) == offsetof(rte_mbuf, data_len) + 2 && offsetof(rte_mbuf, rx_descriptor_fields1) % 16 == 0);
+
+// The tag off a plain packet, if it has one, and on, if there is room. Both answer with what the frame takes then, which is not read from what was just
+// stored: a narrow load waits long for a wide store.
+[[gnu::always_inline]] inline std::uint32_t untag_plain(Burst& burst, std::uint32_t i) {
+  rte_mbuf* packet = burst.mbuf[i];
+  const std::uint32_t bytes = packet->pkt_len;
+  if (burst.headers[i].tag_bytes == 0) [[unlikely]] return clear_offloads(packet), bytes;
+  move_macs_over_tag(burst.bytes(i));
+  set_start_further<ether::tag_bytes>(packet);
+  return bytes - ether::tag_bytes;
+}
+// 0: no room.
+[[gnu::always_inline]] inline std::uint32_t tag_plain(rte_mbuf* packet, VlanId vlan) {
+  const std::uint32_t bytes = packet->pkt_len;
+  if (vlan.is_untagged()) [[unlikely]] return clear_offloads(packet), bytes;
+  if (packet->data_off < ether::tag_bytes) [[unlikely]] return 0;
+  move_macs_before_tag(rte_pktmbuf_mtod(packet, std::uint8_t*), vlan);
+  set_start_further<-int{ether::tag_bytes}>(packet);
+  return bytes + ether::tag_bytes;
 }
 
 [[gnu::always_inline]] inline void send_to_trunk(rte_mbuf* packet, WorkerState& worker) {
@@ -72,107 +111,166 @@ inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& wor
 
 }  // namespace detail
 
+namespace detail {
+
+// The packets that nobody refused and that go the way of nearly all: whole frames of filtered flows. They have an endpoint, and are still here.
+[[gnu::always_inline]] inline std::uint64_t plainly(const Burst& burst) { return burst.plain & burst.filtered; }
+
+// A packet for a task in full.
+[[gnu::noinline]] inline void forward_one_to_task(Burst& burst, std::uint32_t i, WorkerState& worker) {
+  const Endpoint* endpoint = burst.endpoint[i];
+  if (burst.mbuf[i] == nullptr) return;
+  if (endpoint == nullptr) return worker.outbox.discard(burst.mbuf[i]);  // counted by demux, in the trunk's meter
+  Meter& meter = worker.meter(*endpoint, Direction::ingress);
+  if (burst.alive(i) && is_too_large(burst, i, endpoint->mtu)) {
+    burst.verdict[i] = DropReason::mtu_exceeded;
+    meter.dropped(DropReason::mtu_exceeded, frames_of(*burst.mbuf[i]).packets);
+    // A sender on this host is told here; the fabric would not bring the error back.
+    const Endpoint* sender = worker.view->with_address(burst.source(i));
+    if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::egress)) {
+      std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
+      clear_offloads(burst.mbuf[i]);
+      worker.meter(*sender, Direction::ingress).received(frames_of(*burst.mbuf[i]));
+      deliver({burst.mbuf[i], sender->id, sender->generation, HandoffKind::deliver, Direction::ingress}, worker);
+    } else if (sender == nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) && push_tag(burst.mbuf[i], endpoint->vlan)) {
+      clear_offloads(burst.mbuf[i]);
+      send_to_trunk(burst.mbuf[i], worker);
+    } else {
+      worker.outbox.discard(burst.mbuf[i]);
+    }
+    return;
+  }
+  if (burst.alive(i)) {
+    pop_tag(burst, i);
+    if (!carry_offloads(burst, i, ether::header_bytes)) burst.drop(i, DropReason::bad_offload);
+  }
+  if (!burst.alive(i)) return refuse(burst, i, meter, worker);
+  send_to_task(burst.mbuf[i], *endpoint, worker);
+}
+
+}  // namespace detail
+
 // The ingress half's end: to the task's port.
 inline void forward_to_task(Burst& burst, WorkerState& worker) {
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    const Endpoint* endpoint = burst.endpoint[i];
-    if (burst.mbuf[i] == nullptr) [[unlikely]] continue;
-    if (endpoint == nullptr) {
-      worker.outbox.discard(burst.mbuf[i]);  // counted by demux, in the trunk's meter
-      continue;
+  const std::uint64_t plainly = detail::plainly(burst);
+  const std::uint32_t size = burst.size;
+  for (std::uint32_t i = 0; i < size; ++i) {
+    if ((plainly >> i & 1) != 0 && burst.headers[i].packet_bytes <= burst.endpoint[i]->mtu && !detail::is_left_undone(*burst.mbuf[i])) [[likely]] {
+      const std::uint32_t bytes = detail::untag_plain(burst, i);
+      worker.outbox.send(burst.endpoint[i]->port, burst.mbuf[i], bytes, false);
+    } else {
+      detail::forward_one_to_task(burst, i, worker);
     }
-    Meter& meter = worker.meter(*endpoint, Direction::ingress);
-    if (burst.alive(i) && detail::is_too_large(burst, i, endpoint->mtu)) {
-      burst.verdict[i] = DropReason::mtu_exceeded;
-      meter.dropped(DropReason::mtu_exceeded, frames_of(*burst.mbuf[i]).packets);
-      // A sender on this host is told here; the fabric would not bring the error back.
-      const Endpoint* sender = worker.view->with_address(burst.source(i));
-      if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::egress)) {
-        std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
-        detail::clear_offloads(burst.mbuf[i]);
-        worker.meter(*sender, Direction::ingress).received(frames_of(*burst.mbuf[i]));
-        deliver({burst.mbuf[i], sender->id, sender->generation, HandoffKind::deliver, Direction::ingress}, worker);
-      } else if (sender == nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) &&
-          detail::push_tag(burst.mbuf[i], endpoint->vlan)) {
-        detail::clear_offloads(burst.mbuf[i]);
-        detail::send_to_trunk(burst.mbuf[i], worker);
-      } else {
-        worker.outbox.discard(burst.mbuf[i]);
-      }
-      continue;
-    }
-    if (burst.alive(i)) [[likely]] {
-      detail::pop_tag(burst, i);
-      if (!detail::carry_offloads(burst, i, ether::header_bytes)) burst.drop(i, DropReason::bad_offload);
-    }
-    if (!burst.alive(i)) {
-      detail::refuse(burst, i, meter, worker);
-      continue;
-    }
-    detail::send_to_task(burst.mbuf[i], *endpoint, worker);
   }
 }
+
+namespace detail {
+
+// A packet from a task in full.
+[[gnu::noinline]] inline void forward_one_from_task(Burst& burst, std::uint32_t i, WorkerState& worker, Burst& local) {
+  const View& view = *worker.view;
+  if (burst.mbuf[i] == nullptr) return;
+  const Endpoint& endpoint = *burst.endpoint[i];
+  Meter& meter = worker.meter(endpoint, Direction::egress);
+  if (!burst.alive(i)) return refuse(burst, i, meter, worker);
+  rte_mbuf* packet = burst.mbuf[i];
+  if (burst.route[i] == Route::answer) {
+    clear_offloads(packet);
+    meter.sent(frames_of(*packet));
+    worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
+    return send_to_task(packet, endpoint, worker);
+  }
+  const Endpoint* peer = burst.is_filtered(i) ? local_peer(burst, i, view) : nullptr;
+  if (peer != nullptr) {
+    const Frames frames = frames_of(*packet);
+    meter.sent(frames);
+    worker.meter(*peer, Direction::ingress).received(frames);
+    std::uint8_t* frame = burst.bytes(i);
+    // As the fabric delivers it: within a subnet from the sender's MAC, across subnets from the router's, which is
+    // the one that the sender addressed.
+    if (!peer->in_subnet(burst.source(i))) std::memcpy(frame + 6, frame, 6);
+    std::memcpy(frame, peer->mac.bytes.data(), 6);
+    if (peer->served_by == worker.number) {
+      local.adopt(burst, i, *peer);
+    } else if (!worker.handoff.send(peer->worker, {packet, peer->id, peer->generation, HandoffKind::known, Direction::ingress})) {
+      burst.verdict[i] = DropReason::handoff_full;
+      worker.meter(*peer, Direction::ingress).dropped(DropReason::handoff_full, frames.packets);
+      worker.outbox.discard(packet);
+    }
+    return;
+  }
+  if (is_too_large(burst, i, view.trunk_mtu)) {
+    burst.verdict[i] = DropReason::mtu_exceeded;
+    meter.dropped(DropReason::mtu_exceeded, frames_of(*packet).packets);
+    if (make_packet_too_big(burst, i, worker, view.trunk_mtu, Direction::egress)) {
+      clear_offloads(packet);
+      worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
+      send_to_task(packet, endpoint, worker);
+    } else {
+      worker.outbox.discard(packet);
+    }
+    return;
+  }
+  const Frames frames = frames_of(*packet);
+  const bool tagged = push_tag(packet, endpoint.vlan);
+  if (!tagged || !carry_offloads(burst, i, ether::header_bytes + (endpoint.vlan.is_untagged() ? 0 : ether::tag_bytes))) {
+    burst.drop(i, tagged ? DropReason::bad_offload : DropReason::no_headroom);
+    return refuse(burst, i, meter, worker);
+  }
+  meter.sent(frames);
+  send_to_trunk(packet, worker);
+}
+
+// Where plain packets of tasks leave by the trunk. What they count for is told once for each run of one endpoint's packets, which nearly
+// always is the burst.
+class ToTrunk {
+ public:
+  explicit ToTrunk(WorkerState& worker) : worker_(worker) {}
+  ToTrunk(const ToTrunk&) = delete;
+  ToTrunk& operator=(const ToTrunk&) = delete;
+  ~ToTrunk() { tell(); }
+
+  // False: the packet has no room for a tag.
+  [[gnu::always_inline]] bool send(rte_mbuf* packet, const Endpoint& endpoint) {
+    if (&endpoint != endpoint_) [[unlikely]] {
+      tell();
+      endpoint_ = &endpoint;
+    }
+    const std::uint32_t bytes = tag_plain(packet, endpoint.vlan);
+    if (bytes == 0) [[unlikely]] return false;
+    sent_ += {1, bytes};
+    worker_.outbox.send(kTrunkSlot, packet, bytes, false);
+    return true;
+  }
+ private:
+  void tell() {
+    if (sent_.packets == 0) return;
+    worker_.trunk_out.received(sent_);
+    if (!endpoint_->vlan.is_untagged()) sent_.bytes -= sent_.packets * ether::tag_bytes;
+    worker_.meter(*endpoint_, Direction::egress).sent(sent_);
+    sent_ = {};
+  }
+
+  WorkerState& worker_;
+  const Endpoint* endpoint_ = nullptr;
+  Frames sent_;
+};
+
+}  // namespace detail
 
 // The egress half's end: out on the trunk, or into `local` for the ingress half of another task of this host, or, where
 // the edge made it an answer, back to the task.
 inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
   const View& view = *worker.view;
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (burst.mbuf[i] == nullptr) [[unlikely]] continue;
-    const Endpoint& endpoint = *burst.endpoint[i];
-    Meter& meter = worker.meter(endpoint, Direction::egress);
-    if (!burst.alive(i)) {
-      detail::refuse(burst, i, meter, worker);
+  const std::uint64_t plainly = detail::plainly(burst);
+  const std::uint32_t size = burst.size;
+  detail::ToTrunk to_trunk(worker);
+  for (std::uint32_t i = 0; i < size; ++i) {
+    if ((plainly >> i & 1) != 0 && !detail::is_left_undone(*burst.mbuf[i]) && burst.headers[i].packet_bytes <= view.trunk_mtu &&
+        !view.by_ipv4.may_have(burst.key[i].remote) && to_trunk.send(burst.mbuf[i], *burst.endpoint[i])) [[likely]] {
       continue;
     }
-    rte_mbuf* packet = burst.mbuf[i];
-    if (burst.route[i] == Route::answer) {
-      detail::clear_offloads(packet);
-      meter.sent(frames_of(*packet));
-      worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
-      detail::send_to_task(packet, endpoint, worker);
-      continue;
-    }
-    const Endpoint* peer = burst.is_filtered(i) ? detail::local_peer(burst, i, view) : nullptr;
-    if (peer != nullptr) {
-      const Frames frames = frames_of(*packet);
-      meter.sent(frames);
-      worker.meter(*peer, Direction::ingress).received(frames);
-      std::uint8_t* frame = burst.bytes(i);
-      // As the fabric delivers it: within a subnet from the sender's MAC, across subnets from the router's, which is
-      // the one that the sender addressed.
-      if (!peer->in_subnet(burst.source(i))) std::memcpy(frame + 6, frame, 6);
-      std::memcpy(frame, peer->mac.bytes.data(), 6);
-      if (peer->served_by == worker.number) {
-        local.adopt(burst, i, *peer);
-      } else if (!worker.handoff.send(peer->worker, {packet, peer->id, peer->generation, HandoffKind::known, Direction::ingress})) {
-        burst.verdict[i] = DropReason::handoff_full;
-        worker.meter(*peer, Direction::ingress).dropped(DropReason::handoff_full, frames.packets);
-        worker.outbox.discard(packet);
-      }
-      continue;
-    }
-    if (detail::is_too_large(burst, i, view.trunk_mtu)) {
-      burst.verdict[i] = DropReason::mtu_exceeded;
-      meter.dropped(DropReason::mtu_exceeded, frames_of(*packet).packets);
-      if (make_packet_too_big(burst, i, worker, view.trunk_mtu, Direction::egress)) {
-        detail::clear_offloads(packet);
-        worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
-        detail::send_to_task(packet, endpoint, worker);
-      } else {
-        worker.outbox.discard(packet);
-      }
-      continue;
-    }
-    const Frames frames = frames_of(*packet);
-    const bool tagged = detail::push_tag(packet, endpoint.vlan);
-    if (!tagged || !detail::carry_offloads(burst, i, ether::header_bytes + (endpoint.vlan.is_untagged() ? 0 : ether::tag_bytes))) {
-      burst.drop(i, tagged ? DropReason::bad_offload : DropReason::no_headroom);
-      detail::refuse(burst, i, meter, worker);
-      continue;
-    }
-    meter.sent(frames);
-    detail::send_to_trunk(packet, worker);
+    detail::forward_one_from_task(burst, i, worker, local);
   }
 }
 

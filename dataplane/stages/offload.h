@@ -37,8 +37,10 @@ inline constexpr std::uint64_t kUndone = RTE_MBUF_F_RX_LRO | RTE_MBUF_F_RX_L4_CK
 }
 
 // Of a packet that is ready to leave: `ether_bytes` is its Ethernet header, tag included.
+[[gnu::always_inline]] inline bool is_left_undone(const rte_mbuf& packet) { return (packet.ol_flags & kUndone) != 0; }
+
 [[gnu::always_inline]] inline bool carry_offloads(const Burst& burst, std::uint32_t i, std::uint32_t ether_bytes) {
-  if ((burst.mbuf[i]->ol_flags & kUndone) == 0) [[likely]] return clear_offloads(burst.mbuf[i]), true;
+  if (!is_left_undone(*burst.mbuf[i])) [[likely]] return clear_offloads(burst.mbuf[i]), true;
   return request_offloads(burst, i, ether_bytes);
 }
 

@@ -24,7 +24,7 @@
 #include <rte_byteorder.h>
 #include <rte_mbuf.h>
 
-#include <bit>
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -70,66 +70,80 @@ Word load_big_endian(const std::uint8_t* at) {
 }
 
 // TCP flags that no connection has: nothing of SYN, RST and ACK, or SYN together with FIN or RST. A bit for each
-// combination of the low five flags; with the sixth bit of the index set nothing is bad.
-inline constexpr std::uint64_t kBadTcpFlags = [] {
-  std::uint64_t bad = 0;
+// combination of the low five flags.
+inline constexpr std::uint32_t kBadTcpFlags = [] {
+  std::uint32_t bad = 0;
   for (unsigned flags = 0; flags < 32; ++flags) {
     const bool syn = flags & tcp_flag::syn;
     if ((syn && (flags & (tcp_flag::fin | tcp_flag::rst))) || !(flags & (tcp_flag::syn | tcp_flag::rst | tcp_flag::ack))) {
-      bad |= std::uint64_t{1} << flags;
+      bad |= std::uint32_t{1} << flags;
     }
   }
   return bad;
 }();
 inline bool is_bad_tcp(std::uint8_t flags) { return (kBadTcpFlags >> (flags & 31) & 1) != 0; }
 
-// Twelve bytes of an IPv4 packet from its source address on (addresses, ports), as the ENI sees them.
-[[gnu::always_inline]] inline FlowKey key_of_ipv4(const std::uint8_t* addresses, std::uint8_t protocol, Direction direction) {
-  __m128i key = _mm_loadu_si128(reinterpret_cast<const __m128i*>(addresses));
-  if (direction == Direction::egress) {
-    key = _mm_shuffle_epi8(key, _mm_setr_epi8(4, 5, 6, 7, 0, 1, 2, 3, 10, 11, 8, 9, -1, -1, -1, -1));
-  }
-  FlowKey result;
-  result.set_bits(_mm_insert_epi32(key, static_cast<int>(FlowKey::protocol_bits(protocol)), 3));
-  return result;
-}
-
 inline constexpr std::uint32_t kIpv4Bytes = 20;
 inline constexpr std::uint32_t kTcpBytes = 20;
 inline constexpr std::uint32_t kUdpBytes = 8;
 
-// An IPv4 packet without options, `offset` bytes into the frame. What is rare leaves by a branch that is never taken; which of
-// TCP and UDP it is must not be a branch, because in mixed traffic the processor could not guess it.
+// By protocol, of those that have ports: in the low byte what is there at least of their header, and all ones above it for TCP. 0 for all others.
+inline constexpr std::array<std::int32_t, 256> kPorted = [] {
+  std::array<std::int32_t, 256> ported{};
+  ported[protocol::tcp] = -256 + std::int32_t{kTcpBytes}, ported[protocol::udp] = kUdpBytes;
+  return ported;
+}();
+
+// A number of two bytes, read as four: GCC swaps four in one step.
+[[gnu::always_inline]] inline std::uint32_t load16_of_four(const std::uint8_t* at) { return __builtin_bswap32(load_raw<std::uint32_t>(at)) >> 16; }
+
+// The key of an IPv4 packet from its protocol on: there are the checksum, the addresses and the ports. For the ENI as receiver, and as sender.
+template <Direction direction>
+[[gnu::always_inline]] inline __m128i key_of_ipv4(const std::uint8_t* protocol) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(protocol));
+  if constexpr (direction == Direction::ingress) {
+    return _mm_shuffle_epi8(bytes, _mm_setr_epi8(3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, -1, -1, -1, 0));
+  } else {
+    return _mm_shuffle_epi8(bytes, _mm_setr_epi8(7, 8, 9, 10, 3, 4, 5, 6, 13, 14, 11, 12, -1, -1, -1, 0));
+  }
+}
+
+// The headers of an IPv4 packet `offset` bytes into the frame, out of the 16 bytes that begin four before it: the tag is there, and length and protocol.
 template <std::uint32_t offset>
-[[gnu::always_inline]] inline bool parse_plain_ipv4(Burst& burst, std::uint32_t i, std::uint64_t vlan, Direction direction) {
-  const rte_mbuf* packet = burst.mbuf[i];
-  const std::uint8_t* ip = burst.bytes(i) + offset;
+[[gnu::always_inline]] inline __m128i headers_of_ipv4(const std::uint8_t* ip, int tcp_flags) {
+  static constexpr bool tagged = offset != ether::header_bytes;
+  static constexpr std::uint64_t kLow = (std::uint64_t{offset} - ether::header_bytes) << 16 | std::uint64_t{static_cast<std::uint8_t>(Layer3::ipv4)} << 24 |
+                                        std::uint64_t{offset} << 32 | std::uint64_t{offset + kIpv4Bytes} << 48;
+  static constexpr std::uint64_t kHigh = std::uint64_t{1} << 48;  // whole_key
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(ip - 4));
+  const __m128i read = _mm_shuffle_epi8(bytes, _mm_setr_epi8(tagged ? 1 : -1, tagged ? 0 : -1, -1, -1, -1, -1, -1, -1, 7, 6, 13, -1, -1, -1, -1, -1));
+  const __m128i without_priority = _mm_and_si128(read, _mm_set_epi64x(-1, 0xfff));
+  return _mm_insert_epi8(_mm_or_si128(without_priority, _mm_set_epi64x(kHigh, kLow)), tcp_flags, offsetof(Headers, tcp_flags));
+}
+
+// An IPv4 packet without options, `offset` bytes into the frame. What is rare leaves by a branch that is never taken, which costs less than
+// to gather several answers for one branch; which of TCP and UDP it is must not be a branch, because in mixed traffic the processor could not guess it.
+template <std::uint32_t offset, Direction direction>
+[[gnu::always_inline]] inline bool parse_plain_ipv4(Burst& burst, std::uint32_t i, const rte_mbuf* packet, const std::uint8_t* frame) {
+  const std::uint8_t* ip = frame + offset;
   const std::uint8_t* header = ip + kIpv4Bytes;
   // Room for every load below, be it TCP or UDP. Shorter datagrams go the other way.
   if (packet->data_len < offset + kIpv4Bytes + kTcpBytes) return false;
-  const auto middle = load_big_endian<std::uint64_t>(ip + 2);  // length, identification, fragment, time to live, protocol
-  if ((middle >> 16 & 0x3fff) != 0) return false;
-  const std::uint64_t protocol = middle & 0xff;
-  if (protocol != protocol::tcp && protocol != protocol::udp) return false;
-  const std::uint32_t tcp = protocol == protocol::tcp ? ~0U : 0U;
-  const auto total = static_cast<std::int32_t>(middle >> 48);
+  const auto middle = load_raw<std::uint32_t>(ip + 6);  // fragment, time to live, protocol
+  if ((middle & 0xff3f) != 0 || (middle & 0xff0000) == 0) return false;
+  const std::int32_t ported = kPorted[middle >> 24];
+  if (ported == 0) return false;
+  const auto least = static_cast<std::uint8_t>(ported);
+  const auto tcp = static_cast<std::uint32_t>(ported >> 8);
+  const std::uint32_t total = load16_of_four(ip + 2);
   const std::uint32_t tcp_word = load_raw<std::uint16_t>(header + 12);
-  const std::uint32_t udp_bytes = load16(header + 4);
-  const auto said = static_cast<std::int32_t>(((tcp_word & 0xf0) >> 2 & tcp) | (udp_bytes & ~tcp));
-  const auto least = static_cast<std::int32_t>(kUdpBytes + ((kTcpBytes - kUdpBytes) & tcp));
-  const std::uint64_t flags = tcp_word >> 8 & tcp;
-  // Each is negative when something is shorter than it must be, or the time to live is none.
-  const std::int32_t lacking = (static_cast<std::int32_t>(packet->pkt_len - offset) - total) |
-                               (total - static_cast<std::int32_t>(kIpv4Bytes) - said) | (said - least) |
-                               (static_cast<std::int32_t>(middle & 0xff00) - 1);
-  if (lacking < 0 || (kBadTcpFlags >> ((flags & 31) | (~tcp & 32)) & 1) != 0) return false;
-
-  burst.key[i] = key_of_ipv4(ip + 12, static_cast<std::uint8_t>(protocol), direction);
-  static constexpr std::uint64_t kLow = (std::uint64_t{offset} - ether::header_bytes) << 16 | std::uint64_t{static_cast<std::uint8_t>(Layer3::ipv4)} << 24 |
-                                        std::uint64_t{offset} << 32 | std::uint64_t{offset + kIpv4Bytes} << 48;
-  const std::uint64_t high = static_cast<std::uint64_t>(total) | protocol << 16 | flags << 24 | std::uint64_t{1} << 48;
-  const __m128i headers = _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(kLow | vlan));
-  _mm_store_si128(reinterpret_cast<__m128i*>(&burst.headers[i]), headers);
+  const std::uint32_t udp_bytes = load16_of_four(header + 4);
+  const std::uint32_t said = (tcp_word >> 2 & 0x3c & tcp) | (udp_bytes & ~tcp);
+  const std::uint32_t flags = tcp_word >> 8;
+  if (total + offset > packet->pkt_len || said + kIpv4Bytes > total || said < least) return false;
+  if ((kBadTcpFlags >> (flags & 31) & 1 & tcp) != 0) return false;
+  _mm_store_si128(reinterpret_cast<__m128i*>(&burst.key[i]), key_of_ipv4<direction>(ip + 9));
+  _mm_store_si128(reinterpret_cast<__m128i*>(&burst.headers[i]), headers_of_ipv4<offset>(ip, static_cast<int>(flags & tcp)));
   return true;
 }
 static_assert(offsetof(Headers, tag_bytes) == 2 && offsetof(Headers, layer3) == 3 && offsetof(Headers, layer3_offset) == 4 &&
@@ -137,15 +151,17 @@ static_assert(offsetof(Headers, tag_bytes) == 2 && offsetof(Headers, layer3) == 
               offsetof(Headers, whole_key) == 14);
 
 // EtherType, version and header length of an IPv4 packet without options, with and without a tag before them.
-[[gnu::always_inline]] inline bool parse_common(Burst& burst, std::uint32_t i, Direction direction) {
+template <Direction direction>
+[[gnu::always_inline]] inline bool parse_common(Burst& burst, std::uint32_t i) {
   const rte_mbuf* packet = burst.mbuf[i];
   if (packet->data_len < ether::header_bytes + kIpv4Bytes || (packet->ol_flags & (RTE_MBUF_F_RX_VLAN_STRIPPED | RTE_MBUF_F_RX_LRO)) != 0) return false;
-  const auto after_macs = load_big_endian<std::uint64_t>(burst.bytes(i) + 12);
-  if (direction == Direction::ingress && (after_macs & 0xffff0000ffffff00) == 0x8100000008004500) {
-    return parse_plain_ipv4<ether::header_bytes + ether::tag_bytes>(burst, i, after_macs >> 32 & 0xfff, direction);
+  const std::uint8_t* frame = burst.bytes(i);
+  const auto after_macs = load_raw<std::uint64_t>(frame + 12);
+  if (direction == Direction::ingress && (after_macs & 0x00ffffff0000ffff) == 0x0045000800000081) {
+    return parse_plain_ipv4<ether::header_bytes + ether::tag_bytes, direction>(burst, i, packet, frame);
   }
-  if ((after_macs >> 32 & 0xffffff00) != 0x08004500) return false;
-  return parse_plain_ipv4<ether::header_bytes>(burst, i, 0, direction);
+  if ((after_macs & 0xffffff) != 0x450008) return false;
+  return parse_plain_ipv4<ether::header_bytes, direction>(burst, i, packet, frame);
 }
 
 // ICMP types that ask and are answered; the identifier ties the two together.
@@ -380,12 +396,29 @@ inline DropReason parse_frame(Burst& burst, std::uint32_t i, Direction direction
 
 }  // namespace detail
 
-[[gnu::always_inline]] inline void parse(Burst& burst, Direction direction) {
-  static constexpr std::uint32_t kAhead = 4;
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    if (i + kAhead < burst.size) rte_prefetch0(rte_pktmbuf_mtod(burst.mbuf[i + kAhead], void*));
-    if (!detail::parse_common(burst, i, direction)) [[unlikely]] burst.verdict[i] = detail::parse_any(burst, i, direction);
+namespace detail {
+
+template <Direction direction>
+[[gnu::always_inline]] inline void parse_all(Burst& burst) {
+  const std::uint32_t size = burst.size;
+  if (size == 0) return;
+  // Asking for the last one again and again costs less than asking each time whether there is one more.
+  for (std::uint32_t i = 0; i < kPrefetchAhead; ++i) burst.mbuf[size + i] = burst.mbuf[size - 1];
+  std::uint64_t others = 0;
+  for (std::uint32_t i = 0; i < size; ++i) {
+    rte_prefetch0(burst.bytes(i + kPrefetchAhead));
+    if (!parse_common<direction>(burst, i)) [[unlikely]] {
+      burst.verdict[i] = parse_any(burst, i, direction);
+      others |= std::uint64_t{1} << i;
+    }
   }
+  burst.plain = burst.all() & ~others;
+}
+
+}  // namespace detail
+
+inline void parse(Burst& burst, Direction direction) {
+  direction == Direction::ingress ? detail::parse_all<Direction::ingress>(burst) : detail::parse_all<Direction::egress>(burst);
 }
 
 }  // namespace trunkline

@@ -77,17 +77,27 @@ inline Connection* find_connection(const Burst& burst, std::uint32_t i, Connecti
 
 inline void track(Burst& burst, WorkerState& worker, Direction direction) {
   ConnectionTable& table = worker.connections;
+  // What is not plain, and what its first bucket does not answer for, is looked for in full.
+  std::uint64_t rest = burst.filtered & ~burst.plain;
+  if (rest != 0) [[unlikely]] {
+    for_each_bit(rest, [&](std::uint32_t i) {
+      if (!burst.headers[i].whole_key) detail::complete_key(burst, i, table, direction);
+    });
+  }
   for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    if (!burst.headers[i].whole_key) [[unlikely]] detail::complete_key(burst, i, table, direction);
     const __m128i key = _mm_or_si128(burst.key[i].bits(), _mm_set_epi32(static_cast<int>(burst.endpoint[i]->flow_owner), 0, 0, 0));
     burst.key[i].set_bits(key);
     burst.hash[i] = table.hash(key);
     table.prefetch(burst.hash[i]);
   });
-  for_each_bit(burst.filtered, [&](std::uint32_t i) { burst.connection[i] = table.candidate(burst.hash[i]); });
-  for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    Connection* candidate = burst.connection[i];
-    if (candidate != nullptr && candidate->key == burst.key[i] && !burst.key[i].is_ipv6()) [[likely]] return;
+  const std::uint64_t plain = burst.filtered & burst.plain;
+  for_each_bit(plain, [&](std::uint32_t i) { burst.connection[i] = table.candidate(burst.hash[i]); });
+  for_each_bit(plain, [&](std::uint32_t i) {
+    const Connection* candidate = burst.connection[i];
+    if (candidate == nullptr || !(candidate->key == burst.key[i])) [[unlikely]] rest |= std::uint64_t{1} << i;
+  });
+  if (rest == 0) [[likely]] return;
+  for_each_bit(rest, [&](std::uint32_t i) {
     burst.connection[i] = detail::has_connection(burst.headers[i]) ? detail::find_connection(burst, i, table, direction) : nullptr;
   });
 }

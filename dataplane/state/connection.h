@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "config/net.h"
 #include "dataplane/state/clock.h"
@@ -39,6 +40,15 @@ struct alignas(64) Connection {
     std::uint32_t packets = 0;
     std::uint16_t first = 0, last = 0;
 
+    // Packets and times in one load and one store.
+    [[gnu::always_inline]] void saw_packet(std::uint16_t now) {
+      static_assert(offsetof(Totals, last) - offsetof(Totals, packets) == 6);
+      std::uint64_t all;
+      std::memcpy(&all, &packets, sizeof all);
+      if (static_cast<std::uint32_t>(all) == 0) all = std::uint64_t{now} << 32;
+      all = ((all << 16 >> 16) + 1) | std::uint64_t{now} << 48;
+      std::memcpy(&packets, &all, sizeof all);
+    }
     std::uint64_t bytes() const { return bytes_and_flags & ((std::uint64_t{1} << kFlagsShift) - 1); }
     std::uint8_t tcp_flags() const { return static_cast<std::uint8_t>(bytes_and_flags >> kFlagsShift); }
     Tick first_seen(Tick now) const { return now - static_cast<std::uint16_t>(now - first); }

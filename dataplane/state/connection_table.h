@@ -62,7 +62,7 @@ class ConnectionTable {
   std::uint64_t hash(__m128i key_bits) const {
     __m128i state = _mm_xor_si128(key_bits, secret_[0]);
     state = _mm_aesenc_si128(_mm_aesenc_si128(state, secret_[1]), secret_[2]);
-    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(state));
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(state)) | 1;  // the low bits are the tag, which is never 0
   }
   // Puts the digest of an IPv6 flow's addresses into its key.
   void set_digest(FlowKey& key, const AddressPair& addresses) const;
@@ -191,7 +191,7 @@ class ConnectionTable {
   };
 
   static std::uint32_t bucket_count(std::uint32_t capacity) { return static_cast<std::uint32_t>(std::uint64_t{capacity} * 4 / (3 * kWays)) + 2; }
-  static std::uint16_t tag_of(std::uint64_t hash) { return static_cast<std::uint16_t>(hash) | 1; }
+  static std::uint16_t tag_of(std::uint64_t hash) { return static_cast<std::uint16_t>(hash); }
   std::uint32_t first_bucket(std::uint64_t hash) const { return static_cast<std::uint32_t>((hash >> 32) * buckets_count_ >> 32); }
   // Another bucket than the first, made of the tag too, so that keys of one bucket do not share the other one.
   std::uint32_t other_bucket(std::uint64_t hash) const {

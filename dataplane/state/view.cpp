@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/state/view.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 namespace trunkline {
 
+static_assert(offsetof(Endpoint, first_ipv4) == 16 && offsetof(Endpoint, flow_owner) == 28 && offsetof(Endpoint, max_connections) < 64);
+
+Tick Timeouts::shortest() const {
+  return *std::min_element(ticks_.begin() + static_cast<std::ptrdiff_t>(ConnectionState::opening), ticks_.end());
+}
+
 void Endpoint::derive() {
+  shortest_timeout = timeouts.shortest();
   flow_owner = FlowKey::owner_of(id, generation);
   // Different for each pair of the two; neither of them ever has the same number again.
   policy_generation = (policy != nullptr ? policy->generation : 0) + (network_acl != nullptr ? network_acl->generation * 0x9e3779b1U : 0);
@@ -27,13 +36,12 @@ void View::replace(const std::shared_ptr<const Endpoint>& endpoint) {
   std::shared_ptr<const Endpoint>& place = endpoints[endpoint->id.value];
   if (place == endpoint) return;
   limits = limits || endpoint->limited;
-  if (!endpoint->vlan.is_untagged()) by_vlan[endpoint->vlan.value & 0xfff] = endpoint.get();
   by_ipv4.replace(place.get(), endpoint.get());
   place = endpoint;
 }
 
 void View::build_indexes() {
-  by_vlan.fill(nullptr);
+  by_vlan.fill(EndpointId{});
   std::vector<EndpointIndex<std::uint64_t>::Slot> macs;
   std::vector<EndpointIndex<IpAddress>::Slot> addresses;
   for (const auto& endpoint : endpoints) {
@@ -42,7 +50,7 @@ void View::build_indexes() {
     if (endpoint->vlan.is_untagged()) {
       macs.push_back({endpoint->mac.as_integer(), endpoint->id});
     } else {
-      by_vlan[endpoint->vlan.value & 0xfff] = endpoint.get();
+      by_vlan[endpoint->vlan.value & 0xfff] = endpoint->id;
     }
     for (const IpAddress& address : endpoint->addresses()) {
       addresses.push_back({address, endpoint->id});

@@ -71,6 +71,7 @@ class Timeouts {
   }
   void set_icmp(Tick idle) { at(ConnectionState::icmp) = idle; }
   void set_other(Tick idle) { at(ConnectionState::other) = idle; }
+  Tick shortest() const;  // of all states of a connection
   Tick operator[](ConnectionState state) const { return ticks_[static_cast<std::size_t>(state)]; }
 
  private:
@@ -93,11 +94,13 @@ struct alignas(64) Endpoint {
 
   // Derived from the rest by derive(), the last step of making one. Until then nothing matches.
   std::uint64_t mac_bits = ~std::uint64_t{0};  // the MAC as six bytes lie in a frame; all ones where there is no IPv4 address
-  std::uint32_t first_ipv4 = 0;                // network order
-  std::uint32_t flow_owner = 0;                // id and generation as FlowKey::owner has them
   std::uint32_t policy_generation = 0;         // of policy and network ACL together: whose judgement a connection carries
-  std::uint32_t router_ipv4 = 0;               // network order
-  std::uint32_t resolver_ipv4 = 0;             // network order
+  Tick shortest_timeout = 0;                   // of `timeouts`: who was idle for less is alive, whatever its state
+  // These four are compared with a key at once (stages/demux.h). In network order.
+  std::uint32_t first_ipv4 = 0;
+  std::uint32_t router_ipv4 = 0;
+  std::uint32_t resolver_ipv4 = 0;
+  std::uint32_t flow_owner = 0;                // id and generation as FlowKey::owner has them
 
   EndpointId id;
   std::uint16_t generation = 0;  // grows each time the id is used again; part of every connection's key
@@ -199,16 +202,20 @@ class EndpointIndex {
   std::vector<Slot> slots_;
 };
 
-// Every endpoint's IPv4 addresses, asked about for each packet that a task sends: nearly always in vain, so a slot in four is in
-// use at most and one look answers.
+// Every endpoint's IPv4 addresses, asked about for each packet that a task sends: nearly always in vain. So a filter says so first, a bit an
+// address of more than a hundred, in which few strangers meet a bit that is set: where many do, nobody can guess the branch.
 class Ipv4Index {
  public:
   void add(std::uint32_t network_order, const Endpoint& endpoint) { pending_.push_back({network_order, &endpoint}); }
   void build() {
-    slots_.assign(std::bit_ceil(std::max<std::size_t>(64, pending_.size() * 4)), Slot{});
-    shift_ = 32U - static_cast<unsigned>(std::countr_zero(slots_.size()));
+    slots_.assign(std::bit_ceil(std::max<std::size_t>(16, pending_.size() * 2)), Slot{});
+    filter_.assign(std::bit_ceil(std::max<std::size_t>(1024, pending_.size() * 128)) / kWordBits, 0);
+    slot_shift_ = 64U - static_cast<unsigned>(std::countr_zero(slots_.size()));
+    filter_shift_ = 64U - static_cast<unsigned>(std::countr_zero(filter_.size() * kWordBits));
     for (const Slot& entry : pending_) {
-      std::size_t at = position(entry.address);
+      const std::uint64_t hash = hash_of(entry.address);
+      filter_[hash >> filter_shift_ >> kWordShift] |= std::uint64_t{1} << (hash >> filter_shift_ & (kWordBits - 1));
+      std::size_t at = hash >> slot_shift_;
       while (slots_[at].endpoint != nullptr) at = (at + 1) & (slots_.size() - 1);
       slots_[at] = entry;
     }
@@ -219,8 +226,13 @@ class Ipv4Index {
       if (slot.endpoint == before) slot.endpoint = after;
     }
   }
+  [[gnu::always_inline]] bool may_have(std::uint32_t network_order) const {
+    const std::uint64_t bit = hash_of(network_order) >> filter_shift_;
+    return (filter_[bit >> kWordShift] >> (bit & (kWordBits - 1)) & 1) != 0;
+  }
   const Endpoint* find(std::uint32_t network_order) const {
-    for (std::size_t at = position(network_order);; at = (at + 1) & (slots_.size() - 1)) {
+    if (!may_have(network_order)) [[likely]] return nullptr;
+    for (std::size_t at = hash_of(network_order) >> slot_shift_;; at = (at + 1) & (slots_.size() - 1)) {
       if (slots_[at].endpoint == nullptr || slots_[at].address == network_order) return slots_[at].endpoint;
     }
   }
@@ -230,9 +242,12 @@ class Ipv4Index {
     std::uint32_t address = 0;
     const Endpoint* endpoint = nullptr;
   };
-  std::size_t position(std::uint32_t address) const { return __builtin_bswap32(address) * 0x9e3779b1U >> shift_; }
+  static constexpr unsigned kWordShift = 6, kWordBits = 64;
+  // Of both halves of the product the upper bits depend on all of the address, and neighbours do not meet.
+  static std::uint64_t hash_of(std::uint32_t address) { return address * 0x9e3779b97f4a7c15ULL; }
   std::vector<Slot> slots_, pending_;
-  unsigned shift_ = 26;
+  std::vector<std::uint64_t> filter_{0};
+  unsigned slot_shift_ = 60, filter_shift_ = 63;
 };
 
 // Who answers a task's DHCP.
@@ -260,7 +275,7 @@ struct View {
   std::shared_ptr<const Members> members;
 
   std::vector<std::uint16_t> port_by_slot;  // place in `ports`, 0xffff where there is none
-  std::array<const Endpoint*, 4096> by_vlan{};
+  std::array<EndpointId, 4096> by_vlan{};  // invalid where there is none. Numbers: what else an endpoint has is found by the same one, without waiting for it
   EndpointIndex<std::uint64_t> by_mac;  // MacAddress::as_integer(); endpoints without a VLAN
   // ENIs that are known and not in service, so that what comes for them is not called unknown.
   std::bitset<4096> waiting_vlans;
@@ -278,7 +293,7 @@ struct View {
   bool is_waiting(std::uint16_t vlan, const MacAddress& mac) const {
     return vlan != 0 ? waiting_vlans[vlan & 0xfff] : waiting_macs.find(mac.as_integer()).is_valid();
   }
-  const Endpoint* at_vlan(std::uint16_t vlan) const { return by_vlan[vlan & 0xfff]; }
+  const Endpoint* at_vlan(std::uint16_t vlan) const { return endpoint(by_vlan[vlan & 0xfff]); }
   const Endpoint* with_mac(const MacAddress& mac) const { return endpoint(by_mac.find(mac.as_integer())); }
   const Endpoint* with_address(const IpAddress& address) const { return endpoint(by_address.find(address)); }
 

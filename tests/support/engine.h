@@ -119,8 +119,7 @@ class Engine {
 
  private:
   static void forget_output(WorkerState& worker) {
-    for (const PortSlot slot : worker.outbox.dirty()) worker.outbox.clear(slot);
-    worker.outbox.clear_dirty();
+    worker.outbox.empty([](PortSlot, const Outbox::Batch&) {});
     worker.outbox.clear_discarded();
   }
 

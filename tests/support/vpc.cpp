@@ -144,23 +144,20 @@ Vpc::Output Vpc::from_task(const std::string& eni, const std::vector<Frame>& fra
 // Plays the worker's flush: every port takes everything.
 Vpc::Output Vpc::collect() {
   Output output;
-  for (const PortSlot slot : worker.outbox.dirty()) {
-    Outbox::Queue& queue = worker.outbox.queue(slot);
-    for (std::uint32_t i = 0; i < queue.count; ++i) {
-      Frame frame = Mbufs::bytes_of(queue.packets[i]);
-      if (frame.size() != queue.packets[i]->pkt_len) throw std::logic_error("a chain is not as long as it says");
+  worker.outbox.empty([&](PortSlot slot, const Outbox::Batch& batch) {
+    for (rte_mbuf* packet : batch.packets) {
+      Frame frame = Mbufs::bytes_of(packet);
+      if (frame.size() != packet->pkt_len) throw std::logic_error("a chain is not as long as it says");
       if (slot == kTrunkSlot) {
-        worker.trunk_out.sent(frames_of(*queue.packets[i]));
+        worker.trunk_out.sent(frames_of(*packet));
         output.trunk.push_back(std::move(frame));
       } else {
         const Endpoint& receiver = *view->endpoints.at(slot.value - 1U);
-        worker.meter(receiver, Direction::ingress).sent(frames_of(*queue.packets[i]));
+        worker.meter(receiver, Direction::ingress).sent(frames_of(*packet));
         output.task[eni_of(receiver.id, receiver.generation)].push_back(std::move(frame));
       }
     }
-    worker.outbox.clear(slot);
-  }
-  worker.outbox.clear_dirty();
+  });
   worker.outbox.clear_discarded();
   if (worker.fragments.empty()) mbufs_ = {};  // nobody holds one
   return output;

@@ -131,6 +131,28 @@ class World {
     return collect();
   }
 
+  // Plays the worker's flush: every port takes everything.
+  Output collect() {
+    Output output;
+    worker.outbox.empty([&](PortSlot slot, const Outbox::Batch& batch) {
+      for (rte_mbuf* packet : batch.packets) {
+        const Frame frame = Mbufs::bytes_of(packet);
+        EXPECT_EQ(frame.size(), packet->pkt_len);
+        output.packets.push_back(packet);
+        Meter& meter = slot == kTrunkSlot ? worker.trunk_out : worker.meters[slot.value - 1U].ingress;
+        meter.sent(frames_of(*packet));
+        if (slot == kTrunkSlot) {
+          output.trunk.push_back(frame);
+        } else {
+          output.task[tasks[slot.value - 1U].name].push_back(frame);
+        }
+      }
+    });
+    output.discarded = worker.outbox.discarded().size();
+    worker.outbox.clear_discarded();
+    return output;
+  }
+
   void pass(std::uint32_t ticks) { worker.begin_turn(*view, worker.now + ticks, worker.micros + ticks * 100000ULL); }
 
   // What the worker has told flow logs so far, and with the end of the interval.
@@ -202,31 +224,6 @@ class World {
   rte_mbuf* arrived(rte_mbuf* packet) const {
     if (driver) driver(*packet);
     return packet;
-  }
-
-  // Plays the worker's flush: every port takes everything.
-  Output collect() {
-    Output output;
-    for (const PortSlot slot : worker.outbox.dirty()) {
-      Outbox::Queue& queue = worker.outbox.queue(slot);
-      for (std::uint32_t i = 0; i < queue.count; ++i) {
-        const Frame frame = Mbufs::bytes_of(queue.packets[i]);
-        EXPECT_EQ(frame.size(), queue.packets[i]->pkt_len);
-        output.packets.push_back(queue.packets[i]);
-        Meter& meter = slot == kTrunkSlot ? worker.trunk_out : worker.meters[slot.value - 1U].ingress;
-        meter.sent(frames_of(*queue.packets[i]));
-        if (slot == kTrunkSlot) {
-          output.trunk.push_back(frame);
-        } else {
-          output.task[tasks[slot.value - 1U].name].push_back(frame);
-        }
-      }
-      worker.outbox.clear(slot);
-    }
-    worker.outbox.clear_dirty();
-    output.discarded = worker.outbox.discarded().size();
-    worker.outbox.clear_discarded();
-    return output;
   }
 };
 

@@ -89,15 +89,12 @@ class HandoffTest : public ::testing::Test {
   }
 
   void flush(WorkerState& worker) {
-    for (const PortSlot slot : worker.outbox.dirty()) {
-      Outbox::Queue& queue = worker.outbox.queue(slot);
+    worker.outbox.empty([&](PortSlot slot, const Outbox::Batch& batch) {
       Meter& meter = slot == kTrunkSlot ? worker.trunk_out : worker.meters[slot.value - 1U].ingress;
-      meter.tx_packets.add(queue.count), meter.tx_bytes.add(queue.bytes);
-      sent[worker.number][slot.value] += queue.count;
-      for (std::uint32_t i = 0; i < queue.count; ++i) order.push_back(queue.packets[i]);
-      worker.outbox.clear(slot);
-    }
-    worker.outbox.clear_dirty();
+      meter.sent({batch.packets.size(), batch.bytes});
+      sent[worker.number][slot.value] += static_cast<std::uint32_t>(batch.packets.size());
+      for (rte_mbuf* packet : batch.packets) order.push_back(packet);
+    });
     discarded += worker.outbox.discarded().size();
     worker.outbox.clear_discarded();
     for (WorkerNumber to = 0; to < 2; ++to) {

@@ -359,7 +359,7 @@ TEST_F(PipelineTest, FullTableRefusesTrackedFlowsAndPassesUntracked) {
     burst.add(world.mbufs.make(tcp_in(port, 80, kSyn)));
     process_from_trunk(burst, *table);
     refused += burst.verdict[0] == DropReason::conntrack_full;
-    table->outbox.queue(PortSlot{1}).count = 0;
+    table->outbox.empty([](PortSlot, const Outbox::Batch&) {});
     table->outbox.clear_discarded();
   }
   EXPECT_EQ(table->connections.size(), 16U);
