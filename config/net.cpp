@@ -109,9 +109,4 @@ IpAddress IpPrefix::last() const {
   return result;
 }
 
-bool IpPrefix::contains(const IpAddress& other) const {
-  if (other.is_v4() != is_v4()) return false;
-  return IpPrefix{other, length}.network().address == network().address;
-}
-
 }  // namespace trunkline

@@ -13,6 +13,7 @@
 // Any thread may use this header; it allocates only in to_string().
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <compare>
 #include <cstdint>
@@ -30,6 +31,12 @@ struct MacAddress {
   static std::optional<MacAddress> parse(std::string_view text);
   std::string to_string() const;
 
+  // Eight of the bytes as a number, the first one highest.
+  std::uint64_t half(std::size_t at) const {
+    std::uint64_t raw;
+    std::memcpy(&raw, &bytes[at], sizeof raw);
+    return __builtin_bswap64(raw);
+  }
   bool is_zero() const { return bytes == std::array<std::uint8_t, 6>{}; }
   bool is_multicast() const { return (bytes[0] & 1) != 0; }
   // The address in the low 48 bits, first byte highest: a key for tables.
@@ -74,6 +81,12 @@ struct IpAddress {
     return static_cast<std::uint32_t>(bytes[12]) << 24 | static_cast<std::uint32_t>(bytes[13]) << 16 |
            static_cast<std::uint32_t>(bytes[14]) << 8 | bytes[15];
   }
+  // Eight of the bytes as a number, the first one highest.
+  std::uint64_t half(std::size_t at) const {
+    std::uint64_t raw;
+    std::memcpy(&raw, &bytes[at], sizeof raw);
+    return __builtin_bswap64(raw);
+  }
   bool is_zero() const { return bytes == std::array<std::uint8_t, 16>{} || (is_v4() && v4() == 0); }
 
   friend auto operator<=>(const IpAddress&, const IpAddress&) = default;
@@ -94,7 +107,15 @@ struct IpPrefix {
   IpPrefix network() const;
   // The last address of the prefix.
   IpAddress last() const;
-  bool contains(const IpAddress& other) const;
+  bool contains(const IpAddress& other) const {
+    if (other.is_v4() != is_v4()) return false;
+    const unsigned bits = mapped_length();
+    // The bits of one half that count.
+    const auto differs = [&](std::size_t at, unsigned counting) {
+      return counting != 0 && (address.half(at) ^ other.half(at)) >> (64 - counting) != 0;
+    };
+    return !differs(0, std::min(bits, 64U)) && !differs(8, bits > 64 ? bits - 64 : 0);
+  }
   bool is_everything() const { return length == 0; }
 
   friend auto operator<=>(const IpPrefix&, const IpPrefix&) = default;

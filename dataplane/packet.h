@@ -155,7 +155,7 @@ struct Burst {
     headers[at] = other.headers[i];
     fragments |= std::uint64_t{headers[at].fragment != Fragment::none} << at;
     super_frames |= (other.super_frames >> i & 1) << at;
-    key[at] = other.key[i].from_the_other_end();
+    key[at].set_bits(other.key[i].from_the_other_end().bits());
     plain |= (other.plain >> i & 1) << at;
   }
 

@@ -52,10 +52,11 @@ struct alignas(16) FlowKey {
   // Stored whole: a narrow store into a key that is then loaded whole would stall the load.
   void set_bits(__m128i bits) { _mm_store_si128(reinterpret_cast<__m128i*>(this), bits); }
   FlowKey from_the_other_end() const {
+    // Both pairs change places; of the owner family and protocol stay. Whole, as set_bits() says.
+    static_assert(kEndpointBits + kGenerationBits == 23);
+    const __m128i swapped = _mm_shuffle_epi8(bits(), _mm_setr_epi8(4, 5, 6, 7, 0, 1, 2, 3, 10, 11, 8, 9, -1, -1, 14, 15));
     FlowKey key;
-    key.remote = local, key.local = remote;
-    key.remote_port = local_port, key.local_port = remote_port;
-    key.owner = owner & ~((1U << (kEndpointBits + kGenerationBits)) - 1);
+    key.set_bits(_mm_and_si128(swapped, _mm_setr_epi32(-1, -1, -1, ~0x7fffff)));
     return key;
   }
   friend bool operator==(const FlowKey& a, const FlowKey& b) {
