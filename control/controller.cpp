@@ -377,7 +377,7 @@ void Controller::publish(std::function<void()> cleanup) {
   auto view = std::make_shared<View>();
   view->generation = ++view_generation_;
   view->endpoints.resize(config_.limits.endpoints);
-  view->ports.push_back({.slot = kTrunkSlot, .ethdev = trunk_.ethdev, .is_trunk = true, .endpoint = {}, .wake_descriptor = trunk_.wake_descriptor,
+  view->ports.push_back({.slot = kTrunkSlot, .ethdev = trunk_.ethdev, .is_trunk = true, .endpoint = {}, .wake = trunk_.wake,
                          .tx_offloads = trunk_.offloads.tx, .max_segments = trunk_.offloads.max_segments});
   view->trunk_queues = std::min(trunk_.queues, static_cast<std::uint16_t>(workers_.size()));
   view->moving = !moves_.empty();
@@ -385,7 +385,7 @@ void Controller::publish(std::function<void()> cleanup) {
     view->endpoints[active.endpoint->id.value] = active.endpoint;
     const SendOffloads offloads = active.port->offloads();
     view->ports.push_back({.slot = active.endpoint->port, .ethdev = active.port->ethdev(), .endpoint = active.endpoint->id,
-                           .polled_by = active.endpoint->served_by, .wake_descriptor = active.port->wake_descriptor(),
+                           .polled_by = active.endpoint->served_by, .wake = active.port->wake(),
                            .tx_offloads = offloads.tx, .agreed_offloads = offloads.agreed, .max_segments = offloads.max_segments});
   }
   std::vector<EndpointIndex<std::uint64_t>::Slot> waiting_macs;

@@ -83,7 +83,7 @@ struct ActiveEndpoint {
 struct TrunkPort {
   std::uint16_t ethdev = 0;
   std::uint16_t queues = 1;
-  int wake_descriptor = -1;
+  WakeSource wake{};
   SendOffloads offloads{};
 };
 

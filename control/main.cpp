@@ -238,7 +238,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
 
   Journal journal(config.state_dir);
   Controller controller(config, published, workers, make_port_opener(*pool, config),
-                        TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake_descriptor(), (*trunk)->send_offloads()}, &journal);
+                        TrunkPort{(*trunk)->ethdev(), (*trunk)->queues(), (*trunk)->wake(), (*trunk)->send_offloads()}, &journal);
   Inspector inspector(controller.workers());
   WorkerFlows worker_flows(workers, config.limits.endpoints);
   FlowLogs flow_logs(config, &worker_flows, controller.now(), {.unix_ms = {}, .note = warning, .make_sink = {}});

@@ -25,7 +25,7 @@ struct OpenedPort final : TaskPort {
 
   std::uint16_t ethdev() const override { return port->ethdev(); }
   bool link_up() const override { return port->link_up(); }
-  int wake_descriptor() const override { return port->wake_descriptor(); }
+  WakeSource wake() const override { return port->wake(); }
   SendOffloads offloads() const override { return port->send_offloads(); }
   std::vector<Capability> capabilities() const override { return port->capabilities(); }
   void remove_with_interface() override {

@@ -26,7 +26,7 @@ class TaskPort {
   virtual ~TaskPort() = default;
   virtual std::uint16_t ethdev() const = 0;
   virtual bool link_up() const = 0;
-  virtual int wake_descriptor() const { return -1; }  // Port::wake_descriptor
+  virtual WakeSource wake() const { return {}; }
   virtual SendOffloads offloads() const { return {}; }
   virtual std::vector<Capability> capabilities() const { return {}; }
   // To be called when no worker knows the port any more, before destruction: the task's interface goes with it.

@@ -220,7 +220,7 @@ bool Worker::turn() {
   const bool only_silent_ports = !announced_;
   announced_ = true;
   for (const PortView& port : state.view->ports) {
-    if (only_silent_ports && port.wake_descriptor >= 0) continue;
+    if (only_silent_ports && port.announces(state.number)) continue;
     if (port.is_trunk) {
       if (state.number < state.view->trunk_queues) packets += receive(port, state.number);
     } else if (port.polled_by == state.number) {
@@ -260,7 +260,7 @@ void Worker::run() {
     if (turn()) {
       busy_cycles_.add(rte_rdtsc() - before);
       busy_turns_.add(1);
-      idle_.busy();
+      idle_.busy(*state.view);
       continue;
     }
     // While connections are on their way, or somebody asks about them, there is work without packets.

@@ -40,6 +40,8 @@ DeviceName split(const std::string& devargs) {
 
 // A super-frame is of use only with the size of its segments, which of DPDK's drivers these give.
 constexpr std::string_view kTellSegmentSize[] = {"net_virtio", "net_virtio_user", "net_vhost", kTapDriver};
+// Whose receive interrupts are an eventfd a queue, which nobody else reads. net_ena's were never seen at work; idle_ladder.h says what then.
+constexpr std::string_view kArmed[] = {"net_virtio", "net_virtio_user", "net_ena"};
 constexpr std::uint64_t kReceiveChecksums = RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 constexpr std::uint64_t kSendChecksums = RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
 constexpr std::uint64_t kSend = kSendChecksums | RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
@@ -175,11 +177,18 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
                            " is asked for; lower the mtu of the trunk, or of the port");
   }
   queues_ = std::max<std::uint16_t>(1, std::min({settings_.queues, info.max_rx_queues, info.max_tx_queues}));
-  // A tap's descriptor can be waited for as it is. Others announce by interrupts that have to be armed, and sleep instead.
-  const bool is_net_tap = std::string_view(info.driver_name) == "net_tap";
-  const bool can_wake = is_net_tap || std::string_view(info.driver_name) == kTapDriver;
-  conf.intr_conf.rxq = can_wake ? 1 : 0;
-  if (const int result = rte_eth_dev_configure(ethdev_, queues_, queues_, &conf); result < 0) {
+  // A tap's descriptor can be waited for as it is. Cards announce by interrupts that have to be armed.
+  const std::string_view driver = info.driver_name;
+  const bool is_tap = driver == "net_tap" || driver == kTapDriver;
+  wake_must_be_armed_ = std::ranges::find(kArmed, driver) != std::end(kArmed);
+  conf.intr_conf.rxq = is_tap || wake_must_be_armed_ ? 1 : 0;
+  int configured = rte_eth_dev_configure(ethdev_, queues_, queues_, &conf);
+  if (configured < 0 && wake_must_be_armed_) {  // its bus has no interrupt for each queue (uio_pci_generic, say)
+    wake_must_be_armed_ = false;
+    conf.intr_conf.rxq = 0;
+    configured = rte_eth_dev_configure(ethdev_, queues_, queues_, &conf);
+  }
+  if (const int result = configured; result < 0) {
     return std::unexpected(std::string("cannot be configured: ") + rte_strerror(-result));
   }
   std::uint16_t rx = settings_.rx_descriptors;
@@ -207,12 +216,10 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
     return std::unexpected(std::string("cannot be started: ") + rte_strerror(-result));
   }
   started_ = true;
-  if (can_wake) {
-    // Each queue has a descriptor of its own, and a View names one a port: on a port of several queues nobody blocks.
-    if (queues_ == 1) wake_descriptor_ = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, 0);
-    if (is_net_tap) start_tap_signals();
-  }
+  if (conf.intr_conf.rxq != 0) find_wake_descriptors();
+  if (driver == "net_tap") start_tap_signals();
   if (settings_.promiscuous) note("promiscuous mode", rte_eth_promiscuous_enable(ethdev_));
+  capabilities_.push_back({"wakes an idle worker", !wake_descriptors_.empty(), "the driver's interrupts are not used, or there is not one a queue; asked after each idle.long_sleep_us"});
   capabilities_.push_back({"chained buffers (jumbo frames)", (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) != 0,
                            "the driver cannot; buffers.data_room_bytes must hold a whole frame"});
   if (settings_.offloads) {
@@ -220,6 +227,14 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
     capabilities_.push_back({"receives super-frames", super_frames, super_frames ? "" : "the driver does not hand them over, or not with the size of their segments"});
   }
   return {};
+}
+
+void Port::find_wake_descriptors() {
+  for (std::uint16_t queue = 0; queue < queues_; ++queue) {
+    const int descriptor = rte_eth_dev_rx_intr_ctl_q_get_fd(ethdev_, queue);
+    if (descriptor < 0) return wake_descriptors_.clear();
+    wake_descriptors_.push_back(descriptor);
+  }
 }
 
 Port::~Port() {

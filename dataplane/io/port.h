@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "config/net.h"
+#include "dataplane/state/wake_source.h"
 
 struct rte_mempool;
 
@@ -67,9 +68,8 @@ class Port {
   bool link_up() const;
   std::uint16_t queues() const { return queues_; }
   const SendOffloads& send_offloads() const { return send_offloads_; }
-  // Readable when a packet has come, for a worker that blocks; -1: the driver has none that can be waited for so, or the port
-  // several queues.
-  int wake_descriptor() const { return wake_descriptor_; }
+  // For a worker that waits; the descriptors are the port's.
+  WakeSource wake() const { return {wake_descriptors_, wake_must_be_armed_}; }
   const std::string& devargs() const { return settings_.devargs; }
   // As they are now: what is sent to a vhost-user program is up to the program.
   std::vector<Capability> capabilities() const;
@@ -77,6 +77,7 @@ class Port {
  private:
   explicit Port(PortSettings settings) : settings_(std::move(settings)) {}
   std::expected<void, std::string> configure(rte_mempool& pool);
+  void find_wake_descriptors();
   void note(std::string what, int result);
 
   PortSettings settings_;
@@ -84,7 +85,8 @@ class Port {
   std::uint16_t queues_ = 1;
   SendOffloads send_offloads_;
   std::atomic<std::uint64_t> agreed_{0};
-  int wake_descriptor_ = -1;
+  std::vector<int> wake_descriptors_;  // by queue; none: nobody can wait for it
+  bool wake_must_be_armed_ = false;
   bool probed_ = false;
   bool started_ = false;
   std::vector<Capability> capabilities_;

@@ -29,6 +29,7 @@
 #include "dataplane/state/members.h"
 #include "dataplane/state/network_acl.h"
 #include "dataplane/state/policy.h"
+#include "dataplane/state/wake_source.h"
 
 namespace trunkline {
 
@@ -157,10 +158,15 @@ struct PortView {
   bool is_trunk = false;
   EndpointId endpoint;         // whose port it is; invalid for the trunk
   WorkerNumber polled_by = 0;  // a task's port: its endpoint's served_by
-  int wake_descriptor = -1;    // readable when there is something to receive; -1: it cannot tell
+  WakeSource wake;
   std::uint64_t tx_offloads = 0;     // RTE_ETH_TX_OFFLOAD_*: what its driver does when asked
   const std::atomic<std::uint64_t>* agreed_offloads = nullptr;  // of these, what the program behind it takes now (io/port.h); nullptr: all
   std::uint16_t max_segments = 0xffff;  // buffers that a packet which it cuts may lie in
+
+  // The queue that a worker polls.
+  std::uint16_t queue_of(WorkerNumber worker) const { return is_trunk ? worker : std::uint16_t{0}; }
+  // Whether it tells a worker that sleeps, without being asked to, that there is something.
+  bool announces(WorkerNumber worker) const { return !wake.must_be_armed && wake.of_queue(queue_of(worker)) >= 0; }
 };
 
 // Immutable map from a key of up to 16 bytes to an EndpointId: flat, linear probing, at most half full.

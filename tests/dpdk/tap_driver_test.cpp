@@ -428,8 +428,8 @@ TEST_F(TapDriver, AnInterfaceThatIsDownTakesNothing) {
 TEST_F(TapDriver, WakesWhoWaits) {
   Tap tap("tap0");
   const auto port = open(tap.name()).value();
-  ASSERT_GE(port->wake_descriptor(), 0);
-  pollfd wait{port->wake_descriptor(), POLLIN, 0};
+  ASSERT_GE(port->wake().of_queue(0), 0);
+  pollfd wait{port->wake().of_queue(0), POLLIN, 0};
   EXPECT_EQ(poll(&wait, 1, 0), 0);
   ASSERT_TRUE(tap.send(tcp_to_peer(10)));
   EXPECT_EQ(poll(&wait, 1, 5000), 1);
@@ -446,7 +446,7 @@ TEST_F(TapDriver, AnInterfaceThatIsGoneKeepsNobodyAwake) {
   tap.remove();
   ASSERT_FALSE(tap.exists());
   EXPECT_FALSE(port->link_up());
-  pollfd wait{port->wake_descriptor(), POLLIN, 0};
+  pollfd wait{port->wake().of_queue(0), POLLIN, 0};
   EXPECT_TRUE(comes_true([&] { return is_quiet(*port) && poll(&wait, 1, 0) == 0; }));
   rte_mbuf* packet = chain(tcp_to_peer(10));
   EXPECT_EQ(rte_eth_tx_burst(port->ethdev(), 0, &packet, 1), 0);

@@ -13,7 +13,7 @@ from guest import main  # noqa: E402
 
 # Before every delivery, but not in every run: each has a fellow that runs always, or shows what the host's own kernel shows.
 everything = "--all" in sys.argv
-WHEN_ALL = ("test_pci.TestUio", "test_pci.TestVmxnet3", "test_tap_trunk")
+WHEN_ALL = ("test_many", "test_pci.TestUio", "test_pci.TestVmxnet3", "test_tap_trunk")
 MODULES = sorted(os.path.basename(path).removesuffix(".py") for path in glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "test_*.py")))
 for name in MODULES:
     globals()[name] = importlib.import_module(name)

@@ -69,10 +69,22 @@ class TestVirtio(NicTest):
     def config(self):
         return self.lab.engine_config(**self.overrides, **two_workers(self.lab))
 
+    def assert_blocks_and_is_woken(self, one):
+        """By armed interrupts of the card and of virtio-user. A ladder that is not told of three packets in a row blocks no more."""
+        rungs = lambda: {worker["idle"] for worker in self.lab.ctl("worker", "list")["workers"]}  # noqa: E731
+        can = {each["what"]: each["available"] for each in self.lab.ctl("status")["capabilities"]}
+        self.assertTrue(can["wakes an idle worker"], can)
+        for netns, address in ((self.lab.client, one.address), (one.netns, CLIENT)):
+            for _ in range(5):
+                self.assertTrue(self.lab.wait_until(lambda: rungs() == {"blocked"}, 15), rungs())
+                self.assertTrue(self.lab.ping(netns, address, 5))
+        self.assertTrue(self.lab.wait_until(lambda: rungs() == {"blocked"}, 15), rungs())
+
     def test_two_queues_and_a_kill(self):
         self.assertIn("trunk: 2 queue(s) each way for 2 worker(s)", self.lab.tail("engine.log", 30))
         one = self.assert_carries()
         self.measure(one)
+        self.assert_blocks_and_is_woken(one)
         before = self.lab.interface(one.netns)
         self.lab.kill_engine(signal.SIGKILL)
         self.assertFalse(self.lab.ping(self.lab.client, one.address))
