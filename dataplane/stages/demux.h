@@ -4,7 +4,7 @@
 // must be for that endpoint's MAC and address. On a task's port the endpoint is known, and the frame must come from
 // its MAC and address. No ENI can reach another's VLAN, and no task can speak for another.
 //
-// What nearly every packet is, an IPv4 packet of the ENI's first address, is settled with a few comparisons against one line
+// What nearly every packet is, a plain one (Burst::plain) of the ENI's first address, is settled with a few comparisons against one line
 // of the endpoint; the rest is looked at in full. Passing packets are sorted into the burst's `filtered` and `edge`, or into
 // neither: traffic with the subnet's router, Amazon's DNS resolver, time service and instance metadata is filtered by no security
 // group and no network ACL and is in no flow log (VPC user guide; EC2 user guide, "Security groups"), goes by the trunk only, and

@@ -2,7 +2,9 @@
 //
 // Stage 9: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
 // go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host), the offload
-// requests for it (offload.h), and are queued for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
+// requests for it (offload.h), and are listed for their port.
+//
+// Plain packets (Burst::plain) that go on as they are take a short way; forward_one_to_task() and forward_one_from_task() are in full. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //
 // Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, bad_offload, handoff_full (the peer is another worker's).
 #pragma once
@@ -68,8 +70,8 @@ static_assert(offsetof(rte_mbuf, rearm_data) == offsetof(rte_mbuf, data_off) && 
 static_assert(offsetof(rte_mbuf, pkt_len) == offsetof(rte_mbuf, rx_descriptor_fields1) + 4 && offsetof(rte_mbuf, data_len) == offsetof(rte_mbuf, pkt_len) + 4 &&
               offsetof(rte_mbuf, vlan_tci) == offsetof(rte_mbuf, data_len) + 2 && offsetof(rte_mbuf, rx_descriptor_fields1) % 16 == 0);
 
-// The tag off a plain packet, if it has one, and on, if there is room. Both answer with what the frame takes then, which is not read from what was just
-// stored: a narrow load waits long for a wide store.
+// The tag off a plain packet, if it has one, and on, if there is room, and nothing more is asked of it. Both answer with the frame's bytes then, which are
+// not read from what was just stored: a narrow load waits long for a wide store.
 [[gnu::always_inline]] inline std::uint32_t untag_plain(Burst& burst, std::uint32_t i) {
   rte_mbuf* packet = burst.mbuf[i];
   const std::uint32_t bytes = packet->pkt_len;
@@ -108,10 +110,6 @@ inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& wor
   meter.dropped(burst.verdict[i], frames_of(*burst.mbuf[i]).packets);
   worker.outbox.discard(burst.mbuf[i]);
 }
-
-}  // namespace detail
-
-namespace detail {
 
 // The packets that nobody refused and that go the way of nearly all: whole frames of filtered flows. They have an endpoint, and are still here.
 [[gnu::always_inline]] inline std::uint64_t plainly(const Burst& burst) { return burst.plain & burst.filtered; }
@@ -242,6 +240,7 @@ class ToTrunk {
     worker_.outbox.send(kTrunkSlot, packet, bytes, false);
     return true;
   }
+
  private:
   void tell() {
     if (sent_.packets == 0) return;
