@@ -2,9 +2,9 @@
 //
 // Stage 9: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
 // go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host), the offload
-// requests for it (offload.h), and are listed for their port.
+// requests for it (offload.h), and are listed for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //
-// Plain packets (Burst::plain) that go on as they are take a short way; forward_one_to_task() and forward_one_from_task() are in full. The end of a meter's story: what demux counted as received is here sent on or dropped.
+// Plain packets (Burst::plain) that go on as they are take a short way; forward_one_to_task() and forward_one_from_task() are in full.
 //
 // Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, bad_offload, handoff_full (the peer is another worker's).
 #pragma once
