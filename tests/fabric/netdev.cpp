@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <exception>
 #include <fstream>
 #include <functional>
@@ -127,6 +128,17 @@ void set_option(int fd, int level, int option, const Value& value, const char* c
   if (setsockopt(fd, level, option, &value, sizeof value) != 0) fail(complaint);
 }
 
+// That an interface has carrier the kernel notices a little later, on a busy machine much later, and until then it drops what is sent.
+void wait_until_running(const std::string& ifname) {
+  const FileDescriptor any(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  ifname.copy(request.ifr_name, IFNAMSIZ - 1);
+  for (int i = 0; i < 300; ++i) {
+    if (ioctl(any.get(), SIOCGIFFLAGS, &request) != 0 || (request.ifr_flags & IFF_RUNNING) != 0) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
 }  // namespace
 
 FileDescriptor::~FileDescriptor() {
@@ -189,6 +201,7 @@ FileDescriptor open_host(const HostConfig& host, unsigned mtu) {
       if (host.address6) netlink.add_address(index, *host.address6);
       if (host.gateway) netlink.add_default_route(index, *host.gateway);
       if (host.gateway6) netlink.add_default_route(index, *host.gateway6);
+      wait_until_running(host.ifname);
     });
   } catch (const std::exception& error) {
     const std::string place = host.netns.empty() ? "" : " in " + host.netns;
