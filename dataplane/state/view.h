@@ -158,7 +158,7 @@ struct PortView {
   bool is_trunk = false;
   EndpointId endpoint;         // whose port it is; invalid for the trunk
   WorkerNumber polled_by = 0;  // a task's port: its endpoint's served_by
-  WakeSource wake;
+  WakeSource wake{};
   std::uint64_t tx_offloads = 0;     // RTE_ETH_TX_OFFLOAD_*: what its driver does when asked
   const std::atomic<std::uint64_t>* agreed_offloads = nullptr;  // of these, what the program behind it takes now (io/port.h); nullptr: all
   std::uint16_t max_segments = 0xffff;  // buffers that a packet which it cuts may lie in
