@@ -7,6 +7,8 @@
 #include <rte_bus_vdev.h>
 #include <rte_flow_driver.h>
 #include <rte_ring.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <list>
@@ -40,12 +42,18 @@ struct MockNic::State {
   std::list<rte_flow> rules;
   std::uint64_t changes = 0;
   std::atomic<std::uint32_t> last_mark{0};
+  int interrupt[kQueues];
+  std::atomic<bool> armed[kQueues] = {};
   struct Queue {
     State* nic;
     std::uint16_t number;
   } rx[kQueues], tx[kQueues];
 
+  State() {
+    for (int& descriptor : interrupt) descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  }
   ~State() {
+    for (const int descriptor : interrupt) close(descriptor);
     for (rte_ring* ring : in) rte_ring_free(ring);
     rte_ring_free(out);
   }
@@ -235,6 +243,17 @@ int dev_close(rte_eth_dev* device) {
   return 0;
 }
 
+int rx_queue_intr_enable(rte_eth_dev* device, std::uint16_t queue) {
+  MockNic& nic = nic_of(device);
+  if (nic.faults.refuses_interrupts) return -ENOTSUP;
+  nic.state().armed[queue] = true;
+  return 0;
+}
+int rx_queue_intr_disable(rte_eth_dev* device, std::uint16_t queue) {
+  nic_of(device).state().armed[queue] = false;
+  return 0;
+}
+
 eth_dev_ops make_ops() {
   eth_dev_ops ops{};
   ops.dev_configure = dev_configure;
@@ -248,6 +267,8 @@ eth_dev_ops make_ops() {
   ops.mtu_set = mtu_set;
   ops.promiscuous_enable = ops.promiscuous_disable = promiscuous;
   ops.flow_ops_get = flow_ops_get;
+  ops.rx_queue_intr_enable = rx_queue_intr_enable;
+  ops.rx_queue_intr_disable = rx_queue_intr_disable;
   return ops;
 }
 
@@ -321,10 +342,17 @@ bool MockNic::receive(const Frame& frame) {
       }
     }
   }
-  if (rte_ring_enqueue(state_->in[queue], packet) == 0) return true;
+  if (rte_ring_enqueue(state_->in[queue], packet) == 0) {
+    const std::uint64_t one = 1;
+    if (!faults.announces_nothing && state_->armed[queue].exchange(false)) [[maybe_unused]] const ssize_t written = write(state_->interrupt[queue], &one, sizeof one);
+    return true;
+  }
   rte_pktmbuf_free(packet);
   return false;
 }
+
+int MockNic::interrupt(std::uint16_t queue) const { return state_->interrupt[queue]; }
+bool MockNic::is_armed(std::uint16_t queue) const { return state_->armed[queue]; }
 
 std::vector<Frame> MockNic::sent() {
   std::vector<Frame> frames;

@@ -2,7 +2,7 @@
 //
 // A NIC without hardware, with rte_flow: an ethdev of its own driver (net_mocknic0, net_mocknic1, ...) that a test feeds with
 // frames as a wire would. It looks at its rules in software (destination MAC, VLAN, IPv4 and IPv6 destination), puts what matches
-// into the queue that the rule says, marks and counts it; the rest goes to queue 0. Faults make it as real devices are: full,
+// into the queue that the rule says, marks and counts it; the rest goes to queue 0. Each queue has a receive interrupt. Faults make it as real devices are: full,
 // slow, refusing, forgetful. Needs DPDK's environment and the driver SDK.
 //
 // receive() and sent() are the wire, for one thread; rules may come from another, workers poll from others.
@@ -29,6 +29,8 @@ struct MockNicFaults {
   std::atomic<std::size_t> room{SIZE_MAX};      // rules
   std::atomic<bool> holds_inserts{false};       // a rule that comes is kept waiting as long as this stands
   std::atomic<bool> forgets_at_stop{true};
+  std::atomic<bool> refuses_interrupts{false};  // to arm them
+  std::atomic<bool> announces_nothing{false};   // although they are armed
 };
 
 class MockNic {
@@ -48,6 +50,9 @@ class MockNic {
   std::uint64_t rule_changes() const;  // created and destroyed
   // The marks of the frames that workers took, where a rule had put one; 0 is none.
   std::uint32_t last_mark() const;
+  // Of a queue's receive interrupt: readable when it was announced, and whether the next frame will be. It is announced once.
+  int interrupt(std::uint16_t queue) const;
+  bool is_armed(std::uint16_t queue) const;
   // As a device does that comes back from a reset: its rules are gone, and it says so or not.
   void forget_rules();
   void announce_reset();
