@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import MTU, PING, LabTest, Ping, group, main, two_workers  # noqa: E402
+from harness import CLIENT, MTU, PING, LabTest, Ping, group, main, two_workers  # noqa: E402
 
 
 def has_flower(lab):
@@ -135,13 +135,16 @@ class TestTapTrunk(SteeringTest):
         # What is no packet for an address, such as ARP, is handed over still.
         self.assertLess(self.handed_in() - before, 20)
 
-    def test_nobody_blocks_on_the_descriptor_of_another_queue(self):
-        self.attach(1), self.attach(2)
+    def test_each_worker_blocks_on_its_own_queue(self):
+        tasks = self.attach(1), self.attach(2)
         def rungs():
             return {worker["idle"] for worker in self.lab.ctl("worker", "list")["workers"]}
 
-        self.lab.wait_until(lambda: rungs() == {"sleeping_long"}, 5)
-        self.assertEqual(rungs(), {"sleeping_long"})
+        for _ in range(3):
+            for task in tasks:
+                for netns, address in ((self.lab.client, task.address), (task.netns, CLIENT)):
+                    self.assertTrue(self.lab.wait_until(lambda: rungs() == {"blocked"}, 15), rungs())
+                    self.assertTrue(self.lab.ping(netns, address, 5))
 
     def test_a_move_under_traffic(self):
         task = self.attach(1)
