@@ -83,7 +83,9 @@ TEST_F(ScenarioRunnerTest, WhatIsWrongIsToldWithItsLine) {
   for (const auto& each : cases) {
     const std::string said = play(each.steps);
     EXPECT_NE(said.find(each.words), std::string::npos) << each.steps << said;
-    if (each.line != 0) EXPECT_NE(said.find("steps.txt:" + std::to_string(each.line) + ":"), std::string::npos) << each.steps << said;
+    if (each.line != 0) {
+      EXPECT_NE(said.find("steps.txt:" + std::to_string(each.line) + ":"), std::string::npos) << each.steps << said;
+    }
   }
 }
 
