@@ -31,12 +31,6 @@ struct MacAddress {
   static std::optional<MacAddress> parse(std::string_view text);
   std::string to_string() const;
 
-  // Eight of the bytes as a number, the first one highest.
-  std::uint64_t half(std::size_t at) const {
-    std::uint64_t raw;
-    std::memcpy(&raw, &bytes[at], sizeof raw);
-    return __builtin_bswap64(raw);
-  }
   bool is_zero() const { return bytes == std::array<std::uint8_t, 6>{}; }
   bool is_multicast() const { return (bytes[0] & 1) != 0; }
   // The address in the low 48 bits, first byte highest: a key for tables.
