@@ -92,7 +92,7 @@ void IdleLadder::watch(const View& view, WorkerNumber worker) {
       can_block_ = hears_all_ = false;
     }
   }
-  // Asleep for a moment nobody is armed, and what was announced long ago would end each sleep.
+  // Heard only by a worker that blocks: nobody arms them for a long sleep, and what they announced long ago would end each one.
   if (can_block_) can_block_ = std::ranges::all_of(to_arm_, [&](const ArmedQueue& each) { return hear(epoll_, each.descriptor); });
   watched_view_ = view.generation;
 }

@@ -30,7 +30,7 @@ Piece piece_of(const Burst& burst, std::uint32_t i) {
   } else {
     const std::uint8_t* extension = frame + headers.layer4_offset - 8;
     word = load16(extension + 2);
-    piece.identification = detail::load_big_endian<std::uint32_t>(extension + 4);
+    piece.identification = detail::load32(extension + 4);
     piece.begin = word & 0xfff8;
     piece.last = (word & 1) == 0;
   }

@@ -30,9 +30,6 @@ inline constexpr std::array<std::int32_t, 256> kPorted = [] {
   return ported;
 }();
 
-// A number of two bytes, read as four: GCC swaps four in one step.
-[[gnu::always_inline]] inline std::uint32_t load16_of_four(const std::uint8_t* at) { return __builtin_bswap32(load_raw<std::uint32_t>(at)) >> 16; }
-
 // The key of an IPv4 packet from its protocol on: there are the checksum, the addresses and the ports. For the ENI as receiver, and as sender.
 template <Direction direction>
 [[gnu::always_inline]] inline __m128i key_of_ipv4(const std::uint8_t* protocol) {
@@ -71,9 +68,10 @@ template <std::uint32_t offset, Direction direction>
   if (ported == 0) return false;
   const auto least = static_cast<std::uint8_t>(ported);
   const auto tcp = static_cast<std::uint32_t>(ported >> 8);
-  const std::uint32_t total = load16_of_four(ip + 2);
+  // Numbers of two bytes, read as four: GCC swaps four in one step.
+  const std::uint32_t total = load32(ip + 2) >> 16;
   const std::uint32_t tcp_word = load_raw<std::uint16_t>(header + 12);
-  const std::uint32_t udp_bytes = load16_of_four(header + 4);
+  const std::uint32_t udp_bytes = load32(header + 4) >> 16;
   const std::uint32_t said = (tcp_word >> 2 & 0x3c & tcp) | (udp_bytes & ~tcp);
   const std::uint32_t flags = tcp_word >> 8;
   if (total + offset > packet->pkt_len || said + kIpv4Bytes > total || said < least) return false;

@@ -54,12 +54,7 @@ Word load_raw(const std::uint8_t* at) {
   return word;
 }
 
-template <class Word>
-Word load_big_endian(const std::uint8_t* at) {
-  const Word word = load_raw<Word>(at);
-  if constexpr (sizeof(Word) == 8) return __builtin_bswap64(word);
-  return __builtin_bswap32(word);
-}
+inline std::uint32_t load32(const std::uint8_t* at) { return __builtin_bswap32(load_raw<std::uint32_t>(at)); }
 
 // TCP flags that no connection has: nothing of SYN, RST and ACK, or SYN together with FIN or RST. A bit for each
 // combination of the low five flags.

@@ -82,5 +82,31 @@ TEST(VlanId, IsOneOf4094) {
   EXPECT_FALSE(VlanId::is_valid(0) || VlanId::is_valid(4095) || VlanId::is_valid(-1));
 }
 
+// Against the definition, with addresses that share their first bits with the prefix and then may not.
+TEST(IpPrefix, ContainsWhatHasItsNetwork) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  unsigned inside = 0;
+  for (int round = 0; round < 100'000; ++round) {
+    const bool ipv4 = random() % 2 == 0;
+    IpPrefix prefix;
+    if (ipv4) {
+      prefix.address = IpAddress::from_v4(static_cast<std::uint32_t>(random()));
+    } else {
+      for (auto& byte : prefix.address.bytes) byte = static_cast<std::uint8_t>(random());
+    }
+    prefix.length = static_cast<std::uint8_t>(random() % (ipv4 ? 33 : 129));
+    IpAddress other = prefix.address;
+    const unsigned first = ipv4 ? 96 : 0, bit = first + static_cast<unsigned>(random()) % (128 - first);
+    other.bytes[bit / 8] ^= static_cast<std::uint8_t>(0x80 >> bit % 8);
+    const bool expected = IpPrefix{other, prefix.length}.network().address == prefix.network().address;
+    ASSERT_EQ(prefix.contains(other), expected) << prefix.to_string() << ' ' << other.to_string();
+    ASSERT_TRUE(prefix.contains(prefix.address));
+    inside += expected;
+  }
+  EXPECT_GT(inside, 10'000U);
+}
+
 }  // namespace
 }  // namespace trunkline
