@@ -152,7 +152,7 @@ class BenchWorld {
       next->ports.push_back({endpoint->port, static_cast<std::uint16_t>(i + 1), false, endpoint->id});
     }
     next->build_indexes();
-    view = next;
+    view = own_view_ = next;
     worker.view = view.get();
   }
 
@@ -203,12 +203,18 @@ class BenchWorld {
     burst.received(count);
   }
 
+  // As if an endpoint had rate limits.
+  void set_limits(bool limits) { own_view_->limits = limits; }
+
   WorkerState worker;
   std::shared_ptr<Members> members;
   std::shared_ptr<const View> view;
   control::GroupNumbers numbers;
   Ring ring;
   std::uint64_t forwarded = 0;
+
+ private:
+  std::shared_ptr<View> own_view_;
 };
 
 // `count` flows over the world's endpoints, all different; flow k is endpoint k modulo endpoints.

@@ -20,7 +20,10 @@ inline constexpr std::uint8_t kAck = 0x10, kSyn = 0x02, kFinAck = 0x11, kSynAck 
 // How far down the pipeline a sample goes.
 enum class Upto { parse, demux, track, admit, account, all };
 
-inline void run_ingress(Burst& burst, WorkerState& worker, Upto upto) {
+// Track counts steady packets as it passes them (stages/steady.h), unless an endpoint has limits; what comes before account is measured as if one had.
+inline void run_ingress(Burst& burst, BenchWorld& world, Upto upto) {
+  WorkerState& worker = world.worker;
+  world.set_limits(upto < Upto::account);
   if (upto == Upto::all) return process_from_trunk(burst, worker);
   parse(burst, Direction::ingress);
   if (upto == Upto::parse) return;
@@ -69,7 +72,7 @@ class Established {
       for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
         Burst burst;
         world_.burst_at(burst, first);
-        run_ingress(burst, world_.worker, upto);
+        run_ingress(burst, world_, upto);
         if (upto == Upto::all) world_.flush();
         benchmark::DoNotOptimize(burst);
       }

@@ -19,18 +19,19 @@
 
 #include <rte_mbuf.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 
 #include "config/net.h"
 #include "dataplane/state/flow_key.h"
+#include "dataplane/state/view.h"
 #include "dataplane/verdict.h"
 
 namespace trunkline {
 
 struct Connection;
-struct Endpoint;
 
 inline constexpr std::uint32_t kMaxBurst = 64;
 inline constexpr std::uint32_t kPrefetchAhead = 4;  // packets that parse asks for before it needs them
@@ -93,18 +94,23 @@ struct Burst {
   Route route[kMaxBurst];
   const Endpoint* endpoint[kMaxBurst];     // set by demux for every packet; nullptr: nobody's
   Connection* connection[kMaxBurst];       // set by track for the filtered ones; nullptr: none
-  std::uint64_t hash[kMaxBurst];           // set by track with the key's owner
+  std::uint64_t hash[kMaxBurst];           // set by track
   // In unions, so that nobody clears two kilobytes for a port that has nothing: parse writes both for every packet.
   union {
     Headers headers[kMaxBurst];
   };
-  // Seen from the ENI: parse fills in ports, protocol and IPv4 addresses, track what depends on the endpoint. Before
-  // track, and for what is not filtered, good for the IPv4 addresses only.
+  // Seen from the ENI: parse fills in ports, protocol and IPv4 addresses, demux the owner, track what is left for ICMP and IPv6. Before
+  // that, and for what is not filtered, good for the IPv4 addresses only.
   union {
     FlowKey key[kMaxBurst];
   };
+  // Of the filtered ones those that changed nothing of their connection, and passed (stages/steady.h). Set by track.
+  std::uint64_t steady = 0;
   // What parse took the short way: sound IPv4 packets with a TCP or UDP header, whole and one frame each. Never refused by it.
   std::uint64_t plain = 0;
+  // So that forward need not look at each of them: the ol_flags of all of the burst together, and the longest plain one's packet_bytes.
+  std::uint64_t flags_of_all = 0;
+  std::uint32_t longest_plain = 0;
   // Rare ones.
   std::uint64_t fragments = 0;  // of all packets, set by parse
   std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
@@ -115,6 +121,12 @@ struct Burst {
   void drop(std::uint32_t i, DropReason reason) {
     verdict[i] = reason;
     filtered &= ~(std::uint64_t{reason != DropReason::none} << i);
+  }
+  // The security groups of this endpoint are asked about it.
+  void filter(std::uint32_t i, const Endpoint& asked) {
+    endpoint[i] = &asked;
+    key[i].set_bits(_mm_or_si128(key[i].bits(), asked.owner_bits()));
+    filtered |= std::uint64_t{1} << i;
   }
   bool is_filtered(std::uint32_t i) const { return (filtered >> i & 1) != 0; }
   bool is_super_frame(std::uint32_t i) const { return (super_frames >> i & 1) != 0; }
@@ -150,13 +162,14 @@ struct Burst {
   void adopt(const Burst& other, std::uint32_t i, const Endpoint& receiver) {
     const std::uint32_t at = size;
     add(other.mbuf[i]);
-    endpoint[at] = &receiver;
-    filtered |= std::uint64_t{1} << at;
     headers[at] = other.headers[i];
     fragments |= std::uint64_t{headers[at].fragment != Fragment::none} << at;
     super_frames |= (other.super_frames >> i & 1) << at;
     key[at].set_bits(other.key[i].from_the_other_end().bits());
+    filter(at, receiver);
     plain |= (other.plain >> i & 1) << at;
+    flags_of_all |= other.flags_of_all;
+    longest_plain = std::max(longest_plain, other.longest_plain);
   }
 
  private:

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Stage 8: what flow logs are told: packets, octets of the IP packet and TCP flags, a direction each. What passed is told to its
-// connection, whose entry is at hand; what belongs to none, and what the rules refused, to the table of loose flows.
+// connection, whose entry is at hand (steady packets when they pass: stages/steady.h); what belongs to none, and what the rules refused, to
+// the table of loose flows.
 // (Ports count in their meters: demux counts what came, forward what went or was refused.)
 #pragma once
 
@@ -38,11 +39,10 @@ namespace detail {
 }
 
 // Of packets with a connection; answers which have none.
-template <Direction direction>
-[[gnu::always_inline]] inline std::uint64_t account_connections(Burst& burst, std::uint16_t now) {
+[[gnu::noinline]] inline std::uint64_t account_connections(Burst& burst, std::uint64_t packets, Direction direction, std::uint16_t now) {
   std::uint64_t loose = 0;
-  for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    if (burst.connection[i] == nullptr) [[unlikely]] {
+  for_each_bit(packets, [&](std::uint32_t i) {
+    if (burst.connection[i] == nullptr) {
       loose |= std::uint64_t{1} << i;
       return;
     }
@@ -58,9 +58,10 @@ template <Direction direction>
 }  // namespace detail
 
 inline void account(Burst& burst, WorkerState& worker, Direction direction) {
-  const auto now = static_cast<std::uint16_t>(worker.now);
-  const std::uint64_t loose = direction == Direction::ingress ? detail::account_connections<Direction::ingress>(burst, now)
-                                                              : detail::account_connections<Direction::egress>(burst, now);
+  // What limits may refuse is not counted before.
+  const std::uint64_t packets = worker.view->limits ? burst.filtered : burst.filtered & ~burst.steady;
+  std::uint64_t loose = 0;
+  if (packets != 0) loose = detail::account_connections(burst, packets, direction, static_cast<std::uint16_t>(worker.now));
   if (burst.super_frames != 0) [[unlikely]] detail::account_segments(burst, burst.super_frames & burst.filtered, direction);
   if (loose != 0) [[unlikely]] detail::account_loose(burst, loose, worker, direction, FlowAction::accept);
   if (burst.refused != 0) [[unlikely]] detail::account_loose(burst, burst.refused, worker, direction, FlowAction::reject);

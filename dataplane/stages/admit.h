@@ -3,9 +3,7 @@
 // Stage 6: may it pass? A packet of a live connection may, whatever the rules say now; that is what stateful means.
 // Any other packet is put to the security groups of its direction, and if a rule lets it in it opens a connection.
 //
-// Two ways. A packet that changes nothing of its connection is steady: alive, allowed by the rules as they are now, no state to
-// move; it is settled by one look at the entry, with branches that are never taken for any mix of traffic. The rest takes the long way,
-// in order.
+// Steady packets have passed already (stages/steady.h); what is here takes the long way, in order.
 //
 // Network ACLs have no state: each packet that crosses the edge of the ENI's subnet is asked about, replies and packets of
 // tracked connections too; inbound before the security groups, outbound after them. But to an ACL all packets of a connection
@@ -39,8 +37,6 @@
 namespace trunkline {
 
 namespace detail {
-
-constexpr std::uint8_t bit(Direction direction) { return static_cast<std::uint8_t>(1U << index(direction)); }
 
 inline DropReason refused_by_groups(Direction direction) {
   return direction == Direction::ingress ? DropReason::security_group_ingress : DropReason::security_group_egress;
@@ -181,15 +177,6 @@ inline void begin(Connection& connection, const Headers& headers, Direction dire
   } else {
     connection.state = is_icmp(headers) ? ConnectionState::icmp : ConnectionState::other;
   }
-}
-
-// The packet's connection lives, allows it, and is not changed by it. One that was idle for as long as any state may be
-// has to be looked at more closely, so that the timeouts' own line is left alone.
-template <Direction direction>
-[[gnu::always_inline]] inline bool is_steady(const Connection& connection, const Endpoint& endpoint, const Headers& headers, Tick now) {
-  return (connection.allowed & bit(direction)) != 0 && (connection.awaits & bit(direction)) == 0 &&
-         connection.policy_generation == endpoint.policy_generation && now - connection.last_seen < endpoint.shortest_timeout &&
-         (headers.tcp_flags & (tcp_flag::syn | tcp_flag::fin | tcp_flag::rst)) == 0;
 }
 
 // A SYN on a connection that is over starts a new one under the same name.
@@ -343,27 +330,11 @@ inline bool asks_previous_owner(Burst& burst, std::uint32_t i, WorkerState& work
   });
 }
 
-// Lets steady packets pass; answers which are not.
-template <Direction direction>
-[[gnu::always_inline]] inline std::uint64_t pass_steady(Burst& burst, Tick now) {
-  std::uint64_t rest = 0;
-  for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    Connection* connection = burst.connection[i];
-    if (connection != nullptr && is_steady<direction>(*connection, *burst.endpoint[i], burst.headers[i], now)) [[likely]] {
-      connection->last_seen = now;
-    } else {
-      rest |= std::uint64_t{1} << i;
-    }
-  });
-  return rest;
-}
-
 }  // namespace detail
 
 // `asked`: the endpoints' previous owners have been asked about these packets.
 inline void admit(Burst& burst, WorkerState& worker, Direction direction, bool asked = false) {
-  const std::uint64_t rest = direction == Direction::ingress ? detail::pass_steady<Direction::ingress>(burst, worker.now)
-                                                             : detail::pass_steady<Direction::egress>(burst, worker.now);
+  const std::uint64_t rest = burst.filtered & ~burst.steady;
   if (rest != 0) detail::admit_rest(burst, rest, worker, direction, asked);
 }
 

@@ -216,17 +216,16 @@ inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const 
 }
 
 // What is common to both directions: the endpoint's first address at this end, and none of the addresses at the other that need a
-// closer look: the router, the resolver, what is like a service's, and what no host has.
-[[gnu::always_inline]] inline bool has_plain_addresses(const FlowKey& key, const Endpoint& endpoint) {
+// closer look: the router, the resolver, what is like a service's, and what no host has. `own` are Endpoint::own_bits().
+[[gnu::always_inline]] inline bool has_plain_addresses(const FlowKey& key, __m128i own) {
   static constexpr int kLocalThenRemotes = 0x01 | 0 << 2 | 0 << 4 | 3 << 6;  // beside first_ipv4, router_ipv4, resolver_ipv4
-  const __m128i own = _mm_load_si128(reinterpret_cast<const __m128i*>(&endpoint.first_ipv4));
   const __m128i equal = _mm_cmpeq_epi32(_mm_shuffle_epi32(key.bits(), kLocalThenRemotes), own);
   return (_mm_movemask_ps(_mm_castsi128_ps(equal)) & 7) == 1 && !kUnusualFirstByte[static_cast<std::uint8_t>(key.remote)];
 }
 
 // A plain packet for the ENI's MAC and first address, from a possible source.
-[[gnu::always_inline]] inline bool is_plain_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
-  return mac_bits_at(burst.bytes(i)) == endpoint.mac_bits && has_plain_addresses(burst.key[i], endpoint);
+[[gnu::always_inline]] inline bool is_plain_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint, __m128i own) {
+  return mac_bits_at(burst.bytes(i)) == endpoint.mac_bits && has_plain_addresses(burst.key[i], own);
 }
 
 inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
@@ -250,10 +249,10 @@ inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const En
 }
 
 // A plain packet, untagged, from the ENI's MAC and first address to a unicast destination, and not what a DHCP server says.
-[[gnu::always_inline]] inline bool is_plain_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+[[gnu::always_inline]] inline bool is_plain_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint, __m128i own) {
   const std::uint8_t* frame = burst.bytes(i);
   return (burst.headers[i].tag_bytes | burst.headers[i].vlan) == 0 && mac_bits_at(frame + 6) == endpoint.mac_bits && (frame[0] & 1) == 0 &&
-         has_plain_addresses(burst.key[i], endpoint) && ports_of(burst.key[i]) != kDhcpServer;
+         has_plain_addresses(burst.key[i], own) && ports_of(burst.key[i]) != kDhcpServer;
 }
 
 inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
@@ -275,11 +274,10 @@ inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const End
 
 inline void sort_or_drop(Burst& burst, std::uint32_t i, DropReason reason, Direction direction, WorkerState& worker) {
   if (reason != DropReason::none) return burst.drop(i, reason);
-  const std::uint64_t bit = std::uint64_t{1} << i;
   if (is_for_edge(burst, i, direction)) {
-    burst.edge |= bit;
+    burst.edge |= std::uint64_t{1} << i;
   } else if (const Service service = service_of(burst, i, direction); service == Service::none) {
-    burst.filtered |= bit;
+    burst.filter(i, *burst.endpoint[i]);
   } else {
     burst.drop(i, check_service(service, *burst.endpoint[i], direction, worker));
   }
@@ -308,7 +306,6 @@ struct TrunkFrames {
   const View& view = *worker.view;
   const Frames frames = frames_of(*burst.mbuf[i]);
   counted.received += frames;
-  burst.filtered &= ~(std::uint64_t{1} << i);
   // A frame that could not be parsed past its tag is still its endpoint's to account for, if it has one.
   const Endpoint* endpoint = nullptr;
   if (burst.alive(i) || burst.headers[i].vlan != 0) endpoint = find_endpoint(burst, i, view);
@@ -327,57 +324,92 @@ struct TrunkFrames {
   if (burst.alive(i)) sort_or_drop(burst, i, check_from_trunk(burst, i, *endpoint), Direction::ingress, worker);
 }
 
-// Kept apart, so that it takes no registers from the way of tagged packets.
-[[gnu::noinline]] inline EndpointId untagged_endpoint(const Burst& burst, std::uint32_t i, const View& view) {
-  return view.by_mac.find(mac_at(burst.bytes(i)).as_integer());
-}
-[[gnu::always_inline]] inline EndpointId plain_endpoint(const Burst& burst, std::uint32_t i, const View& view) {
-  const std::uint16_t vlan = burst.headers[i].vlan;
-  return vlan != 0 ? view.by_vlan[vlan & 0xfff] : untagged_endpoint(burst, i, view);
+// Takes in plain packets that the trunk brought. What it works on is read once a burst: a counter might alias it.
+class PlainFromTrunk {
+ public:
+  explicit PlainFromTrunk(WorkerState& worker) : endpoints_(worker.view->endpoints.data()), meters_(worker.meters.get()), self_(worker.number) {}
+
+  // False: it is to be looked at in full. Adds to `bytes`.
+  [[gnu::always_inline]] bool take(Burst& burst, std::uint32_t i, EndpointId id, std::uint64_t& bytes) const {
+    const Endpoint& endpoint = *endpoints_[id.value];
+    const __m128i own = endpoint.own_bits();
+    if (endpoint.served_by != self_ || !is_plain_from_trunk(burst, i, endpoint, own)) [[unlikely]] return false;
+    const Frames frame{1, burst.mbuf[i]->pkt_len};
+    meters_[id.value].ingress.received(frame);
+    bytes += frame.bytes;
+    burst.endpoint[i] = &endpoint;
+    burst.key[i].set_bits(_mm_or_si128(burst.key[i].bits(), Endpoint::owner_of(own)));
+    return true;
+  }
+
+ private:
+  const std::shared_ptr<const Endpoint>* endpoints_;
+  EndpointMeters* meters_;
+  WorkerNumber self_;
+};
+
+// What is not plain, or not tagged. Answers which was not plain.
+[[gnu::noinline]] inline std::uint64_t demux_rest_from_trunk(Burst& burst, std::uint64_t rest, WorkerState& worker, TrunkFrames& counted, std::uint64_t& bytes) {
+  std::uint64_t others = 0;
+  const PlainFromTrunk plain(worker);
+  for_each_bit(rest, [&](std::uint32_t i) {
+    if ((burst.plain >> i & 1) != 0 && burst.headers[i].vlan == 0) {
+      const EndpointId id = worker.view->by_mac.find(mac_at(burst.bytes(i)).as_integer());
+      if (id.is_valid() && plain.take(burst, i, id, bytes)) {
+        burst.filtered |= std::uint64_t{1} << i;
+        return;
+      }
+    }
+    others |= std::uint64_t{1} << i;
+    demux_one_from_trunk(burst, i, worker, counted);
+  });
+  return others;
 }
 
 }  // namespace detail
 
 // `received_by_another`: another worker took it from the trunk, and counted it there.
 inline void demux_from_trunk(Burst& burst, WorkerState& worker, bool received_by_another = false) {
-  const std::uint64_t plain = burst.filtered = burst.plain;
   const View& view = *worker.view;
-  const std::uint32_t size = burst.size;
-  Frames quick;
-  detail::TrunkFrames counted;
-  for (std::uint32_t i = 0; i < size; ++i) {
-    const EndpointId id = (plain >> i & 1) != 0 ? detail::plain_endpoint(burst, i, view) : EndpointId{};
-    if (id.is_valid()) [[likely]] {
-      const Endpoint& endpoint = *view.endpoints[id.value];
-      if (endpoint.served_by == worker.number && detail::is_plain_from_trunk(burst, i, endpoint)) [[likely]] {
-        const Frames frame{1, burst.mbuf[i]->pkt_len};
-        worker.meters[id.value].ingress.received(frame);
-        burst.endpoint[i] = &endpoint;
-        quick += frame;
-        continue;
-      }
-    }
-    detail::demux_one_from_trunk(burst, i, worker, counted);
+  const detail::PlainFromTrunk plain(worker);
+  std::uint64_t rest = burst.all() & ~burst.plain, bytes = 0;
+  for_each_bit(burst.plain, [&](std::uint32_t i) __attribute__((always_inline)) {
+    const EndpointId id = view.by_vlan[burst.headers[i].vlan & 0xfff];
+    if (!id.is_valid() || !plain.take(burst, i, id, bytes)) [[unlikely]] rest |= std::uint64_t{1} << i;
+  });
+  burst.filtered = burst.all() & ~rest;
+  detail::TrunkFrames long_way;
+  if (rest != 0) [[unlikely]] {
+    std::uint64_t untagged = 0;  // apart, or the loop above would keep its sum in memory
+    rest = detail::demux_rest_from_trunk(burst, rest, worker, long_way, untagged);
+    bytes += untagged;
   }
-  if (!received_by_another) worker.trunk_in.received(quick + counted.received);
-  worker.trunk_in.sent(quick + counted.ours);
+  const Frames short_way{burst.size - static_cast<std::uint32_t>(std::popcount(rest)), bytes};
+  if (!received_by_another) worker.trunk_in.received(short_way + long_way.received);
+  worker.trunk_in.sent(short_way + long_way.ours);
 }
 
 inline void demux_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint) {
-  Frames received;
-  burst.filtered = burst.plain;
-  for (std::uint32_t i = 0; i < burst.size; ++i) {
-    burst.endpoint[i] = &endpoint;
-    if ((burst.plain >> i & 1) != 0 && detail::is_plain_from_task(burst, i, endpoint)) [[likely]] {
+  const std::uint32_t size = burst.size;
+  const __m128i own = endpoint.own_bits();
+  for (std::uint32_t i = 0; i < size; ++i) burst.endpoint[i] = &endpoint;
+  std::uint64_t rest = burst.all() & ~burst.plain, bytes = 0;
+  for_each_bit(burst.plain, [&](std::uint32_t i) __attribute__((always_inline)) {
+    if (detail::is_plain_from_task(burst, i, endpoint, own)) [[likely]] {
       // Where forward will put the tag: often a line that nobody has touched.
       __builtin_prefetch(burst.bytes(i) - ether::tag_bytes, 1);
-      received += {1, burst.mbuf[i]->pkt_len};
-      continue;
+      burst.key[i].set_bits(_mm_or_si128(burst.key[i].bits(), Endpoint::owner_of(own)));
+      bytes += burst.mbuf[i]->pkt_len;
+    } else {
+      rest |= std::uint64_t{1} << i;
     }
-    burst.filtered &= ~(std::uint64_t{1} << i);
+  });
+  burst.filtered = burst.all() & ~rest;
+  Frames received{size - static_cast<std::uint32_t>(std::popcount(rest)), bytes};
+  if (rest != 0) [[unlikely]] for_each_bit(rest, [&](std::uint32_t i) {
     received += frames_of(*burst.mbuf[i]);
     if (burst.alive(i)) detail::sort_or_drop(burst, i, detail::check_from_task(burst, i, endpoint), Direction::egress, worker);
-  }
+  });
   worker.meter(endpoint, Direction::egress).received(received);
 }
 

@@ -4,13 +4,15 @@
 // go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host), the offload
 // requests for it (offload.h), and are listed for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //
-// Plain packets (Burst::plain) that go on as they are take a short way; forward_one_to_task() and forward_one_from_task() are in full.
+// The run of plain packets (Burst::plain) at a burst's beginning, which nearly always is all of it, takes a short way; forward_one_to_task() and
+// forward_one_from_task() are in full. Nothing overtakes: packets of one flow may differ in how plain they are.
 //
 // Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, bad_offload, handoff_full (the peer is another worker's).
 #pragma once
 
 #include <immintrin.h>
 
+#include <bit>
 #include <cstddef>
 #include <cstring>
 
@@ -31,10 +33,13 @@ namespace detail {
   auto* start = reinterpret_cast<__m128i*>(frame);
   _mm_storeu_si128(start, _mm_slli_si128(_mm_loadu_si128(start), ether::tag_bytes));
 }
-[[gnu::always_inline]] inline void move_macs_before_tag(std::uint8_t* frame, VlanId vlan) {
-  const std::uint32_t tag = __builtin_bswap32(std::uint32_t{ether::vlan} << 16 | vlan.value);  // priority and DEI are 0
+[[gnu::always_inline]] inline void move_macs_before_tag(std::uint8_t* frame, __m128i tag) {
   const __m128i macs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(frame));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(frame - ether::tag_bytes), _mm_insert_epi32(macs, static_cast<int>(tag), 3));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(frame - ether::tag_bytes), _mm_blend_epi32(macs, tag, 1 << 3));
+}
+// A tag behind two MAC addresses. Priority and DEI are 0.
+inline __m128i tag_of(VlanId vlan) {
+  return _mm_set_epi32(static_cast<int>(__builtin_bswap32(std::uint32_t{ether::vlan} << 16 | vlan.value)), 0, 0, 0);
 }
 
 // The last that is done with the headers' offsets: they speak of the frame as it came.
@@ -51,7 +56,7 @@ namespace detail {
   if (vlan.is_untagged()) return true;
   std::uint8_t* frame = rte_pktmbuf_mtod(packet, std::uint8_t*);
   if (rte_pktmbuf_prepend(packet, ether::tag_bytes) == nullptr) return false;
-  move_macs_before_tag(frame, vlan);
+  move_macs_before_tag(frame, tag_of(vlan));
   return true;
 }
 
@@ -70,8 +75,8 @@ static_assert(offsetof(rte_mbuf, rearm_data) == offsetof(rte_mbuf, data_off) && 
 static_assert(offsetof(rte_mbuf, pkt_len) == offsetof(rte_mbuf, rx_descriptor_fields1) + 4 && offsetof(rte_mbuf, data_len) == offsetof(rte_mbuf, pkt_len) + 4 &&
               offsetof(rte_mbuf, vlan_tci) == offsetof(rte_mbuf, data_len) + 2 && offsetof(rte_mbuf, rx_descriptor_fields1) % 16 == 0);
 
-// The tag off a plain packet, if it has one, and on, if there is room, and nothing more is asked of it. Both answer with the frame's bytes then, which are
-// not read from what was just stored: a narrow load waits long for a wide store.
+// The tag off a plain packet, if it has one, and nothing more is asked of it. Answers with the frame's bytes then, which are not read from what was just
+// stored: a narrow load waits long for a wide store.
 [[gnu::always_inline]] inline std::uint32_t untag_plain(Burst& burst, std::uint32_t i) {
   rte_mbuf* packet = burst.mbuf[i];
   const std::uint32_t bytes = packet->pkt_len;
@@ -80,16 +85,6 @@ static_assert(offsetof(rte_mbuf, pkt_len) == offsetof(rte_mbuf, rx_descriptor_fi
   set_start_further<ether::tag_bytes>(packet);
   return bytes - ether::tag_bytes;
 }
-// 0: no room.
-[[gnu::always_inline]] inline std::uint32_t tag_plain(rte_mbuf* packet, VlanId vlan) {
-  const std::uint32_t bytes = packet->pkt_len;
-  if (vlan.is_untagged()) [[unlikely]] return clear_offloads(packet), bytes;
-  if (packet->data_off < ether::tag_bytes) [[unlikely]] return 0;
-  move_macs_before_tag(rte_pktmbuf_mtod(packet, std::uint8_t*), vlan);
-  set_start_further<-int{ether::tag_bytes}>(packet);
-  return bytes + ether::tag_bytes;
-}
-
 [[gnu::always_inline]] inline void send_to_trunk(rte_mbuf* packet, WorkerState& worker) {
   worker.trunk_out.received(frames_of(*packet));
   worker.outbox.send(kTrunkSlot, packet);
@@ -111,8 +106,12 @@ inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& wor
   worker.outbox.discard(burst.mbuf[i]);
 }
 
-// The packets that nobody refused and that go the way of nearly all: whole frames of filtered flows. They have an endpoint, and are still here.
-[[gnu::always_inline]] inline std::uint64_t plainly(const Burst& burst) { return burst.plain & burst.filtered; }
+// The packets that nobody refused and that go the way of nearly all: whole frames of filtered flows, which every port takes as they are. They have an
+// endpoint, and are still here. Where the burst has others in it that a port might not take, none.
+[[gnu::always_inline]] inline std::uint64_t plainly(const Burst& burst, const View& view) {
+  const bool as_they_are = (burst.flags_of_all & kUndone) == 0 && burst.longest_plain <= view.least_mtu;
+  return as_they_are ? burst.plain & burst.filtered : 0;
+}
 
 // A packet for a task in full.
 [[gnu::noinline]] inline void forward_one_to_task(Burst& burst, std::uint32_t i, WorkerState& worker) {
@@ -146,20 +145,32 @@ inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& wor
   send_to_task(burst.mbuf[i], *endpoint, worker);
 }
 
-}  // namespace detail
-
-// The ingress half's end: to the task's port.
-inline void forward_to_task(Burst& burst, WorkerState& worker) {
-  const std::uint64_t plainly = detail::plainly(burst);
-  const std::uint32_t size = burst.size;
-  for (std::uint32_t i = 0; i < size; ++i) {
-    if ((plainly >> i & 1) != 0 && burst.headers[i].packet_bytes <= burst.endpoint[i]->mtu && !detail::is_left_undone(*burst.mbuf[i])) [[likely]] {
-      const std::uint32_t bytes = detail::untag_plain(burst, i);
+// Packets `i` and on, of which some are not plain.
+[[gnu::noinline]] inline void forward_mixed_to_task(Burst& burst, std::uint32_t i, std::uint64_t plainly, WorkerState& worker) {
+  for (; i < burst.size; ++i) {
+    if ((plainly >> i & 1) != 0) {
+      const std::uint32_t bytes = untag_plain(burst, i);
       worker.outbox.send(burst.endpoint[i]->port, burst.mbuf[i], bytes, false);
     } else {
-      detail::forward_one_to_task(burst, i, worker);
+      forward_one_to_task(burst, i, worker);
     }
   }
+}
+
+}  // namespace detail
+
+// The ingress half's end: to the task's port. In the burst's order: packets of one flow may differ in how plain they are.
+inline void forward_to_task(Burst& burst, WorkerState& worker) {
+  const std::uint64_t plainly = detail::plainly(burst, *worker.view);
+  const auto run = static_cast<std::uint32_t>(std::countr_one(plainly));  // at the beginning; nearly always all
+  {
+    Outbox::Row row(worker.outbox);
+    for (std::uint32_t i = 0; i < run; ++i) {
+      const std::uint32_t bytes = detail::untag_plain(burst, i);
+      row.send(burst.endpoint[i]->port, burst.mbuf[i], bytes);
+    }
+  }
+  if (run != burst.size) [[unlikely]] detail::forward_mixed_to_task(burst, run, plainly, worker);
 }
 
 namespace detail {
@@ -219,58 +230,83 @@ namespace detail {
   send_to_trunk(packet, worker);
 }
 
-// Where plain packets of tasks leave by the trunk. What they count for is told once for each run of one endpoint's packets, which nearly
-// always is the burst.
+// Plain packets of one endpoint on their way out by the trunk.
+template <bool tagged>
 class ToTrunk {
  public:
-  explicit ToTrunk(WorkerState& worker) : worker_(worker) {}
-  ToTrunk(const ToTrunk&) = delete;
-  ToTrunk& operator=(const ToTrunk&) = delete;
-  ~ToTrunk() { tell(); }
+  ToTrunk(const Endpoint& endpoint, const View& view) : endpoint_(endpoint), tag_(tag_of(endpoint.vlan)), here_(view.by_ipv4.filter()) {}
 
-  // False: the packet has no room for a tag.
-  [[gnu::always_inline]] bool send(rte_mbuf* packet, const Endpoint& endpoint) {
-    if (&endpoint != endpoint_) [[unlikely]] {
-      tell();
-      endpoint_ = &endpoint;
+  // What leaves here is for no task of this host, and has room for the tag.
+  [[gnu::always_inline]] bool takes(const Burst& burst, std::uint32_t i) const {
+    return burst.endpoint[i] == &endpoint_ && !here_.may_have(burst.key[i].remote) && (!tagged || burst.mbuf[i]->data_off >= ether::tag_bytes);
+  }
+  // Answers with the frame's bytes before.
+  [[gnu::always_inline]] std::uint32_t prepare(rte_mbuf* packet) const {
+    const std::uint32_t bytes = packet->pkt_len;
+    if constexpr (tagged) {
+      move_macs_before_tag(rte_pktmbuf_mtod(packet, std::uint8_t*), tag_);
+      set_start_further<-int{ether::tag_bytes}>(packet);
+    } else {
+      clear_offloads(packet);
     }
-    const std::uint32_t bytes = tag_plain(packet, endpoint.vlan);
-    if (bytes == 0) [[unlikely]] return false;
-    sent_ += {1, bytes};
-    worker_.outbox.send(kTrunkSlot, packet, bytes, false);
-    return true;
+    return bytes;
+  }
+  // Answers with the frames' bytes on the trunk.
+  [[gnu::always_inline]] std::uint64_t count(Frames sent, WorkerState& worker) const {
+    worker.meter(endpoint_, Direction::egress).sent(sent);
+    if (tagged) sent.bytes += sent.packets * ether::tag_bytes;
+    worker.trunk_out.received(sent);
+    return sent.bytes;
   }
 
  private:
-  void tell() {
-    if (sent_.packets == 0) return;
-    worker_.trunk_out.received(sent_);
-    if (!endpoint_->vlan.is_untagged()) sent_.bytes -= sent_.packets * ether::tag_bytes;
-    worker_.meter(*endpoint_, Direction::egress).sent(sent_);
-    sent_ = {};
-  }
-
-  WorkerState& worker_;
-  const Endpoint* endpoint_ = nullptr;
-  Frames sent_;
+  const Endpoint& endpoint_;
+  const __m128i tag_;
+  const Ipv4Index::Filter here_;
 };
+
+// Packets `i` and on, of which some are not plain or not for the trunk, in the burst's order: packets of one flow may differ in how plain they are.
+template <bool tagged>
+[[gnu::noinline]] void forward_mixed_from_task(const ToTrunk<tagged>& to_trunk, Burst& burst, std::uint32_t i, std::uint64_t plainly, WorkerState& worker, Burst& local) {
+  for (; i < burst.size; ++i) {
+    if ((plainly >> i & 1) != 0 && to_trunk.takes(burst, i)) {
+      const std::uint64_t bytes = to_trunk.count({1, to_trunk.prepare(burst.mbuf[i])}, worker);
+      worker.outbox.send(kTrunkSlot, burst.mbuf[i], static_cast<std::uint32_t>(bytes), false);
+    } else {
+      forward_one_from_task(burst, i, worker, local);
+    }
+  }
+}
+
+// The run of plain packets at the burst's beginning, which nearly always is all of it, is sent and counted together.
+template <bool tagged>
+[[gnu::noinline]] void forward_from(const Endpoint& endpoint, Burst& burst, WorkerState& worker, Burst& local) {
+  const ToTrunk<tagged> to_trunk(endpoint, *worker.view);
+  const std::uint64_t plainly = detail::plainly(burst, *worker.view);
+  const auto run = static_cast<std::uint32_t>(std::countr_one(plainly));
+  rte_mbuf** const room = worker.outbox.room();
+  std::uint64_t bytes = 0;
+  std::uint32_t i = 0;
+  for (; i < run; ++i) {
+    if (!to_trunk.takes(burst, i)) [[unlikely]] break;
+    bytes += to_trunk.prepare(burst.mbuf[i]);
+    room[i] = burst.mbuf[i];
+  }
+  worker.outbox.send_from_room(kTrunkSlot, i, to_trunk.count({i, bytes}, worker));
+  if (i != burst.size) [[unlikely]] forward_mixed_from_task(to_trunk, burst, i, plainly, worker, local);
+}
 
 }  // namespace detail
 
 // The egress half's end: out on the trunk, or into `local` for the ingress half of another task of this host, or, where
 // the edge made it an answer, back to the task.
 inline void forward_from_task(Burst& burst, WorkerState& worker, Burst& local) {
-  const View& view = *worker.view;
-  const std::uint64_t plainly = detail::plainly(burst);
-  const std::uint32_t size = burst.size;
-  detail::ToTrunk to_trunk(worker);
-  for (std::uint32_t i = 0; i < size; ++i) {
-    if ((plainly >> i & 1) != 0 && !detail::is_left_undone(*burst.mbuf[i]) && burst.headers[i].packet_bytes <= view.trunk_mtu &&
-        !view.by_ipv4.may_have(burst.key[i].remote) && to_trunk.send(burst.mbuf[i], *burst.endpoint[i])) [[likely]] {
-      continue;
-    }
-    detail::forward_one_from_task(burst, i, worker, local);
-  }
+  // One for all, but for packets that come back from another worker; there some may have gone with their endpoint.
+  std::uint32_t first = 0;
+  while (first < burst.size && burst.endpoint[first] == nullptr) ++first;
+  if (first == burst.size) return;
+  const Endpoint* endpoint = burst.endpoint[first];
+  endpoint->vlan.is_untagged() ? detail::forward_from<false>(*endpoint, burst, worker, local) : detail::forward_from<true>(*endpoint, burst, worker, local);
 }
 
 }  // namespace trunkline

@@ -97,7 +97,7 @@ void release(Burst& burst, std::uint32_t first, FragmentedDatagram& datagram, Wo
     burst.endpoint[at] = burst.endpoint[first];
     burst.verdict[at] = detail::parse_any(burst, at, direction);
     if (!burst.alive(at)) continue;
-    burst.filtered |= std::uint64_t{1} << at;
+    burst.filter(at, *burst.endpoint[first]);
     tell(burst, at, datagram);
   }
   datagram.held_count = 0;

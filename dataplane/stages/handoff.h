@@ -45,7 +45,7 @@ inline void find_known(Burst& burst, std::span<const HandedPacket> handed, Worke
       burst.mbuf[i] = nullptr;
       if (!worker.handoff.send(endpoint->worker, handed[i])) detail::drop_handed(handed[i], DropReason::handoff_full, worker);
     } else {
-      burst.filtered |= std::uint64_t{1} << i;
+      burst.filter(i, *endpoint);
     }
   }
 }
@@ -94,10 +94,8 @@ inline bool answer_question(const HandedPacket& asked, WorkerState& worker, Work
   burst.add(asked.packet);
   parse(burst, asked.direction);
   if (const Endpoint* endpoint = detail::endpoint_of(asked, *worker.view); endpoint != nullptr && burst.alive(0)) {
-    burst.endpoint[0] = endpoint;
-    burst.filtered = 1;
-    track(burst, worker, asked.direction);
-    if (burst.connection[0] != nullptr) give_connection(worker, *burst.connection[0], from);
+    burst.filter(0, *endpoint);
+    if (Connection* connection = detail::look_up(burst, 0, worker.connections, asked.direction); connection != nullptr) give_connection(worker, *connection, from);
   }
   HandedPacket answer = asked;
   answer.kind = HandoffKind::asked;

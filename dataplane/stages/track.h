@@ -2,7 +2,8 @@
 //
 // Stage 5: find each packet's connection. Three passes, so that the loads of all packets are under way together: the first
 // finishes the keys, hashes them and asks for the buckets, the second looks into the buckets and asks for the entries, the
-// third compares. It decides nothing; admit does.
+// third compares. Of packets that change nothing of their connection the third also does what there is to do (stages/steady.h), because it has
+// the entry at hand; about all others it decides nothing, admit does.
 //
 // The key is seen from the ENI. ICMP: a query and its answer share a key, and who asked is part of it, so that an
 // answer is let in by state but a query of the same identifier from the other side is not.
@@ -10,6 +11,7 @@
 
 #include "dataplane/packet.h"
 #include "dataplane/stages/parse.h"
+#include "dataplane/stages/steady.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
@@ -75,31 +77,72 @@ inline Connection* find_connection(const Burst& burst, std::uint32_t i, Connecti
 
 }  // namespace detail
 
-inline void track(Burst& burst, WorkerState& worker, Direction direction) {
-  ConnectionTable& table = worker.connections;
-  // What is not plain, and what its first bucket does not answer for, is looked for in full.
+namespace detail {
+
+// What is not plain, and what its first bucket does not answer for: looked for in full. Answers which are steady.
+template <Direction direction, bool counted>
+[[gnu::noinline]] std::uint64_t track_rest(Burst& burst, std::uint64_t rest, ConnectionTable& table, Tick now) {
+  std::uint64_t steady = 0;
+  for_each_bit(rest, [&](std::uint32_t i) {
+    Connection* connection = has_connection(burst.headers[i]) ? find_connection(burst, i, table, direction) : nullptr;
+    burst.connection[i] = connection;
+    if (connection == nullptr || !is_steady<direction>(*connection, *burst.endpoint[i], burst.headers[i], now)) return;
+    pass_steady<direction, counted>(*connection, burst.headers[i], now);
+    steady |= std::uint64_t{1} << i;
+  });
+  return steady;
+}
+
+[[gnu::noinline]] inline void complete_keys(Burst& burst, std::uint64_t packets, const ConnectionTable& table, Direction direction) {
+  for_each_bit(packets, [&](std::uint32_t i) {
+    if (!burst.headers[i].whole_key) complete_key(burst, i, table, direction);
+  });
+}
+
+template <Direction direction, bool counted>
+[[gnu::always_inline]] inline void track_all(Burst& burst, ConnectionTable& table, Tick now) {
+  const std::uint64_t plain = burst.filtered & burst.plain;
   std::uint64_t rest = burst.filtered & ~burst.plain;
-  if (rest != 0) [[unlikely]] {
-    for_each_bit(rest, [&](std::uint32_t i) {
-      if (!burst.headers[i].whole_key) detail::complete_key(burst, i, table, direction);
-    });
-  }
-  for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    const __m128i key = _mm_or_si128(burst.key[i].bits(), _mm_set_epi32(static_cast<int>(burst.endpoint[i]->flow_owner), 0, 0, 0));
-    burst.key[i].set_bits(key);
-    burst.hash[i] = table.hash(key);
+  if (rest != 0) [[unlikely]] complete_keys(burst, rest, table, direction);
+  for_each_bit(burst.filtered, [&](std::uint32_t i) __attribute__((always_inline)) {
+    burst.hash[i] = table.hash(burst.key[i]);
     table.prefetch(burst.hash[i]);
   });
-  const std::uint64_t plain = burst.filtered & burst.plain;
-  for_each_bit(plain, [&](std::uint32_t i) { burst.connection[i] = table.candidate(burst.hash[i]); });
-  for_each_bit(plain, [&](std::uint32_t i) {
-    const Connection* candidate = burst.connection[i];
-    if (candidate == nullptr || !(candidate->key == burst.key[i])) [[unlikely]] rest |= std::uint64_t{1} << i;
+  for_each_bit(plain, [&](std::uint32_t i) __attribute__((always_inline)) { burst.connection[i] = table.candidate(burst.hash[i]); });
+  std::uint64_t unsteady = 0;
+  for_each_bit(plain, [&](std::uint32_t i) __attribute__((always_inline)) {
+    Connection* candidate = burst.connection[i];
+    if (candidate == nullptr || !(candidate->key == burst.key[i])) [[unlikely]] {
+      rest |= std::uint64_t{1} << i;
+    } else if (is_steady<direction>(*candidate, *burst.endpoint[i], burst.headers[i], now)) [[likely]] {
+      pass_steady<direction, counted>(*candidate, burst.headers[i], now);
+    } else {
+      unsteady |= std::uint64_t{1} << i;
+    }
   });
-  if (rest == 0) [[likely]] return;
-  for_each_bit(rest, [&](std::uint32_t i) {
-    burst.connection[i] = detail::has_connection(burst.headers[i]) ? detail::find_connection(burst, i, table, direction) : nullptr;
-  });
+  burst.steady = plain & ~(rest | unsteady);
+  if (rest != 0) [[unlikely]] burst.steady |= track_rest<direction, counted>(burst, rest, table, now);
+}
+
+// One packet's connection, found and left alone.
+inline Connection* look_up(Burst& burst, std::uint32_t i, ConnectionTable& table, Direction direction) {
+  if (!burst.headers[i].whole_key) complete_key(burst, i, table, direction);
+  burst.hash[i] = table.hash(burst.key[i]);
+  return has_connection(burst.headers[i]) ? find_connection(burst, i, table, direction) : nullptr;
+}
+
+}  // namespace detail
+
+inline void track(Burst& burst, WorkerState& worker, Direction direction) {
+  ConnectionTable& table = worker.connections;
+  // What limits may still refuse is counted behind them.
+  if (worker.view->limits) [[unlikely]] {
+    direction == Direction::ingress ? detail::track_all<Direction::ingress, false>(burst, table, worker.now)
+                                    : detail::track_all<Direction::egress, false>(burst, table, worker.now);
+  } else {
+    direction == Direction::ingress ? detail::track_all<Direction::ingress, true>(burst, table, worker.now)
+                                    : detail::track_all<Direction::egress, true>(burst, table, worker.now);
+  }
 }
 
 }  // namespace trunkline

@@ -14,12 +14,12 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <utility>
 
 #include "config/net.h"
 #include "dataplane/packet.h"
+#include "dataplane/state/flow_key.h"
 
 namespace trunkline {
 
@@ -34,30 +34,49 @@ class Outbox {
     bool asks;            // something of the port, by the ol_flags of one of them (stages/offload.h)
   };
 
-  explicit Outbox(std::size_t ports) : loads_(new Load[ports]()), places_(new std::uint32_t[ports]()), ports_(new PortSlot[ports + 1]) {}
-
   // `bytes` and `asks`: what its pkt_len and ol_flags say. Without a branch on whether the port has something already: in a burst for many
   // ports nobody could guess it.
   [[gnu::always_inline]] void send(PortSlot port, rte_mbuf* packet, std::uint32_t bytes, bool asks) {
-    const Load load = loads_[port.value];
-    packets_[packet_count_] = packet;
-    port_of_[packet_count_] = port;
-    ++packet_count_;
-    ports_[port_count_] = port;
-    port_count_ += load == 0;
-    loads_[port.value] = (load + (Load{bytes} << kBytesShift) + 1) | Load{asks} << kAsksShift;
+    list(port, packet, bytes, asks, packet_count_, port_count_);
   }
   [[gnu::always_inline]] void send(PortSlot port, rte_mbuf* packet) { send(port, packet, packet->pkt_len, packet->ol_flags != 0); }
 
-  // Calls take(port, batch) for each port that has packets; afterwards none has.
+  // The same for packets that ask for nothing, in a row: while one of these is there, nobody else may send.
+  class Row {
+   public:
+    explicit Row(Outbox& outbox) : outbox_(outbox), packets_(outbox.packet_count_), ports_(outbox.port_count_) {}
+    ~Row() { outbox_.packet_count_ = packets_, outbox_.port_count_ = ports_; }
+    Row(const Row&) = delete;
+    Row& operator=(const Row&) = delete;
+    [[gnu::always_inline]] void send(PortSlot port, rte_mbuf* packet, std::uint32_t bytes) { outbox_.list(port, packet, bytes, false, packets_, ports_); }
+
+   private:
+    Outbox& outbox_;
+    std::size_t packets_, ports_;
+  };
+
+  // The same for packets of one port: put into room(), and then told of all together.
+  rte_mbuf** room() { return &packets_[packet_count_]; }
+  void send_from_room(PortSlot port, std::uint32_t count, std::uint64_t bytes) {
+    if (count == 0) return;
+    const Load load = loads_[port.value];
+    const Address first = address_of(port, load);
+    for (std::uint32_t i = 0; i < count; ++i) address_[packet_count_ + i] = first + (i << kRankShift);
+    packet_count_ += count;
+    ports_[port_count_] = port;
+    port_count_ += load == 0;
+    loads_[port.value] = load + (bytes << kBytesShift) + count;
+  }
+
+  // Calls take(port, batch) for each port that has packets; afterwards none has. `take` sends nothing.
   template <class Take>
   void empty(Take&& take) {
-    rte_mbuf** next = port_count_ > 1 ? sort() : packets_.data();
-    for (std::size_t i = 0; i < port_count_; ++i) {
+    rte_mbuf** const packets = port_count_ > 1 ? sort() : packets_.data();
+    const std::size_t count = port_count_;
+    for (std::size_t i = 0; i < count; ++i) {
       const PortSlot port = ports_[i];
       const Load load = std::exchange(loads_[port.value], 0);
-      take(port, Batch{{next, count_of(load)}, load >> kBytesShift, (load >> kAsksShift & 1) != 0});
-      next += count_of(load);
+      take(port, Batch{{packets + (load >> kPlaceShift), count_of(load)}, load >> kBytesShift & kBytesMask, (load >> kAsksShift & 1) != 0});
     }
     packet_count_ = port_count_ = 0;
   }
@@ -71,33 +90,57 @@ class Outbox {
   void clear_discarded() { discarded_count_ = 0; }
 
  private:
-  // Of a port: how many packets, whether they ask for something, and their bytes, in one word so that one addition does for all.
+  // Of a port: how many packets, their bytes, and whether they ask for something, in one word so that one addition does for all; above them,
+  // while the outbox is emptied, where its packets begin.
   using Load = std::uint64_t;
-  static constexpr unsigned kAsksShift = 16, kBytesShift = 17;
-  static_assert(kCapacity < 1U << kAsksShift);
-  static std::uint32_t count_of(Load load) { return load & ((1U << kAsksShift) - 1); }
+  static constexpr unsigned kBytesShift = 16, kAsksShift = 51, kPlaceShift = 52;
+  static constexpr Load kBytesMask = (Load{1} << (kAsksShift - kBytesShift)) - 1;  // more than there are buffers for
+  static_assert(kCapacity < 1U << kBytesShift && kCapacity - 1 < 1U << (64 - kPlaceShift));
+  static std::uint32_t count_of(Load load) { return static_cast<std::uint16_t>(load); }
+
+  // Where a packet goes: its port, and above it how many the port has before it.
+  using Address = std::uint32_t;
+  static constexpr unsigned kRankShift = 16;
+  static Address address_of(PortSlot port, Load load) { return static_cast<Address>(load << kRankShift) | port.value; }
+
+  [[gnu::always_inline]] void list(PortSlot port, rte_mbuf* packet, std::uint32_t bytes, bool asks, std::size_t& packets, std::size_t& ports) {
+    const Load load = loads_[port.value];
+    packets_[packets] = packet;
+    address_[packets] = address_of(port, load);
+    ++packets;
+    ports_[ports] = port;
+    ports += load == 0;
+    loads_[port.value] = (load + (Load{bytes} << kBytesShift) + 1) | Load{asks} << kAsksShift;
+  }
 
   rte_mbuf** sort() {
-    std::uint32_t place = 0;
-    for (std::size_t i = 0; i < port_count_; ++i) {
-      places_[ports_[i].value] = place;
-      place += count_of(loads_[ports_[i].value]);
+    const std::size_t ports = port_count_, packets = packet_count_;
+    Load place = 0;
+    for (std::size_t i = 0; i < ports; ++i) {
+      Load& load = loads_[ports_[i].value];
+      const std::uint32_t count = count_of(load);
+      load |= place << kPlaceShift;
+      place += count;
     }
-    for (std::size_t i = 0; i < packet_count_; ++i) sorted_[places_[port_of_[i].value]++] = packets_[i];
+    for (std::size_t i = 0; i < packets; ++i) {
+      const Address address = address_[i];
+      sorted_[(loads_[address & 0xffff] >> kPlaceShift) + (address >> kRankShift)] = packets_[i];
+    }
     return sorted_.data();
   }
 
-  std::unique_ptr<Load[]> loads_;            // by PortSlot
-  std::unique_ptr<std::uint32_t[]> places_;  // by PortSlot: where its next packet goes in sorted_
-  std::unique_ptr<PortSlot[]> ports_;        // those that have packets; one more than there are, for send() writes before it knows
+  static constexpr std::size_t kPorts = FlowKey::kMaxEndpoints + 1;  // the trunk's and a port each
+
   std::size_t packet_count_ = 0, port_count_ = 0;
+  std::array<Load, kPorts> loads_{};       // by PortSlot
+  std::array<PortSlot, kPorts + 1> ports_;  // those that have packets; one more than there are, for send() writes before it knows
   std::array<rte_mbuf*, kCapacity> packets_;
   // A burst's packets, the local packets made of it, the tails cut off their chains, and the fragments that were held for each
   // of both. Here, so that packets_ and sorted_ do not begin at the same place in their pages.
   std::array<rte_mbuf*, 12 * kMaxBurst> discarded_;
   std::size_t discarded_count_ = 0;
   std::array<rte_mbuf*, kCapacity> sorted_;
-  std::array<PortSlot, kCapacity> port_of_;
+  std::array<Address, kCapacity> address_;
 };
 
 }  // namespace trunkline

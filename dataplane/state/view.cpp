@@ -36,17 +36,20 @@ void View::replace(const std::shared_ptr<const Endpoint>& endpoint) {
   std::shared_ptr<const Endpoint>& place = endpoints[endpoint->id.value];
   if (place == endpoint) return;
   limits = limits || endpoint->limited;
+  least_mtu = std::min(least_mtu, endpoint->mtu);
   by_ipv4.replace(place.get(), endpoint.get());
   place = endpoint;
 }
 
 void View::build_indexes() {
   by_vlan.fill(EndpointId{});
+  least_mtu = trunk_mtu;
   std::vector<EndpointIndex<std::uint64_t>::Slot> macs;
   std::vector<EndpointIndex<IpAddress>::Slot> addresses;
   for (const auto& endpoint : endpoints) {
     if (!endpoint) continue;
     limits = limits || endpoint->limited;
+    least_mtu = std::min(least_mtu, endpoint->mtu);
     if (endpoint->vlan.is_untagged()) {
       macs.push_back({endpoint->mac.as_integer(), endpoint->id});
     } else {

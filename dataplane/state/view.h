@@ -12,6 +12,8 @@
 // Built by control (controller.cpp), read by workers; see published.h for how the one reaches the other.
 #pragma once
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -138,6 +140,11 @@ struct alignas(64) Endpoint {
 
   void derive();
 
+  // first_ipv4 to flow_owner, and the last of them alone, where a key has it.
+  __m128i own_bits() const { return _mm_load_si128(reinterpret_cast<const __m128i*>(&first_ipv4)); }
+  static __m128i owner_of(__m128i own) { return _mm_blend_epi32(_mm_setzero_si128(), own, 1 << 3); }
+  __m128i owner_bits() const { return owner_of(own_bits()); }
+
   std::span<const IpAddress> addresses() const { return {address_list.data(), address_count}; }
   bool owns(const IpAddress& address) const {
     for (const IpAddress& own : addresses()) {
@@ -232,12 +239,23 @@ class Ipv4Index {
       if (slot.endpoint == before) slot.endpoint = after;
     }
   }
-  [[gnu::always_inline]] bool may_have(std::uint32_t network_order) const {
-    const std::uint64_t bit = hash_of(network_order) >> filter_shift_;
-    return (filter_[bit >> kWordShift] >> (bit & (kWordBits - 1)) & 1) != 0;
-  }
+  // To ask for a burst: what it works on is read once.
+  class Filter {
+   public:
+    [[gnu::always_inline]] bool may_have(std::uint32_t network_order) const {
+      const std::uint64_t bit = hash_of(network_order) >> shift_;
+      return (words_[bit >> kWordShift] >> (bit & (kWordBits - 1)) & 1) != 0;
+    }
+
+   private:
+    friend class Ipv4Index;
+    Filter(const std::uint64_t* words, unsigned shift) : words_(words), shift_(shift) {}
+    const std::uint64_t* words_;
+    unsigned shift_;
+  };
+  Filter filter() const { return {filter_.data(), filter_shift_}; }
   const Endpoint* find(std::uint32_t network_order) const {
-    if (!may_have(network_order)) [[likely]] return nullptr;
+    if (!filter().may_have(network_order)) [[likely]] return nullptr;
     for (std::size_t at = hash_of(network_order) >> slot_shift_;; at = (at + 1) & (slots_.size() - 1)) {
       if (slots_[at].endpoint == nullptr || slots_[at].address == network_order) return slots_[at].endpoint;
     }
@@ -272,6 +290,7 @@ struct View {
   std::vector<std::shared_ptr<const Endpoint>> endpoints;  // by EndpointId; holes are null
   std::vector<PortView> ports;                             // the trunk first
   std::uint16_t trunk_mtu = 9001;
+  std::uint16_t least_mtu = 0;  // no port's is smaller
   // Queues that the trunk has, each way: worker k has queue k, and one that has none sends through worker k modulo these.
   std::uint16_t trunk_queues = 1;
   bool limits = false;  // an endpoint has rate limits

@@ -41,7 +41,6 @@ struct WorkerState {
         fragments(max_endpoints),
         meters(new EndpointMeters[max_endpoints]),
         allowances(new Allowances[max_endpoints]),
-        outbox(max_endpoints + 1),
         handoff(mesh, self) {
     connections.tell(&flows);
   }

@@ -22,6 +22,16 @@ FlowKey key(std::uint32_t number, std::uint16_t endpoint = 0) {
   return result;
 }
 
+TEST(Connection, PassesAtOnceIsAllowedAndNotAwaited) {
+  for (unsigned bits = 0; bits < 256; ++bits) {
+    Connection connection;
+    connection.initiator = bits & 1, connection.untracked = bits >> 1 & 1;
+    connection.allowed = bits >> 2 & 3, connection.awaits = bits >> 4 & 3, connection.fin_seen = bits >> 6 & 3;
+    EXPECT_EQ(connection.passes_at_once<Direction::ingress>(), (connection.allowed & 1) != 0 && (connection.awaits & 1) == 0) << bits;
+    EXPECT_EQ(connection.passes_at_once<Direction::egress>(), (connection.allowed & 2) != 0 && (connection.awaits & 2) == 0) << bits;
+  }
+}
+
 TEST(ConnectionTable, FillsToItsCapacityAndNotBeyond) {
   ConnectionTable table(5000, 1);
   std::uint32_t inserted = 0;

@@ -34,19 +34,48 @@ TEST(Outbox, EachPortGetsItsPacketsInOrder) {
   std::mt19937 random(seed);
   constexpr std::uint16_t kPorts = 121;
   std::vector<rte_mbuf> packets(Outbox::kCapacity);
-  const auto outbox = std::make_unique<Outbox>(kPorts);
+  const auto outbox = std::make_unique<Outbox>();
   for (int round = 0; round < 300; ++round) {
     std::map<std::uint16_t, Sent> expected;
     const std::size_t count = round % 50 == 0 ? Outbox::kCapacity : random() % 200;
     const unsigned ports = 1 + random() % (round % 3 == 0 ? 1 : kPorts);
-    for (std::size_t i = 0; i < count; ++i) {
+    const auto some_port = [&] { return static_cast<std::uint16_t>(kPorts - 1 - random() % ports); };
+    const auto next_packet = [&](std::size_t i, std::uint16_t port, bool may_ask) {
       rte_mbuf& packet = packets[i];
       packet.pkt_len = random() % 16 == 0 ? 65553 : 60 + random() % 1454;
-      packet.ol_flags = random() % 64 == 0 ? RTE_MBUF_F_TX_TCP_SEG : 0;
-      const auto port = static_cast<std::uint16_t>(kPorts - 1 - random() % ports);
+      packet.ol_flags = may_ask && random() % 64 == 0 ? RTE_MBUF_F_TX_TCP_SEG : 0;
       Sent& sent = expected[port];
       sent.packets.push_back(&packet), sent.bytes += packet.pkt_len, sent.asks |= packet.ol_flags != 0;
-      outbox->send(PortSlot{port}, &packet);
+      return &packet;
+    };
+    // One by one, in rows, and many at once for one port, in any order.
+    for (std::size_t i = 0; i < count;) {
+      const std::size_t end = std::min(count, i + random() % kMaxBurst);
+      switch (random() % 3) {
+        case 0: {
+          for (; i < end; ++i) {
+            const std::uint16_t port = some_port();
+            outbox->send(PortSlot{port}, next_packet(i, port, true));
+          }
+          break;
+        }
+        case 1: {
+          Outbox::Row row(*outbox);
+          for (; i < end; ++i) {
+            const std::uint16_t port = some_port();
+            rte_mbuf* packet = next_packet(i, port, false);
+            row.send(PortSlot{port}, packet, packet->pkt_len);
+          }
+          break;
+        }
+        default: {
+          const std::uint16_t port = some_port();
+          std::uint64_t bytes = 0;
+          const std::size_t begin = i;
+          for (; i < end; ++i) bytes += (outbox->room()[i - begin] = next_packet(i, port, false))->pkt_len;
+          outbox->send_from_room(PortSlot{port}, static_cast<std::uint32_t>(end - begin), bytes);
+        }
+      }
     }
     EXPECT_EQ(outbox->is_empty(), count == 0);
     ASSERT_EQ(emptied(*outbox), expected);
@@ -57,7 +86,7 @@ TEST(Outbox, EachPortGetsItsPacketsInOrder) {
 TEST(Outbox, SaysWhenAnotherBurstMayNotFit) {
   std::vector<rte_mbuf> packets(1);
   packets[0].pkt_len = 60, packets[0].ol_flags = 0;
-  const auto outbox = std::make_unique<Outbox>(4);
+  const auto outbox = std::make_unique<Outbox>();
   for (std::size_t i = 0; i < Outbox::kCapacity - Outbox::kRoom; ++i) outbox->send(PortSlot{static_cast<std::uint16_t>(i % 3)}, packets.data());
   EXPECT_FALSE(outbox->is_full());
   outbox->send(PortSlot{3}, packets.data());

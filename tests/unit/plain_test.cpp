@@ -17,7 +17,8 @@ constexpr std::uint16_t kVlans[] = {101, 102, 0};
 constexpr const char* kOwn[] = {"10.0.0.10", "10.0.0.11", "10.0.0.12"};
 
 struct Twin {
-  Twin() : world(512) {
+  // `limited`: the first endpoint has rate limits, and nothing is counted before they were asked.
+  explicit Twin(bool limited) : world(512) {
     world.driver = [](rte_mbuf& packet) {
       packet.hash.rss = 0x12345678, packet.packet_type = 0x111, packet.port = 7, packet.vlan_tci = 99;
       packet.ol_flags |= RTE_MBUF_F_RX_RSS_HASH;
@@ -27,7 +28,8 @@ struct Twin {
       group.id = "sg-" + std::to_string(i);
       group.ingress = {rule(6, 80, 80, {"0.0.0.0/0"}), rule(17, 53, 2000, {"198.51.100.0/24"})};
       group.egress = {everything()};
-      world.add({std::string(1, static_cast<char>('a' + i)), kVlans[i], kMacs[i], {kOwn[i], "10.0.0.2" + std::to_string(i)}, "10.0.0.0/24", "", {group}, static_cast<std::uint16_t>(i == 1 ? 200 : 9001), true, 0xffffffff, {}});
+      world.add({std::string(1, static_cast<char>('a' + i)), kVlans[i], kMacs[i], {kOwn[i], "10.0.0.2" + std::to_string(i)}, "10.0.0.0/24", "", {group}, static_cast<std::uint16_t>(i == 1 ? 200 : 9001), true, 0xffffffff,
+                 limited && i == 0 ? RateLimits{{40'000, 40'000}, {300, 300}} : RateLimits{}});
     }
   }
 
@@ -85,11 +87,13 @@ std::string asked(const World::Output& output) {
   return all;
 }
 
-TEST(Plain, TheShortWayDoesWhatTheLongOneDoes) {
+class Plain : public ::testing::TestWithParam<bool> {};
+
+TEST_P(Plain, TheShortWayDoesWhatTheLongOneDoes) {
   const unsigned seed = std::random_device{}();
   std::printf("seed %u\n", seed);
   std::mt19937 random(seed);
-  Twin plain, full;
+  Twin plain(GetParam()), full(GetParam());
   const auto one_of = [&](std::initializer_list<const char*> words) { return *(words.begin() + random() % words.size()); };
   unsigned taken = 0, forwarded = 0;
   for (int round = 0; round < 60'000; ++round) {
@@ -131,6 +135,45 @@ TEST(Plain, TheShortWayDoesWhatTheLongOneDoes) {
   }
   EXPECT_GT(taken, 30'000U);
   EXPECT_GT(forwarded, 10'000U);
+}
+
+INSTANTIATE_TEST_SUITE_P(WithoutAndWithLimits, Plain, ::testing::Bool());
+
+// Short datagrams are not plain, and of the same flow as long ones.
+TEST(PlainOrder, NothingOvertakes) {
+  Twin twin(false);
+  World& world = twin.world;
+  const auto frames = [&](bool from_task, int vlan, const char* remote) {
+    std::vector<Frame> result;
+    const MacAddress own = mac(kMacs[0]), router = mac("0a:00:00:00:00:01");
+    for (const std::size_t bytes : {40, 40, 2, 41, 3, 42, 43, 4}) {
+      result.push_back(from_task ? ip_packet({router, own, -1}, ip(kOwn[0]), ip(remote), 17, udp_datagram(53, 1000, bytes))
+                                 : ip_packet({own, router, vlan}, ip(remote), ip(kOwn[0]), 17, udp_datagram(1000, 53, bytes)));
+    }
+    return result;
+  };
+  const std::vector<Frame> in = frames(false, -1, "198.51.100.9");
+  EXPECT_EQ(world.from_trunk(frames(false, 101, "198.51.100.9")).task.at("a"), in);
+  const std::vector<Frame> out = frames(true, -1, "198.51.100.9");
+  const std::vector<Frame> sent = world.from_task(0, out).trunk;
+  ASSERT_EQ(sent.size(), out.size());
+  for (std::size_t i = 0; i < out.size(); ++i) EXPECT_EQ(sent[i].size(), out[i].size() + 4) << i;
+
+  // Some for a task of this host among them.
+  world.movements();
+  const MacAddress own = mac(kMacs[0]), router = mac("0a:00:00:00:00:01");
+  std::vector<Frame> mixed;
+  for (std::size_t i = 0; i < 12; ++i) {
+    mixed.push_back(ip_packet({router, own, -1}, ip(kOwn[0]), ip(i % 4 == 2 ? kOwn[2] : "198.51.100.9"), 6, tcp_segment(5000, 80, 0x02, i)));
+  }
+  const World::Output both = world.from_task(0, mixed);
+  ASSERT_EQ(both.trunk.size(), 9U);
+  ASSERT_EQ(both.task.at("c").size(), 3U);
+  for (std::size_t i = 0, trunk = 0, task = 0; i < 12; ++i) {
+    if (i % 4 == 2) EXPECT_EQ(both.task.at("c")[task++].size(), mixed[i].size());
+    else EXPECT_EQ(both.trunk[trunk++].size(), mixed[i].size() + 4);
+  }
+  EXPECT_EQ(world.movements(), (Movements{{"a.egress.rx", 12}, {"a.egress.tx", 12}, {"c.ingress.rx", 3}, {"c.ingress.tx", 3}, {"trunk.out.rx", 9}, {"trunk.out.tx", 9}}));
 }
 
 }  // namespace
