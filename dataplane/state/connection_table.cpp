@@ -30,7 +30,7 @@ Arena make_arena(std::uint32_t capacity, const std::string& path) {
 
 // FNV over what another build could have elsewhere. A change of meaning without a change of place changes the number.
 std::uint64_t ConnectionTable::layout() {
-  constexpr std::uint64_t kMeaning = 2;
+  constexpr std::uint64_t kMeaning = 3;
   std::uint64_t hash = 0xcbf29ce484222325ULL;
   for (const std::uint64_t value :
        {kMeaning, std::uint64_t{sizeof(Connection)}, std::uint64_t{offsetof(Connection, last_seen)}, std::uint64_t{offsetof(Connection, state)},

@@ -9,7 +9,7 @@
 // Layout: buckets of one cache line hold ten 16-bit tags and ten entry numbers. A key may live in two buckets; a bucket counts
 // how many of its keys had to go to their other one, so that a miss usually costs one line. There are as many buckets as
 // three quarters of their places hold the capacity, no power of two, so that a connection costs 64 + 8.5 bytes. The hash is
-// keyed per table with random bits (two AES rounds), because the tuples are chosen by strangers.
+// keyed per table with random bits (three AES rounds), because the tuples are chosen by strangers.
 //
 // All of it lies in an Arena without pointers, so that another process can go on with it (Arena::adopt, and this class's
 // constructor with `taken_over`). What is counted beside it is made anew from the entries.
@@ -60,8 +60,9 @@ class ConnectionTable {
 
   std::uint64_t hash(const FlowKey& key) const { return hash(key.bits()); }
   [[gnu::always_inline]] std::uint64_t hash(__m128i key_bits) const {
+    // After two rounds a half of the state depends on one byte only of what the first made of four, and the flows between two neighbours collide.
     __m128i state = _mm_xor_si128(key_bits, secret_[0]);
-    state = _mm_aesenc_si128(_mm_aesenc_si128(state, secret_[1]), secret_[2]);
+    state = _mm_aesenc_si128(_mm_aesenc_si128(_mm_aesenc_si128(state, secret_[1]), secret_[2]), secret_[0]);
     return static_cast<std::uint64_t>(_mm_cvtsi128_si64(state)) | 1;  // the low bits are the tag, which is never 0
   }
   // Puts the digest of an IPv6 flow's addresses into its key.

@@ -53,6 +53,22 @@ TEST(ConnectionTable, ReachesItsCapacityAtTheHighestLoad) {
   for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i + 100000), table.hash(key(i + 100000)), 0).connection, nullptr) << i;
 }
 
+// A load balancer's many ports, a network's many hosts, and what lies between: one server's flows fill the table as well as strangers' do.
+TEST(ConnectionTable, TheFlowsOfNeighboursFit) {
+  constexpr std::uint32_t kCapacity = 60000;
+  for (const std::uint32_t clients : {1U, 16U, 250U, 60000U}) {
+    ConnectionTable table(kCapacity, 42);
+    std::uint32_t inserted = 0;
+    for (std::uint32_t i = 0; i < kCapacity; ++i) {
+      FlowKey flow = key(1);
+      flow.remote = __builtin_bswap32(0x0a000000U + i % clients);
+      flow.remote_port = __builtin_bswap16(static_cast<std::uint16_t>(1024 + i / clients));
+      inserted += table.insert(flow, table.hash(flow), 0).connection != nullptr;
+    }
+    EXPECT_EQ(inserted, kCapacity) << clients << " clients";
+  }
+}
+
 TEST(ConnectionTable, EntriesNeverMove) {
   ConnectionTable table(1000, 1);
   Connection* first = table.insert(key(1), table.hash(key(1)), 0).connection;
