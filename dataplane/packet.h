@@ -186,7 +186,7 @@ struct Burst {
 static_assert(static_cast<int>(DropReason::none) == 0 && static_cast<int>(Route::undecided) == 0);
 
 // Calls visit(i) for each set bit, lowest first. The bits are those of the moment of the call. Nearly always they are those of a whole
-// burst, and then counting costs less than looking for the next bit.
+// burst, and then counting costs less than looking for the next bit. It is visited from two places, so what is to be inlined has to say so.
 template <class Visit>
 [[gnu::always_inline]] inline void for_each_bit(std::uint64_t bits, Visit&& visit) {
   if ((bits & (bits + 1)) == 0) [[likely]] {

@@ -68,7 +68,7 @@ class ConnectionTable {
   // Puts the digest of an IPv6 flow's addresses into its key.
   void set_digest(FlowKey& key, const AddressPair& addresses) const;
 
-  // Starts the load of the bucket that the next three will need. Inlined always: GCC takes a call of what only prefetches for one of no effect.
+  // Starts the load of the bucket that the next three will need. (Inlined always: members.h.)
   [[gnu::always_inline]] void prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first_bucket(hash)]); }
   // Who may be the one, by its tag alone, with the load of it started; nullptr: ask find().
   [[gnu::always_inline]] Connection* candidate(std::uint64_t hash) const {

@@ -53,8 +53,9 @@ class Members {
   // every different list of groups and for every IPv6 address.
   explicit Members(std::size_t capacity);
 
-  // Asks for the line that find() will read first.
-  void prefetch(const IpAddress& address) const { __builtin_prefetch(&lines_[home_of(key_of(address))]); }
+  // Asks for the line that find() will read first. Inlined always, like every function that only prefetches: GCC takes a call of one for a
+  // call without effect, and leaves it out.
+  [[gnu::always_inline]] void prefetch(const IpAddress& address) const { __builtin_prefetch(&lines_[home_of(key_of(address))]); }
 
   Groups find(const IpAddress& address) const;
 
