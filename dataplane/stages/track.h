@@ -79,7 +79,7 @@ inline Connection* find_connection(const Burst& burst, std::uint32_t i, Connecti
 
 namespace detail {
 
-// What is not plain, and what its first bucket does not answer for: looked for in full. Answers which are steady.
+// What is not plain, and whose tag is not enough: looked for in full. Answers which are steady.
 template <Direction direction, bool counted>
 [[gnu::noinline]] std::uint64_t track_rest(Burst& burst, std::uint64_t rest, ConnectionTable& table, Tick now) {
   std::uint64_t steady = 0;
@@ -99,6 +99,11 @@ template <Direction direction, bool counted>
   });
 }
 
+// A key of a full bucket is in its other one: two loads more, of which the others of the burst wait for none.
+[[gnu::noinline]] inline void look_elsewhere(Burst& burst, std::uint64_t packets, const ConnectionTable& table) {
+  for_each_bit(packets, [&](std::uint32_t i) __attribute__((always_inline)) { burst.connection[i] = table.candidate_elsewhere(burst.hash[i]); });
+}
+
 template <Direction direction, bool counted>
 [[gnu::always_inline]] inline void track_all(Burst& burst, ConnectionTable& table, Tick now) {
   const std::uint64_t plain = burst.filtered & burst.plain;
@@ -108,7 +113,12 @@ template <Direction direction, bool counted>
     burst.hash[i] = table.hash(burst.key[i]);
     table.prefetch(burst.hash[i]);
   });
-  for_each_bit(plain, [&](std::uint32_t i) __attribute__((always_inline)) { burst.connection[i] = table.candidate(burst.hash[i]); });
+  std::uint64_t elsewhere = 0;
+  for_each_bit(plain, [&](std::uint32_t i) __attribute__((always_inline)) {
+    burst.connection[i] = table.candidate(burst.hash[i]);
+    if (burst.connection[i] == nullptr) [[unlikely]] elsewhere |= std::uint64_t{1} << i;
+  });
+  if (elsewhere != 0) [[unlikely]] look_elsewhere(burst, elsewhere, table);
   std::uint64_t unsteady = 0;
   for_each_bit(plain, [&](std::uint32_t i) __attribute__((always_inline)) {
     Connection* candidate = burst.connection[i];

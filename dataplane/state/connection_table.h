@@ -68,16 +68,19 @@ class ConnectionTable {
   // Puts the digest of an IPv6 flow's addresses into its key.
   void set_digest(FlowKey& key, const AddressPair& addresses) const;
 
-  // Starts the load of the bucket that the next three will need. (Inlined always: members.h.)
+  // Starts the load of the bucket that the next ones will need. (Inlined always: members.h.)
   [[gnu::always_inline]] void prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first_bucket(hash)]); }
-  // Who may be the one, by its tag alone, with the load of it started; nullptr: ask find().
+  // Who may be the one, by its tag alone, with the load of it started. nullptr: nobody in the key's first bucket; if some of that bucket's keys
+  // had to go to their other one, the load of this one's is started.
   [[gnu::always_inline]] Connection* candidate(std::uint64_t hash) const {
     const Bucket& bucket = buckets_[first_bucket(hash)];
-    const unsigned mask = matches(bucket, tag_of(hash));
-    if (mask == 0) return nullptr;
-    Connection* entry = &entries_[bucket.entry[static_cast<unsigned>(__builtin_ctz(mask)) / 2]];
-    __builtin_prefetch(entry, 1);
-    return entry;
+    if (Connection* entry = candidate_in(bucket, hash); entry != nullptr) [[likely]] return entry;
+    if (bucket.spilled != 0) __builtin_prefetch(&buckets_[other_bucket(hash)]);
+    return nullptr;
+  }
+  // The same in the other bucket, where the first one has none. nullptr: ask find().
+  [[gnu::always_inline]] Connection* candidate_elsewhere(std::uint64_t hash) const {
+    return buckets_[first_bucket(hash)].spilled != 0 ? candidate_in(buckets_[other_bucket(hash)], hash) : nullptr;
   }
   // The connection with this key, dead or alive; nullptr if there is none.
   Connection* find(const FlowKey& key, std::uint64_t hash) const;
@@ -205,6 +208,13 @@ class ConnectionTable {
     const __m256i tags = _mm256_load_si256(reinterpret_cast<const __m256i*>(&bucket));
     const __m256i equal = _mm256_cmpeq_epi16(tags, _mm256_set1_epi16(static_cast<short>(tag)));
     return static_cast<unsigned>(_mm256_movemask_epi8(equal)) & ((1U << 2 * kWays) - 1);
+  }
+  [[gnu::always_inline]] Connection* candidate_in(const Bucket& bucket, std::uint64_t hash) const {
+    const unsigned mask = matches(bucket, tag_of(hash));
+    if (mask == 0) return nullptr;
+    Connection* entry = &entries_[bucket.entry[static_cast<unsigned>(__builtin_ctz(mask)) / 2]];
+    __builtin_prefetch(entry, 1);
+    return entry;
   }
   void bind();
   bool make_room(std::uint32_t bucket);

@@ -69,6 +69,28 @@ TEST(ConnectionTable, TheFlowsOfNeighboursFit) {
   }
 }
 
+// By tags alone, in either bucket: nearly all of what find() finds, and never another's.
+TEST(ConnectionTable, CandidatesAreWhatFindFinds) {
+  constexpr std::uint32_t kCapacity = 20000;
+  ConnectionTable table(kCapacity, 42);
+  std::uint32_t inserted = 0;
+  for (std::uint32_t i = 0; i < kCapacity; ++i) inserted += table.insert(key(i), table.hash(key(i)), 0).connection != nullptr;
+  ASSERT_EQ(inserted, kCapacity);
+  std::uint32_t first = 0, elsewhere = 0;
+  for (std::uint32_t i = 0; i < 2 * kCapacity; ++i) {
+    const std::uint64_t hash = table.hash(key(i));
+    Connection* candidate = table.candidate(hash);
+    const bool in_first = candidate != nullptr;
+    if (!in_first) candidate = table.candidate_elsewhere(hash);
+    if (candidate == nullptr || !(candidate->key == key(i))) continue;
+    EXPECT_EQ(candidate, table.find(key(i), hash)) << i;
+    EXPECT_LT(i, kCapacity);
+    ++(in_first ? first : elsewhere);
+  }
+  EXPECT_GT(elsewhere, kCapacity / 50);
+  EXPECT_GT(first + elsewhere, kCapacity - kCapacity / 100);
+}
+
 TEST(ConnectionTable, EntriesNeverMove) {
   ConnectionTable table(1000, 1);
   Connection* first = table.insert(key(1), table.hash(key(1)), 0).connection;
