@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """SVG plots of the results, for docs/performance.md: peers side by side with their intervals, cycles against flows, and
-the in-process figures beside what they must be and aim at. Of each figure the newest line that was not refused."""
+the in-process figures beside what they must be and aim at. Of each figure the newest line that was not refused, all of one machine."""
 import re
 
 from . import results, targets
@@ -28,12 +28,12 @@ def _matplotlib():
 
 
 def newest(lines, commit=None):
-    """{(name, peer): line}; refused lines count for nothing."""
-    chosen = {}
-    for line in lines:
-        if line["value"] is not None and (commit is None or line["commit"].startswith(commit)):
-            chosen[line["name"], line["peer"]] = line
-    return chosen
+    """{(name, peer): line}; refused lines count for nothing. All of the machine of the newest: cycles of two stand beside each other in no plot."""
+    lines = [line for line in lines if line["value"] is not None and line["machine"]["tsc_hz"] and (commit is None or line["commit"].startswith(commit))]
+
+    def machine(line):
+        return line["machine"]["cpu"], round(line["machine"]["tsc_hz"] / 5e7)  # it is told to the nearest MHz, or ten of them
+    return {(line["name"], line["peer"]): line for line in lines if machine(line) == machine(lines[-1])}
 
 
 def bars_of(chosen, name):

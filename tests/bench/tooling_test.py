@@ -302,10 +302,18 @@ class Policy(unittest.TestCase):
 class Plots(unittest.TestCase):
     def test_newest_wins_and_refused_is_nothing(self):
         def line(value, time, refused=None):
-            return {"name": "n", "peer": None, "value": value, "time": time, "refused": refused, "commit": "c"}
+            return {"name": "n", "peer": None, "value": value, "time": time, "refused": refused, "commit": "c", "machine": {"cpu": "x", "tsc_hz": 10**9}}
 
         chosen = plot.newest([line(1, "a"), line(2, "b"), line(None, "c", "noise")])
         self.assertEqual(chosen["n", None]["value"], 2)
+
+    def test_no_plot_mixes_machines(self):
+        def line(name, tsc_hz):
+            return {"name": name, "peer": None, "value": 1, "commit": "a", "machine": {"cpu": "AMD EPYC", "tsc_hz": tsc_hz}}
+
+        chosen = plot.newest([line("a", 2096000000), line("b", 2096000000), line("a", 2445000000), line("c", 2450000000), line("kernel", None)])
+        self.assertEqual(sorted(name for name, _ in chosen), ["a", "c"])
+        self.assertEqual(plot.newest([]), {})
 
 
 class Pktgen(unittest.TestCase):
