@@ -125,7 +125,7 @@ struct Burst {
   // The security groups of this endpoint are asked about it.
   void filter(std::uint32_t i, const Endpoint& asked) {
     endpoint[i] = &asked;
-    key[i].set_bits(_mm_or_si128(key[i].bits(), asked.owner_bits()));
+    key[i].belong_to(asked.owner_bits());
     filtered |= std::uint64_t{1} << i;
   }
   bool is_filtered(std::uint32_t i) const { return (filtered >> i & 1) != 0; }

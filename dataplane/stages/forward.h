@@ -85,6 +85,7 @@ static_assert(offsetof(rte_mbuf, pkt_len) == offsetof(rte_mbuf, rx_descriptor_fi
   set_start_further<ether::tag_bytes>(packet);
   return bytes - ether::tag_bytes;
 }
+
 [[gnu::always_inline]] inline void send_to_trunk(rte_mbuf* packet, WorkerState& worker) {
   worker.trunk_out.received(frames_of(*packet));
   worker.outbox.send(kTrunkSlot, packet);

@@ -42,11 +42,11 @@ template <Direction direction>
   }
 }
 
-// The sixteen bytes that end with an IPv4 packet's protocol, `offset` bytes into the frame: its EtherType, the tag before it, length and fragment.
-// Whether they are those of a packet without options, whole, with a tag of 802.1Q if `offset` leaves room for one.
 template <std::uint32_t offset>
 inline constexpr bool kTagged = offset != ether::header_bytes;
 
+// Whether the sixteen bytes that end with the protocol of an IPv4 packet `offset` bytes into the frame (the tag before it, EtherType, length, fragment)
+// are those of a packet without options, whole, and tagged if `offset` leaves room for it.
 template <std::uint32_t offset>
 [[gnu::always_inline]] inline bool is_common_ipv4(__m128i bytes) {
   static constexpr char kTag = kTagged<offset> ? -1 : 0;

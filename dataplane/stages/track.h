@@ -75,10 +75,6 @@ inline Connection* find_connection(const Burst& burst, std::uint32_t i, Connecti
   return table.find(burst.key[i], burst.hash[i], addresses6(burst, i, direction));
 }
 
-}  // namespace detail
-
-namespace detail {
-
 // What is not plain, and whose tag is not enough: looked for in full. Answers which are steady.
 template <Direction direction, bool counted>
 [[gnu::noinline]] std::uint64_t track_rest(Burst& burst, std::uint64_t rest, ConnectionTable& table, Tick now) {

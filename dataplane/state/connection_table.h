@@ -58,10 +58,9 @@ class ConnectionTable {
   static std::size_t arena_bytes(std::uint32_t capacity);
   static std::uint64_t layout();
 
-  std::uint64_t hash(const FlowKey& key) const { return hash(key.bits()); }
-  [[gnu::always_inline]] std::uint64_t hash(__m128i key_bits) const {
+  [[gnu::always_inline]] std::uint64_t hash(const FlowKey& key) const {
     // After two rounds a half of the state depends on one byte only of what the first made of four, and the flows between two neighbours collide.
-    __m128i state = _mm_xor_si128(key_bits, secret_[0]);
+    __m128i state = _mm_xor_si128(key.bits(), secret_[0]);
     state = _mm_aesenc_si128(_mm_aesenc_si128(_mm_aesenc_si128(state, secret_[1]), secret_[2]), secret_[0]);
     return static_cast<std::uint64_t>(_mm_cvtsi128_si64(state)) | 1;  // the low bits are the tag, which is never 0
   }

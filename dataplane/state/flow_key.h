@@ -51,6 +51,8 @@ struct alignas(16) FlowKey {
   __m128i bits() const { return _mm_load_si128(reinterpret_cast<const __m128i*>(this)); }
   // Stored whole: a narrow store into a key that is then loaded whole would stall the load.
   void set_bits(__m128i bits) { _mm_store_si128(reinterpret_cast<__m128i*>(this), bits); }
+  // An owner where a key has it (Endpoint::owner_bits); the protocol stays.
+  void belong_to(__m128i whose) { set_bits(_mm_or_si128(bits(), whose)); }
   FlowKey from_the_other_end() const {
     // Both pairs change places; of the owner family and protocol stay. Whole, as set_bits() says.
     static_assert(kEndpointBits + kGenerationBits == 23);
