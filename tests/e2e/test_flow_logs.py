@@ -19,6 +19,7 @@ from lab.lab import CLIENT  # noqa: E402
 
 CLOSED = "sg-00000000000000002"
 ACCOUNT, REGION = "123456789012", "us-west-2"
+ROOM_S = 25  # what a test does between two flushes takes a third of it
 FORMAT = " ".join("${%s}" % name for name in (
     "version", "interface-id", "srcaddr", "dstaddr", "srcport", "dstport", "protocol", "packets", "bytes", "start", "end", "action",
     "tcp-flags", "flow-direction", "traffic-path", "ecs-task-id", "log-status"))
@@ -62,7 +63,8 @@ class TestFlowLogs(LabTest):
         return lines
 
     def settle(self, *tasks):
-        """Neighbours that nobody asks for again: so the counters move by what flow logs log, and by nothing else."""
+        """Neighbours that nobody asks for again: so the counters move by what flow logs log, and by nothing else. Then a new
+        interval, and no whole minute, which would end it, in the next ROOM_S."""
         for netns in {self.lab.client, *(task.netns for task in tasks)}:
             for task in tasks:
                 self.lab.ping(netns, task.address)
@@ -73,6 +75,7 @@ class TestFlowLogs(LabTest):
                     subprocess.run(["ip", "-n", netns, "neigh", "replace", line["dst"], "lladdr", line["lladdr"], "dev", line["dev"],
                                     "nud", "permanent"], check=True)
         time.sleep(0.3)
+        self.assertTrue(self.lab.wait_until(lambda: self.lab.ctl("flow-log", "list")["flow_logs"][0]["ends_in_s"] >= ROOM_S, ROOM_S + 5))
         self.flushed()
 
     def since(self, before, after):
