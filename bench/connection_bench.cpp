@@ -34,7 +34,7 @@ FlowKey key_of(std::uint32_t number) {
 void fill(ConnectionTable& table, std::uint32_t first, std::uint32_t count) {
   for (std::uint32_t i = first; i < first + count; ++i) {
     const FlowKey key = key_of(i);
-    if (Connection* made = table.insert(key, table.hash(key), 1).connection) made->state = ConnectionState::established;
+    if (Connection* made = table.insert(Connection::of(key, 1), table.hash(key)).connection) made->state = ConnectionState::established;
   }
 }
 
@@ -169,7 +169,7 @@ void table_insert(benchmark::State& state) {
         for (std::uint32_t first = 0; first < kSample; first += kBurst) {
           std::uint64_t hashes[kBurst];
           for (std::uint32_t k = 0; k < kBurst; ++k) hashes[k] = table.hash(keys[first + k]), table.prefetch(hashes[k]);
-          for (std::uint32_t k = 0; k < kBurst; ++k) made[first + k] = table.insert(keys[first + k], hashes[k], 1).connection;
+          for (std::uint32_t k = 0; k < kBurst; ++k) made[first + k] = table.insert(Connection::of(keys[first + k], 1), hashes[k]).connection;
         }
         return std::size_t{kSample};
       });

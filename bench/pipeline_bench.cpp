@@ -156,11 +156,12 @@ void connections_per_second(benchmark::State& state) {
   FirstPackets run(1000, capacity);
   BenchWorld& world = run.world;
   struct Step {
+    const char* name;
     Direction direction;
     std::uint8_t flags;
   };
-  static constexpr Step steps[6] = {{Direction::ingress, kSyn},    {Direction::egress, kSynAck}, {Direction::ingress, kAck},
-                                    {Direction::egress, kFinAck}, {Direction::ingress, kFinAck}, {Direction::egress, kAck}};
+  static constexpr Step steps[6] = {{"syn", Direction::ingress, kSyn},    {"syn_ack", Direction::egress, kSynAck},    {"ack", Direction::ingress, kAck},
+                                    {"fin", Direction::egress, kFinAck}, {"other_fin", Direction::ingress, kFinAck}, {"last_ack", Direction::egress, kAck}};
   constexpr std::uint32_t kConnections = Ring::kPackets;  // at a time; each burst has those of one endpoint
   constexpr std::uint32_t kPart = 8 * kBurst;             // a sample, short enough to meet one pace of the core
   Samples<1> samples[std::size(steps)];
@@ -215,6 +216,7 @@ void connections_per_second(benchmark::State& state) {
   state.counters["pace"] = sum([](const auto& step) { return step.pace(); }) / std::size(steps);
   state.counters["full_pace"] = sum([](const auto& step) { return step.share_at_full_pace(); }) / std::size(steps);
   state.counters["per_second"] = tsc_ghz() * 1e9 / cycles;
+  for (std::size_t i = 0; i < std::size(steps); ++i) state.counters[std::string(steps[i].name) + "_cycles"] = median(samples[i].column(0));
   state.counters["forwarded"] = static_cast<double>(world.forwarded) / static_cast<double>(done * 6);
   state.counters["in_table"] = static_cast<double>(world.worker.connections.size());
 }

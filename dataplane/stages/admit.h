@@ -29,6 +29,8 @@
 // conntrack_full, conntrack_quota, handoff_full.
 #pragma once
 
+#include <array>
+
 #include "dataplane/packet.h"
 #include "dataplane/stages/related.h"
 #include "dataplane/stages/track.h"
@@ -162,21 +164,35 @@ inline void advance(Connection& connection, const Headers& headers, Direction di
   if (headers.protocol == protocol::udp) return advance_udp(connection, direction);
 }
 
-// The state that the first packet of a connection gives it, and which direction's packet moves it on.
-inline void begin(Connection& connection, const Headers& headers, Direction direction) {
+// What the first packet of a connection makes of it, by its protocol: not by branches, since in mixed traffic the processor could not guess them.
+struct FirstState {
+  ConnectionState state;
+  bool awaits_answer;
+};
+inline constexpr std::array<FirstState, 256> kFirstStates = [] {
+  std::array<FirstState, 256> states;
+  states.fill({ConnectionState::other, false});  // not by initializers of the members: GCC 12 writes zeros for most of them
+  states[protocol::tcp] = {ConnectionState::opening, true};
+  states[protocol::udp] = {ConnectionState::udp_asked, true};
+  return states;
+}();
+
+// A connection that this packet opens.
+inline Connection begin(const FlowKey& key, const Headers& headers, Direction direction, Tick now) {
+  Connection connection = Connection::of(key, now);
+  const FirstState first = kFirstStates[headers.protocol];
   connection.initiator = index(direction) & 1;
-  connection.awaits = 0;
-  if (headers.protocol == protocol::tcp) {
-    connection.state = ConnectionState::opening;
-    connection.awaits = bit(opposite(direction)) & 3;
-    // Picked up in the middle (an engine restart, a moved task): it has been established elsewhere.
-    if (!(headers.tcp_flags & tcp_flag::syn)) connection.state = ConnectionState::established, connection.awaits = 0;
-  } else if (headers.protocol == protocol::udp) {
-    connection.state = ConnectionState::udp_asked;
-    connection.awaits = bit(opposite(direction)) & 3;
-  } else {
-    connection.state = is_icmp(headers) ? ConnectionState::icmp : ConnectionState::other;
+  connection.state = first.state;
+  connection.awaits = (first.awaits_answer * bit(opposite(direction))) & 3;
+  if (is_icmp(headers)) [[unlikely]] connection.state = ConnectionState::icmp;
+  // Picked up in the middle (an engine restart, a moved task): it has been established elsewhere.
+  const bool in_the_middle = (headers.tcp_flags & tcp_flag::syn) == 0;
+  if ((first.state == ConnectionState::opening) & in_the_middle) [[unlikely]] {
+    connection.state = ConnectionState::established;
+    connection.awaits = 0;
+    advance_tcp(connection, headers.tcp_flags, direction);
   }
+  return connection;
 }
 
 // A SYN on a connection that is over starts a new one under the same name.
@@ -193,14 +209,13 @@ inline bool opens_connection(const Headers& headers) {
     bool is_query;
     return icmp_query_type(headers.protocol, headers.icmp_type, is_query) != 0 && is_query;
   }
-  return headers.protocol != protocol::tcp || !(headers.tcp_flags & tcp_flag::rst);
+  return (headers.tcp_flags & tcp_flag::rst) == 0;
 }
 
-inline ConnectionTable::Inserted insert_connection(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
-  const FlowKey& key = burst.key[i];
+inline ConnectionTable::Inserted insert_connection(const Connection& fresh, const Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
   const std::uint32_t quota = burst.endpoint[i]->max_connections;
-  if (!key.is_ipv6()) return worker.connections.insert(key, burst.hash[i], worker.now, quota);
-  return worker.connections.insert(key, burst.hash[i], addresses6(burst, i, direction), worker.now, quota);
+  if (!fresh.key.is_ipv6()) return worker.connections.insert(fresh, burst.hash[i], quota);
+  return worker.connections.insert(fresh, burst.hash[i], addresses6(burst, i, direction), quota);
 }
 
 // What the rules say of a packet that belongs to no connection, in the order of its way.
@@ -229,25 +244,24 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   if (endpoint.strict_syn && !untracked && headers.protocol == protocol::tcp && !(headers.tcp_flags & tcp_flag::syn)) {
     if (const DropReason refused = refuse_or_audit(worker, endpoint, DropReason::connection_closed); refused != DropReason::none) return refused;
   }
+  Connection fresh = begin(burst.key[i], headers, direction, worker.now);
+  fresh.untracked = untracked;
+  fresh.policy_generation = endpoint.policy_generation;
+  fresh.rule = judgement == DropReason::none ? match.rule : kAuditedRule;
   Connection* connection = stale;
   if (connection != nullptr) {
-    worker.connections.restart(*connection);
+    worker.connections.restart(*connection, fresh);
   } else {
-    const ConnectionTable::Inserted inserted = insert_connection(burst, i, worker, direction);
+    const ConnectionTable::Inserted inserted = insert_connection(fresh, burst, i, worker, direction);
     connection = inserted.connection;
     if (connection == nullptr) {
       if (untracked || answers_untracked(worker, endpoint, direction, burst, i)) return DropReason::none;
       return inserted.refusal == ConnectionTable::Refusal::quota ? DropReason::conntrack_quota : DropReason::conntrack_full;
     }
   }
-  begin(*connection, headers, direction);
-  connection->untracked = untracked;
-  connection->policy_generation = endpoint.policy_generation;
   if (endpoint.network_acl != nullptr) judge_again(worker, endpoint, *connection);
-  connection->rule = judgement == DropReason::none ? match.rule : kAuditedRule;
   burst.connection[i] = connection;
-  advance(*connection, headers, direction, worker.now);
-  if (ConnectionTable::is_unanswered(*connection)) worker.connections.remember_unanswered(*connection);
+  if (ConnectionTable::is_unanswered(fresh)) worker.connections.remember_unanswered(*connection, burst.hash[i]);
   return DropReason::none;
 }
 
@@ -256,9 +270,11 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
 inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, RuleLookup* lookup) {
   const Endpoint& endpoint = *burst.endpoint[i];
   const Headers& headers = burst.headers[i];
-  Connection* connection = nullptr;
-  // Looked up again: an earlier packet of this burst may have opened it, or have needed its room.
-  if (has_connection(headers)) connection = find_connection(burst, i, worker.connections, direction);
+  Connection* connection = burst.connection[i];
+  // An earlier packet of this burst may have opened it, or have needed its room.
+  if (!ConnectionTable::is_still(connection, burst.key[i])) {
+    connection = has_connection(headers) ? find_connection(burst, i, worker.connections, direction) : nullptr;
+  }
   burst.connection[i] = nullptr;
   if (connection != nullptr) {
     if (connection->policy_generation != endpoint.policy_generation) judge_again(worker, endpoint, *connection);
@@ -270,7 +286,7 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
       burst.connection[i] = connection;
       const bool was_over = ConnectionTable::is_over(*connection);
       advance(*connection, headers, direction, worker.now);
-      if (!was_over && ConnectionTable::is_over(*connection)) worker.connections.remember_over(*connection);
+      if (!was_over && ConnectionTable::is_over(*connection)) worker.connections.remember_over(*connection, burst.hash[i]);
       return DropReason::none;
     }
   }

@@ -118,7 +118,9 @@ template <Direction direction, bool counted>
   std::uint64_t unsteady = 0;
   for_each_bit(plain, [&](std::uint32_t i) __attribute__((always_inline)) {
     Connection* candidate = burst.connection[i];
-    if (candidate == nullptr || !(candidate->key == burst.key[i])) [[unlikely]] {
+    if (candidate == nullptr) [[unlikely]] {  // no tag is the one: there is no such connection
+      unsteady |= std::uint64_t{1} << i;
+    } else if (!(candidate->key == burst.key[i])) [[unlikely]] {
       rest |= std::uint64_t{1} << i;
     } else if (is_steady<direction>(*candidate, *burst.endpoint[i], burst.headers[i], now)) [[likely]] {
       pass_steady<direction, counted>(*candidate, burst.headers[i], now);

@@ -55,6 +55,14 @@ struct alignas(64) Connection {
     Tick last_seen(Tick now) const { return now - static_cast<std::uint16_t>(now - last); }
   } totals[2];  // by Direction
 
+  // A new one, of no protocol in particular.
+  static Connection of(const FlowKey& key, Tick now = 0) {
+    Connection connection;
+    connection.key = key;
+    connection.last_seen = now;
+    connection.state = ConnectionState::other;
+    return connection;
+  }
   // Allowed this way, and not awaited: both in one look at the byte in which they are.
   template <Direction direction>
   [[gnu::always_inline]] bool passes_at_once() const {

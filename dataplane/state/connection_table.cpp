@@ -18,6 +18,9 @@ std::uint64_t next_word(std::uint64_t& state) {
   return z ^ (z >> 31);
 }
 
+// Places of a ring, of which the smallest has 64.
+constexpr std::uint32_t kEntryAhead = 16, kBucketAhead = 8;
+
 constexpr std::uint64_t mix(std::uint64_t hash, std::uint64_t value) { return (hash ^ value) * 0x100000001b3ULL; }
 
 Arena make_arena(std::uint32_t capacity, const std::string& path) {
@@ -30,7 +33,7 @@ Arena make_arena(std::uint32_t capacity, const std::string& path) {
 
 // FNV over what another build could have elsewhere. A change of meaning without a change of place changes the number.
 std::uint64_t ConnectionTable::layout() {
-  constexpr std::uint64_t kMeaning = 3;
+  constexpr std::uint64_t kMeaning = 4;
   std::uint64_t hash = 0xcbf29ce484222325ULL;
   for (const std::uint64_t value :
        {kMeaning, std::uint64_t{sizeof(Connection)}, std::uint64_t{offsetof(Connection, last_seen)}, std::uint64_t{offsetof(Connection, state)},
@@ -51,7 +54,6 @@ ConnectionTable::ConnectionTable(std::uint32_t capacity, std::uint64_t seed, con
     : capacity_(capacity), buckets_count_(bucket_count(capacity)), arena_(make_arena(capacity, path)) {
   head_ = new (arena_.contents()) Head{};
   for (std::uint64_t& word : head_->secret) word = next_word(seed);
-  head_->free = kNone;
   bind();
 }
 
@@ -61,15 +63,18 @@ ConnectionTable::ConnectionTable(std::uint32_t capacity, Arena arena, TakenOver)
   bind();
   for (std::uint32_t i = 0; i < head_->high_water; ++i) {
     const Connection& entry = entries_[i];
-    if (entry.state == ConnectionState::free) continue;
     --free_entries_;
+    if (entry.state == ConnectionState::free) {
+      give_back(i);
+      continue;
+    }
     if (entry.state == ConnectionState::addresses) continue;
     inserted_.add(1);
     EndpointCount& count = by_endpoint_[entry.key.endpoint().value];
     if (count.generation != entry.key.generation()) count = {0, entry.key.generation()};
     ++count.connections;
-    if (is_unanswered(entry)) remember_unanswered(entry);
-    if (is_over(entry)) remember_over(entry);
+    if (is_unanswered(entry)) remember_unanswered(entry, hash(entry.key));
+    if (is_over(entry)) remember_over(entry, hash(entry.key));
   }
 }
 
@@ -143,31 +148,34 @@ bool ConnectionTable::make_room(std::uint32_t number) {
 
 std::uint32_t ConnectionTable::take_entry() {
   --free_entries_;
-  const std::uint32_t number = head_->free;
-  if (number == kNone) return head_->high_water++;
-  head_->free = entries_[number].link;
-  if (head_->free != kNone) __builtin_prefetch(&entries_[head_->free], 1);  // for the next one
-  return number;
+  const std::uint32_t first = free_;
+  if (first == kNone) return head_->high_water++;
+  FreeEntries& list = free_entries_at(first);
+  if (list.count != 0) return list.number[--list.count];
+  free_ = list.next;
+  if (free_ != kNone) {
+    const FreeEntries& next = free_entries_at(free_);
+    for (std::uint32_t i = 0; i < next.count; ++i) __builtin_prefetch(&entries_[next.number[i]], 1);
+    if (next.next != kNone) __builtin_prefetch(&entries_[next.next], 1);
+  }
+  return first;
 }
 
 void ConnectionTable::give_back(std::uint32_t number) {
   ++free_entries_;
-  entries_[number].state = ConnectionState::free;
-  entries_[number].link = head_->free;
-  head_->free = number;
+  if (free_ != kNone && free_entries_at(free_).count < FreeEntries::kNumbers) {
+    FreeEntries& list = free_entries_at(free_);
+    list.number[list.count++] = number;
+    entries_[number].state = ConnectionState::free;
+  } else {
+    new (&entries_[number]) FreeEntries{.next = free_};
+    free_ = number;
+  }
 }
 
-ConnectionTable::Inserted ConnectionTable::insert(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota) {
-  return insert_entries(key, hash, now, quota, nullptr);
-}
-
-ConnectionTable::Inserted ConnectionTable::insert(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses, Tick now,
-                                                  std::uint32_t quota) {
-  return insert_entries(ipv6_key, hash, now, quota, &addresses);
-}
-
-ConnectionTable::Inserted ConnectionTable::insert_entries(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota,
+ConnectionTable::Inserted ConnectionTable::insert_entries(const Connection& fresh, std::uint64_t hash, std::uint32_t quota,
                                                           const AddressPair* addresses) {
+  const FlowKey& key = fresh.key;
   EndpointCount& count = by_endpoint_[key.endpoint().value];
   if (count.generation != key.generation()) count = {0, key.generation()};
   if (count.connections >= quota) return {nullptr, Refusal::quota};
@@ -192,10 +200,7 @@ ConnectionTable::Inserted ConnectionTable::insert_entries(const FlowKey& key, st
   const unsigned way = static_cast<unsigned>(std::countr_zero(empty)) / 2;
   buckets_[home].tag[way] = tag_of(hash);
   buckets_[home].entry[way] = number;
-  Connection* connection = new (&entries_[number]) Connection{};
-  connection->key = key;
-  connection->last_seen = now;
-  connection->state = ConnectionState::other;
+  Connection* connection = new (&entries_[number]) Connection{fresh};
   if (addresses != nullptr) {
     const std::uint32_t second = take_entry();
     (new (&entries_[second]) ConnectionAddresses{})->addresses = *addresses;
@@ -239,48 +244,55 @@ void ConnectionTable::erase(Connection* connection) {
 }
 
 bool ConnectionTable::adopt(const Connection& connection, const AddressPair& addresses) {
-  FlowKey key = connection.key;
+  Connection arrival = connection;
+  FlowKey& key = arrival.key;
   if (key.is_ipv6()) set_digest(key, addresses);
   const std::uint64_t key_hash = hash(key);
   if ((key.is_ipv6() ? find(key, key_hash, addresses) : find(key, key_hash)) != nullptr) return false;
-  Connection* here = insert_entries(key, key_hash, connection.last_seen, kNone, key.is_ipv6() ? &addresses : nullptr).connection;
+  Connection* here = insert_entries(arrival, key_hash, kAny, key.is_ipv6() ? &addresses : nullptr).connection;
   if (here == nullptr) return false;
-  const std::uint32_t link = here->link;
-  *here = connection;
-  here->key = key;
-  here->link = link;
-  if (is_over(*here)) remember_over(*here);
+  if (is_over(*here)) remember_over(*here, key_hash);
   return true;
 }
 
-void ConnectionTable::restart(Connection& connection) {
+void ConnectionTable::restart(Connection& connection, const Connection& fresh) {
   log_end_of(connection);
   if (is_over(connection)) ++count_of(connection);
-  const FlowKey key = connection.key;
   const std::uint32_t link = connection.link;
-  connection = Connection{};
-  connection.key = key;
+  connection = fresh;
   connection.link = link;
-  connection.state = ConnectionState::other;
 }
 
-void ConnectionTable::remember(Ring& ring, const Connection& connection, bool (*still)(const Connection&)) {
+template <bool (*still)(const Connection&)>
+void ConnectionTable::remember(Ring& ring, const Connection& connection, std::uint64_t hash) {
+  const auto place = [&](std::uint32_t behind_first) -> Remembered& {
+    const std::uint32_t at = ring.first + behind_first;
+    return ring.places[at < ring_capacity_ ? at : at - ring_capacity_];
+  };
+  // Not if it is no longer of the kind, or gone: then it takes no room of this kind.
+  const auto is_still = [&](const Remembered& remembered) {
+    const Connection& entry = entries_[remembered.entry];
+    return still(entry) && high_half(this->hash(entry.key)) == remembered.hash_high;
+  };
   if (ring.count == ring_capacity_) {
-    const Remembered& oldest = ring.places[ring.first];
+    // What is next in turn was used last long ago. Asked for in time, its entry is here when it comes, and its bucket too if it will go.
+    __builtin_prefetch(&entries_[place(kEntryAhead).entry], 1);
+    const Remembered& soon = place(kBucketAhead);
+    if (is_still(soon)) __builtin_prefetch(&buckets_[bucket_of_high_half(soon.hash_high)], 1);
+    const Remembered oldest = place(0);
+    if (++ring.first == ring_capacity_) ring.first = 0;
+    --ring.count;
     Connection& entry = entries_[oldest.entry];
-    // No longer of the kind, or gone: then it takes no room of this kind.
-    if (&entry != &connection && still(entry) && static_cast<std::uint32_t>(hash(entry.key)) == oldest.check) {
+    if (&entry != &connection && is_still(oldest)) {
       erase(&entry);
       recycled_.add(1);
     }
-    if (++ring.first == ring_capacity_) ring.first = 0;
-    --ring.count;
-    __builtin_prefetch(&entries_[ring.places[ring.first].entry]);
   }
-  std::uint32_t at = ring.first + ring.count++;
-  if (at >= ring_capacity_) at -= ring_capacity_;
-  ring.places[at] = {static_cast<std::uint32_t>(&connection - entries_), static_cast<std::uint32_t>(hash(connection.key))};
+  place(ring.count++) = {static_cast<std::uint32_t>(&connection - entries_), high_half(hash)};
 }
+
+template void ConnectionTable::remember<ConnectionTable::is_unanswered>(Ring&, const Connection&, std::uint64_t);
+template void ConnectionTable::remember<ConnectionTable::is_over>(Ring&, const Connection&, std::uint64_t);
 
 bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view) {
   return sweep(count, now, view, [](Connection&, const Endpoint&) {});

@@ -27,6 +27,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -77,7 +78,7 @@ class ConnectionTable {
     if (bucket.spilled != 0) __builtin_prefetch(&buckets_[other_bucket(hash)]);
     return nullptr;
   }
-  // The same in the other bucket, where the first one has none. nullptr: ask find().
+  // The same in the other bucket, where the first one has none. nullptr: there is no such key.
   [[gnu::always_inline]] Connection* candidate_elsewhere(std::uint64_t hash) const {
     return buckets_[first_bucket(hash)].spilled != 0 ? candidate_in(buckets_[other_bucket(hash)], hash) : nullptr;
   }
@@ -85,14 +86,18 @@ class ConnectionTable {
   Connection* find(const FlowKey& key, std::uint64_t hash) const;
   Connection* find(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses) const;
 
+  static constexpr std::uint32_t kAny = 0xffffffff;
   enum class Refusal : std::uint8_t { none, full, quota };
   struct Inserted {
     Connection* connection;
     Refusal refusal;
   };
-  // A fresh entry for a key that find() did not find. `quota`: connections that its endpoint may have.
-  Inserted insert(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota = 0xffffffff);
-  Inserted insert(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses, Tick now, std::uint32_t quota = 0xffffffff);
+  // An entry for a connection that find() did not find. It is written as a whole: where it will lie may be in no cache yet, and nobody has to
+  // wait for it. `quota`: connections that its endpoint may have.
+  Inserted insert(const Connection& fresh, std::uint64_t hash, std::uint32_t quota = kAny) { return insert_entries(fresh, hash, quota, nullptr); }
+  Inserted insert(const Connection& fresh_ipv6, std::uint64_t hash, const AddressPair& addresses, std::uint32_t quota = kAny) {
+    return insert_entries(fresh_ipv6, hash, quota, &addresses);
+  }
   void erase(Connection* connection);
   // Who is told of the totals of a connection before it goes.
   void tell(FlowRecorder* recorder) { recorder_ = recorder; }
@@ -104,13 +109,13 @@ class ConnectionTable {
   bool adopt(const Connection& connection, const AddressPair& addresses);
   // To be told of a connection that has just begun and that nobody has answered, and of one that is over: it may have to
   // make room one day.
-  void remember_unanswered(const Connection& connection) { remember(unanswered_, connection, is_unanswered); }
-  void remember_over(const Connection& connection) {
+  void remember_unanswered(const Connection& connection, std::uint64_t hash) { remember<is_unanswered>(unanswered_, connection, hash); }
+  void remember_over(const Connection& connection, std::uint64_t hash) {
     --count_of(connection);  // of what its endpoint may have
-    remember(over_, connection, is_over);
+    remember<is_over>(over_, connection, hash);
   }
-  // A dead entry, or one that is over, is used again by a flow of the same name.
-  void restart(Connection& connection);
+  // A dead entry, or one that is over, is used again by a connection of the same key.
+  void restart(Connection& connection, const Connection& fresh);
   const AddressPair& addresses_of(const Connection& ipv6) const {
     return reinterpret_cast<const ConnectionAddresses&>(entries_[ipv6.link]).addresses;
   }
@@ -127,14 +132,18 @@ class ConnectionTable {
   template <class Visit>
   bool walk(std::uint32_t& at, std::uint32_t count, Visit&& visit);
 
+  // Whether what was found for the key is there still. (Of IPv6 connections find() compares the addresses too.)
+  static bool is_still(const Connection* found, const FlowKey& key) {
+    return found != nullptr && found->state > ConnectionState::addresses && found->key == key && !key.is_ipv6();
+  }
   static bool expired(const Connection& connection, const Timeouts& timeouts, Tick now) {
     return now - connection.last_seen >= timeouts[connection.state];
   }
   static bool is_unanswered(const Connection& connection) {
-    return connection.state == ConnectionState::opening || connection.state == ConnectionState::udp_asked;
+    return is_one_of(connection.state, {ConnectionState::opening, ConnectionState::udp_asked});
   }
   static bool is_over(const Connection& connection) {
-    return connection.state == ConnectionState::closed || connection.state == ConnectionState::reset;
+    return is_one_of(connection.state, {ConnectionState::closed, ConnectionState::reset});
   }
 
   // Takes the totals off the next `count` connections from entry `at` on. False: the recorder has no room now; `at` is where to
@@ -175,13 +184,24 @@ class ConnectionTable {
   // What a process that takes over has to know beside the buckets and entries.
   struct alignas(64) Head {
     std::uint64_t secret[6];
-    std::uint32_t free;        // the first of the entries that were used and freed
     std::uint32_t high_water;  // entries from here on were never used
   };
   static_assert(sizeof(Head) == 64);
-  // An entry number alone would name whoever uses the entry now; with a part of the key's hash it names one connection.
+  // Entries that were used and freed are a list, each ninth of which holds the numbers of the eight that were freed after it: so the
+  // loads of the next ones to be used can be under way together, which from link to link they cannot. `state` lies where Connection has it.
+  struct alignas(64) FreeEntries {
+    static constexpr std::uint32_t kNumbers = 8;
+    std::uint8_t before[offsetof(Connection, state)]{};
+    ConnectionState state = ConnectionState::free;
+    std::uint8_t count = 0;
+    std::uint32_t next = kNone;
+    std::uint32_t number[kNumbers]{};
+  };
+  static_assert(sizeof(FreeEntries) == 64 && offsetof(FreeEntries, state) == offsetof(Connection, state));
+  // An entry number alone would name whoever uses the entry now; with the half of the key's hash that also finds its bucket it names one
+  // connection.
   struct Remembered {
-    std::uint32_t entry, check;
+    std::uint32_t entry, hash_high;
   };
   // The oldest at `first`.
   struct Ring {
@@ -195,7 +215,9 @@ class ConnectionTable {
 
   static std::uint32_t bucket_count(std::uint32_t capacity) { return static_cast<std::uint32_t>(std::uint64_t{capacity} * 4 / (3 * kWays)) + 2; }
   static std::uint16_t tag_of(std::uint64_t hash) { return static_cast<std::uint16_t>(hash); }
-  std::uint32_t first_bucket(std::uint64_t hash) const { return static_cast<std::uint32_t>((hash >> 32) * buckets_count_ >> 32); }
+  static std::uint32_t high_half(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32); }
+  std::uint32_t bucket_of_high_half(std::uint32_t high) const { return static_cast<std::uint32_t>(std::uint64_t{high} * buckets_count_ >> 32); }
+  std::uint32_t first_bucket(std::uint64_t hash) const { return bucket_of_high_half(high_half(hash)); }
   // Another bucket than the first, made of the tag too, so that keys of one bucket do not share the other one.
   std::uint32_t other_bucket(std::uint64_t hash) const {
     const std::uint64_t mixed = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15ULL;
@@ -224,10 +246,12 @@ class ConnectionTable {
     EndpointCount& count = by_endpoint_[connection.key.endpoint().value];
     return count.generation == connection.key.generation() ? count.connections : nobodys_;
   }
-  void remember(Ring& ring, const Connection& connection, bool (*still)(const Connection&));
+  template <bool (*still)(const Connection&)>
+  void remember(Ring& ring, const Connection& connection, std::uint64_t hash);
+  FreeEntries& free_entries_at(std::uint32_t number) { return reinterpret_cast<FreeEntries&>(entries_[number]); }
   std::uint32_t take_entry();
   void give_back(std::uint32_t number);
-  Inserted insert_entries(const FlowKey& key, std::uint64_t hash, Tick now, std::uint32_t quota, const AddressPair* addresses);
+  Inserted insert_entries(const Connection& fresh, std::uint64_t hash, std::uint32_t quota, const AddressPair* addresses);
 
   std::uint32_t capacity_;
   std::uint32_t buckets_count_;
@@ -237,6 +261,7 @@ class ConnectionTable {
   __m128i secret_[3];
   Arena arena_;
   std::uint32_t hand_ = 0;
+  std::uint32_t free_ = kNone;  // the first FreeEntries
   std::uint32_t free_entries_;  // not in use, of all
   std::unique_ptr<EndpointCount[]> by_endpoint_;
   std::uint32_t nobodys_ = 0;
@@ -248,19 +273,30 @@ class ConnectionTable {
 
 template <class Visit>
 bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view, Visit&& visit) {
-  for (; count != 0; --count) {
+  // The dead of a few entries are erased together, so that the loads of their buckets are under way together.
+  constexpr std::uint32_t kTogether = 16;
+  while (count != 0) {
+    Connection* dead[kTogether];
+    std::uint32_t deaths = 0;
+    const std::uint32_t end = std::min(hand_ + std::min(count, kTogether), head_->high_water);
+    count -= std::min(count, kTogether);
+    for (; hand_ < end; ++hand_) {
+      __builtin_prefetch(&entries_[hand_ + kTogether]);  // for the next time, if this was all
+      Connection& connection = entries_[hand_];
+      if (connection.state <= ConnectionState::addresses) continue;
+      const Endpoint* endpoint = view.endpoint(connection.key.endpoint());
+      if (endpoint == nullptr || (endpoint->generation & FlowKey::kGenerationMask) != connection.key.generation() ||
+          expired(connection, endpoint->timeouts, now)) {
+        prefetch(hash(connection.key));
+        dead[deaths++] = &connection;
+      } else {
+        visit(connection, *endpoint);
+      }
+    }
+    for (std::uint32_t i = 0; i < deaths; ++i) erase(dead[i]);
     if (hand_ >= head_->high_water) {
       hand_ = 0;
       return true;
-    }
-    Connection& connection = entries_[hand_++];
-    if (connection.state <= ConnectionState::addresses) continue;
-    const Endpoint* endpoint = view.endpoint(connection.key.endpoint());
-    if (endpoint == nullptr || (endpoint->generation & FlowKey::kGenerationMask) != connection.key.generation() ||
-        expired(connection, endpoint->timeouts, now)) {
-      erase(&connection);
-    } else {
-      visit(connection, *endpoint);
     }
   }
   return false;

@@ -20,6 +20,7 @@
 #include <bit>
 #include <bitset>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -52,6 +53,12 @@ enum class ConnectionState : std::uint8_t {
   other,
 };
 inline constexpr std::size_t kConnectionStates = 13;
+// One bit test, whichever it is.
+[[gnu::always_inline]] constexpr bool is_one_of(ConnectionState state, std::initializer_list<ConnectionState> states) {
+  std::uint32_t set = 0;
+  for (const ConnectionState each : states) set |= 1U << static_cast<unsigned>(each);
+  return (set >> static_cast<unsigned>(state) & 1) != 0;
+}
 
 // How long an idle connection is kept, in ticks, by its state.
 class Timeouts {

@@ -69,7 +69,7 @@ TEST_F(ArenaTest, ATableGoesOnWhereAnotherStopped) {
   {
     ConnectionTable table(kCapacity, 99, path);
     for (std::uint32_t i = 0; i < 4000; ++i) {
-      Connection* made = table.insert(key(i), table.hash(key(i)), i).connection;
+      Connection* made = table.insert(Connection::of(key(i), i), table.hash(key(i))).connection;
       ASSERT_NE(made, nullptr);
       made->state = ConnectionState::established;
       made->totals[0].packets = i;
@@ -79,7 +79,7 @@ TEST_F(ArenaTest, ATableGoesOnWhereAnotherStopped) {
     six.owner |= FlowKey::kIpv6;
     AddressPair addresses{IpAddress::parse("2001:db8::1").value(), IpAddress::parse("2001:db8::2").value()};
     table.set_digest(six, addresses);
-    table.insert(six, table.hash(six), addresses, 5).connection->state = ConnectionState::established;
+    table.insert(Connection::of(six, 5), table.hash(six), addresses).connection->state = ConnectionState::established;
   }
   auto arena = Arena::adopt(path, ConnectionTable::arena_bytes(kCapacity), ConnectionTable::layout());
   ASSERT_TRUE(arena) << arena.error();
@@ -105,7 +105,7 @@ TEST_F(ArenaTest, ATableGoesOnWhereAnotherStopped) {
   EXPECT_EQ(table.size_of(endpoint), 3001U);
   // It fills to its capacity: 5000 entries, of which the IPv6 connection has two.
   std::uint32_t more = 0;
-  while (table.insert(key(10'000 + more), table.hash(key(10'000 + more)), 0).connection != nullptr) ++more;
+  while (table.insert(Connection::of(key(10'000 + more)), table.hash(key(10'000 + more))).connection != nullptr) ++more;
   EXPECT_EQ(more, 5000U - 3002U);
 }
 

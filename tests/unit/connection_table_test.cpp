@@ -35,7 +35,7 @@ TEST(Connection, PassesAtOnceIsAllowedAndNotAwaited) {
 TEST(ConnectionTable, FillsToItsCapacityAndNotBeyond) {
   ConnectionTable table(5000, 1);
   std::uint32_t inserted = 0;
-  for (std::uint32_t i = 0; i < 6000; ++i) inserted += table.insert(key(i), table.hash(key(i)), 0).connection != nullptr;
+  for (std::uint32_t i = 0; i < 6000; ++i) inserted += table.insert(Connection::of(key(i)), table.hash(key(i))).connection != nullptr;
   EXPECT_EQ(inserted, 5000U);
   EXPECT_EQ(table.size(), 5000U);
   for (std::uint32_t i = 0; i < 5000; ++i) EXPECT_NE(table.find(key(i), table.hash(key(i))), nullptr) << i;
@@ -46,11 +46,11 @@ TEST(ConnectionTable, FillsToItsCapacityAndNotBeyond) {
 TEST(ConnectionTable, ReachesItsCapacityAtTheHighestLoad) {
   const std::uint32_t capacity = 1024 * 10 * 3 / 4 - 20;
   ConnectionTable table(capacity, 3);
-  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i), table.hash(key(i)), 0).connection, nullptr) << i;
+  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(Connection::of(key(i)), table.hash(key(i))).connection, nullptr) << i;
   for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.find(key(i), table.hash(key(i))), nullptr) << i;
   for (std::uint32_t i = 0; i < capacity; ++i) table.erase(table.find(key(i), table.hash(key(i))));
   EXPECT_EQ(table.size(), 0U);
-  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(key(i + 100000), table.hash(key(i + 100000)), 0).connection, nullptr) << i;
+  for (std::uint32_t i = 0; i < capacity; ++i) ASSERT_NE(table.insert(Connection::of(key(i + 100000)), table.hash(key(i + 100000))).connection, nullptr) << i;
 }
 
 // A load balancer's many ports, a network's many hosts, and what lies between: one server's flows fill the table as well as strangers' do.
@@ -63,7 +63,7 @@ TEST(ConnectionTable, TheFlowsOfNeighboursFit) {
       FlowKey flow = key(1);
       flow.remote = __builtin_bswap32(0x0a000000U + i % clients);
       flow.remote_port = __builtin_bswap16(static_cast<std::uint16_t>(1024 + i / clients));
-      inserted += table.insert(flow, table.hash(flow), 0).connection != nullptr;
+      inserted += table.insert(Connection::of(flow), table.hash(flow)).connection != nullptr;
     }
     EXPECT_EQ(inserted, kCapacity) << clients << " clients";
   }
@@ -74,7 +74,7 @@ TEST(ConnectionTable, CandidatesAreWhatFindFinds) {
   constexpr std::uint32_t kCapacity = 20000;
   ConnectionTable table(kCapacity, 42);
   std::uint32_t inserted = 0;
-  for (std::uint32_t i = 0; i < kCapacity; ++i) inserted += table.insert(key(i), table.hash(key(i)), 0).connection != nullptr;
+  for (std::uint32_t i = 0; i < kCapacity; ++i) inserted += table.insert(Connection::of(key(i)), table.hash(key(i))).connection != nullptr;
   ASSERT_EQ(inserted, kCapacity);
   std::uint32_t first = 0, elsewhere = 0;
   for (std::uint32_t i = 0; i < 2 * kCapacity; ++i) {
@@ -93,8 +93,8 @@ TEST(ConnectionTable, CandidatesAreWhatFindFinds) {
 
 TEST(ConnectionTable, EntriesNeverMove) {
   ConnectionTable table(1000, 1);
-  Connection* first = table.insert(key(1), table.hash(key(1)), 0).connection;
-  for (std::uint32_t i = 2; i < 900; ++i) table.insert(key(i), table.hash(key(i)), 0);
+  Connection* first = table.insert(Connection::of(key(1)), table.hash(key(1))).connection;
+  for (std::uint32_t i = 2; i < 900; ++i) table.insert(Connection::of(key(i)), table.hash(key(i)));
   EXPECT_EQ(table.find(key(1), table.hash(key(1))), first);
 }
 
@@ -116,7 +116,7 @@ TEST(ConnectionTable, AgreesWithAMap) {
       table.erase(found);
       model.erase(known);
     } else if (found == nullptr) {
-      if (Connection* made = table.insert(flow, hash, 0).connection) {
+      if (Connection* made = table.insert(Connection::of(flow), hash).connection) {
         model[number] = made;
       } else {
         ASSERT_EQ(model.size(), 2048U);
@@ -136,50 +136,50 @@ TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
   world.add(task);
   ConnectionTable table(1000, 1);
   for (std::uint32_t i = 0; i < 300; ++i) {
-    Connection* connection = table.insert(key(i), table.hash(key(i)), 0).connection;
+    Connection* connection = table.insert(Connection::of(key(i)), table.hash(key(i))).connection;
     connection->state = i % 3 == 0 ? ConnectionState::established : ConnectionState::opening;
   }
-  for (std::uint32_t i = 300; i < 400; ++i) table.insert(key(i, 7), table.hash(key(i, 7)), 0);  // of nobody
+  for (std::uint32_t i = 300; i < 400; ++i) table.insert(Connection::of(key(i, 7)), table.hash(key(i, 7)));  // of nobody
   for (int round = 0; round < 4; ++round) table.sweep(500, seconds(29), *world.view);
   EXPECT_EQ(table.size(), 300U);
   for (int round = 0; round < 4; ++round) table.sweep(500, seconds(30), *world.view);
   EXPECT_EQ(table.size(), 100U) << "the established stay";
   // Freed places are used again.
-  for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(key(i), table.hash(key(i)), 0).connection, nullptr);
+  for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(Connection::of(key(i)), table.hash(key(i))).connection, nullptr);
 }
 
 TEST(ConnectionTable, AnEndpointsQuotaIsItsOwn) {
   ConnectionTable table(1000, 1);
-  for (std::uint32_t i = 0; i < 10; ++i) EXPECT_NE(table.insert(key(i), table.hash(key(i)), 0, 10).connection, nullptr);
-  EXPECT_EQ(table.insert(key(10), table.hash(key(10)), 0, 10).refusal, ConnectionTable::Refusal::quota);
-  EXPECT_EQ(table.insert(key(10, 1), table.hash(key(10, 1)), 0, 10).refusal, ConnectionTable::Refusal::none) << "another's";
+  for (std::uint32_t i = 0; i < 10; ++i) EXPECT_NE(table.insert(Connection::of(key(i)), table.hash(key(i)), 10).connection, nullptr);
+  EXPECT_EQ(table.insert(Connection::of(key(10)), table.hash(key(10)), 10).refusal, ConnectionTable::Refusal::quota);
+  EXPECT_EQ(table.insert(Connection::of(key(10, 1)), table.hash(key(10, 1)), 10).refusal, ConnectionTable::Refusal::none) << "another's";
   table.erase(table.find(key(3), table.hash(key(3))));
-  EXPECT_NE(table.insert(key(11), table.hash(key(11)), 0, 10).connection, nullptr);
+  EXPECT_NE(table.insert(Connection::of(key(11)), table.hash(key(11)), 10).connection, nullptr);
   // What is over does not count, and counts again when it is used anew.
   Connection* over = table.find(key(5), table.hash(key(5)));
   over->state = ConnectionState::closed;
-  table.remember_over(*over);
-  EXPECT_NE(table.insert(key(20), table.hash(key(20)), 0, 10).connection, nullptr);
-  table.restart(*over);
-  EXPECT_EQ(table.insert(key(21), table.hash(key(21)), 0, 11).refusal, ConnectionTable::Refusal::quota);
+  table.remember_over(*over, table.hash(over->key));
+  EXPECT_NE(table.insert(Connection::of(key(20)), table.hash(key(20)), 10).connection, nullptr);
+  table.restart(*over, Connection::of(over->key));
+  EXPECT_EQ(table.insert(Connection::of(key(21)), table.hash(key(21)), 11).refusal, ConnectionTable::Refusal::quota);
   over->state = ConnectionState::reset;
-  table.remember_over(*over);
+  table.remember_over(*over, table.hash(over->key));
   table.erase(over);
-  EXPECT_NE(table.insert(key(21), table.hash(key(21)), 0, 11).connection, nullptr);
-  EXPECT_EQ(table.insert(key(22), table.hash(key(22)), 0, 11).refusal, ConnectionTable::Refusal::quota);
+  EXPECT_NE(table.insert(Connection::of(key(21)), table.hash(key(21)), 11).connection, nullptr);
+  EXPECT_EQ(table.insert(Connection::of(key(22)), table.hash(key(22)), 11).refusal, ConnectionTable::Refusal::quota);
   // The id's next generation begins with none.
   FlowKey next = key(12);
   next.owner = FlowKey::owner_of(EndpointId{0}, 2) | FlowKey::protocol_bits(6);
-  EXPECT_NE(table.insert(next, table.hash(next), 0, 10).connection, nullptr);
+  EXPECT_NE(table.insert(Connection::of(next), table.hash(next), 10).connection, nullptr);
 }
 
 TEST(ConnectionTable, UnansweredMakeRoomAndAnsweredStay) {
   ConnectionTable table(8000, 1);  // so that 1000 may wait for an answer
   const auto open = [&](std::uint32_t number, ConnectionState state) {
-    Connection* connection = table.insert(key(number), table.hash(key(number)), 0).connection;
+    Connection* connection = table.insert(Connection::of(key(number)), table.hash(key(number))).connection;
     ASSERT_NE(connection, nullptr);
     connection->state = state;
-    if (ConnectionTable::is_unanswered(*connection)) table.remember_unanswered(*connection);
+    if (ConnectionTable::is_unanswered(*connection)) table.remember_unanswered(*connection, table.hash(connection->key));
   };
   const auto has = [&](std::uint32_t number) { return table.find(key(number), table.hash(key(number))) != nullptr; };
   for (std::uint32_t i = 0; i < 1000; ++i) open(i, ConnectionState::opening);
@@ -210,21 +210,21 @@ TEST(ConnectionTable, Ipv6TakesTwoEntriesAndComparesAddresses) {
   FlowKey six = key(1);
   six.owner |= FlowKey::kIpv6;
   table.set_digest(six, addresses);
-  ASSERT_NE(table.insert(six, table.hash(six), addresses, 0).connection, nullptr);
+  ASSERT_NE(table.insert(Connection::of(six), table.hash(six), addresses).connection, nullptr);
   EXPECT_NE(table.find(six, table.hash(six), addresses), nullptr);
   EXPECT_EQ(table.find(six, table.hash(six), others), nullptr) << "the same digest would not be enough";
   for (std::uint32_t i = 0; i < 4; ++i) {
     FlowKey more = key(100 + i);
     more.owner |= FlowKey::kIpv6;
     table.set_digest(more, others);
-    ASSERT_NE(table.insert(more, table.hash(more), others, 0).connection, nullptr);
+    ASSERT_NE(table.insert(Connection::of(more), table.hash(more), others).connection, nullptr);
   }
   FlowKey last = key(200);
-  EXPECT_EQ(table.insert(last, table.hash(last), 0).refusal, ConnectionTable::Refusal::full);
+  EXPECT_EQ(table.insert(Connection::of(last), table.hash(last)).refusal, ConnectionTable::Refusal::full);
   table.erase(table.find(six, table.hash(six), addresses));
-  EXPECT_NE(table.insert(last, table.hash(last), 0).connection, nullptr);
+  EXPECT_NE(table.insert(Connection::of(last), table.hash(last)).connection, nullptr);
   FlowKey one_more = key(201);
-  EXPECT_NE(table.insert(one_more, table.hash(one_more), 0).connection, nullptr) << "both entries came back";
+  EXPECT_NE(table.insert(Connection::of(one_more), table.hash(one_more)).connection, nullptr) << "both entries came back";
 }
 
 // The promise of 64 bytes and 8.5, and a little for what waits.
