@@ -265,14 +265,25 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   return DropReason::none;
 }
 
+// For which keys packets of this burst have opened connections: a bit of the hash each, so that most need not be looked for again.
+class OpenedInBurst {
+ public:
+  void add(std::uint64_t hash) { bits_ |= bit_of(hash); }
+  bool may_have(std::uint64_t hash) const { return (bits_ & bit_of(hash)) != 0; }
+
+ private:
+  static std::uint64_t bit_of(std::uint64_t hash) { return std::uint64_t{1} << (hash >> 16 & 63); }
+  std::uint64_t bits_ = 0;
+};
+
 // A packet whose connection has to be looked at more closely, or that has none. `lookup` is the rules' answer, if it was
 // asked for when the burst came.
-inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, RuleLookup* lookup) {
+inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction, RuleLookup* lookup, OpenedInBurst& opened) {
   const Endpoint& endpoint = *burst.endpoint[i];
   const Headers& headers = burst.headers[i];
   Connection* connection = burst.connection[i];
   // An earlier packet of this burst may have opened it, or have needed its room.
-  if (!ConnectionTable::is_still(connection, burst.key[i])) {
+  if (connection == nullptr ? opened.may_have(burst.hash[i]) : !ConnectionTable::is_still(*connection, burst.key[i])) {
     connection = has_connection(headers) ? find_connection(burst, i, worker.connections, direction) : nullptr;
   }
   burst.connection[i] = nullptr;
@@ -290,6 +301,7 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
       return DropReason::none;
     }
   }
+  opened.add(burst.hash[i]);
   if (lookup != nullptr) return admit_first(burst, i, worker, direction, *lookup, connection);
   RuleLookup alone{&endpoint.policy->rules(direction), query_of(burst, i, direction), {}};
   alone.match = ask_rules(worker, endpoint, direction, alone.query);
@@ -334,8 +346,9 @@ inline bool asks_previous_owner(Burst& burst, std::uint32_t i, WorkerState& work
   });
   match_rules({lookups.each, count}, *worker.view->members);
   const std::uint64_t recycled = worker.connections.recycled();
+  OpenedInBurst opened;
   for_each_bit(rest, [&](std::uint32_t i) {
-    const DropReason reason = admit_one(burst, i, worker, direction, answer[i]);
+    const DropReason reason = admit_one(burst, i, worker, direction, answer[i], opened);
     burst.drop(i, reason);
     burst.refused |= std::uint64_t{is_rejection(reason)} << i;
   });

@@ -133,8 +133,8 @@ class ConnectionTable {
   bool walk(std::uint32_t& at, std::uint32_t count, Visit&& visit);
 
   // Whether what was found for the key is there still. (Of IPv6 connections find() compares the addresses too.)
-  static bool is_still(const Connection* found, const FlowKey& key) {
-    return found != nullptr && found->state > ConnectionState::addresses && found->key == key && !key.is_ipv6();
+  static bool is_still(const Connection& found, const FlowKey& key) {
+    return found.state > ConnectionState::addresses && found.key == key && !key.is_ipv6();
   }
   static bool expired(const Connection& connection, const Timeouts& timeouts, Tick now) {
     return now - connection.last_seen >= timeouts[connection.state];
