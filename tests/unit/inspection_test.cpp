@@ -191,7 +191,7 @@ class InspectorTest : public ::testing::Test {
     for (std::uint16_t i = 0; i < count; ++i) {
       FlowKey key;
       key.remote_port = i, key.local_port = worker, key.owner = owner | FlowKey::protocol_bits(6);
-      ASSERT_NE(table.insert(key, table.hash(key), 0).connection, nullptr);
+      ASSERT_NE(table.insert(Connection::of(key), table.hash(key)).connection, nullptr);
     }
   }
   void turn(std::size_t number) { owned[number]->inspections.step(owned[number]->state.connections, *current, 5, 100); }
