@@ -2,6 +2,11 @@
 #include "dataplane/state/flow_recorder.h"
 
 namespace trunkline {
+namespace {
+
+constexpr std::uint32_t kPlacesAhead = 4;
+
+}  // namespace
 
 FlowRecord* LooseFlows::find_or_add(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, FlowAction action) {
   FlowRecord* free = nullptr;
@@ -22,16 +27,15 @@ FlowRecord* LooseFlows::find_or_add(const FlowKey& key, std::uint64_t hash, cons
   return free;
 }
 
-FlowRecord FlowRecorder::record_of(const Connection& connection, const AddressPair* ipv6) const {
-  FlowRecord record;
+void FlowRecorder::write(FlowRecord& record, const Connection& connection, const AddressPair* ipv6) const {
   record.key = connection.key;
   if (ipv6 != nullptr) record.ipv6 = *ipv6;
+  record.action = FlowAction::accept;
   record.audited = connection.rule == kAuditedRule;
   for (std::size_t i = 0; i < 2; ++i) {
     const Connection::Totals& totals = connection.totals[i];
     record.way[i] = {totals.bytes(), totals.packets, totals.first_seen(now), totals.last_seen(now), totals.tcp_flags()};
   }
-  return record;
 }
 
 void FlowRecorder::ended(Connection& connection, const AddressPair* ipv6) {
@@ -43,7 +47,11 @@ void FlowRecorder::ended(Connection& connection, const AddressPair* ipv6) {
 
 bool FlowRecorder::interval_ended(Connection& connection, const AddressPair* ipv6) {
   if (!on || (connection.totals[0].packets | connection.totals[1].packets) == 0) return true;
-  if (!ring_.push(record_of(connection, ipv6))) return false;
+  FlowRecord* const record = ring_.place_of_next();
+  if (record == nullptr) return false;
+  for (std::size_t line = 0; line < sizeof *record; line += 64) ring_.prefetch(kPlacesAhead, line);
+  write(*record, connection, ipv6);
+  ring_.push_placed();
   connection.totals[0] = connection.totals[1] = {};
   return true;
 }

@@ -82,7 +82,8 @@ class FlowRecorder {
   std::uint64_t lost(EndpointId endpoint) const { return lost_[endpoint.value].read(); }
 
  private:
-  FlowRecord record_of(const Connection& connection, const AddressPair* ipv6) const;
+  // Where it will lie: a record made elsewhere would be read back in wide loads right behind its narrow stores, and wait for them.
+  void write(FlowRecord& record, const Connection& connection, const AddressPair* ipv6) const;
 
   SpscRing<FlowRecord> ring_;
   LooseFlows loose_;

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -19,12 +20,24 @@ class SpscRing {
 
   // --- the writer ---
   bool push(const T& value) {
+    T* const place = place_of_next();
+    if (place == nullptr) return false;
+    *place = value;
+    push_placed();
+    return true;
+  }
+  // For what is better made where it will lie: its place, with what was there before; nullptr: no room.
+  T* place_of_next() {
     if (written_ - seen_read_ > mask_) {
       seen_read_ = read_.load(std::memory_order_acquire);
-      if (written_ - seen_read_ > mask_) return false;
+      if (written_ - seen_read_ > mask_) return nullptr;
     }
-    slots_[written_++ & mask_] = value;
-    return true;
+    return &slots_[written_ & mask_];
+  }
+  void push_placed() { ++written_; }
+  // Asks for the line of the place so many further on that is so far into it: the reader has it, or memory. (Inlined always: members.h.)
+  [[gnu::always_inline]] void prefetch(std::uint32_t further, std::size_t bytes) {
+    __builtin_prefetch(reinterpret_cast<std::byte*>(&slots_[(written_ + further) & mask_]) + bytes, 1);
   }
   // What was pushed can be read from now on. True: there was something.
   bool flush() {
