@@ -2,22 +2,19 @@
 #include "control/task_interface.h"
 
 #include <fcntl.h>
-#include <libmnl/libmnl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
-#include <linux/rtnetlink.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
-#include <memory>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <utility>
+
+#include "control/interface_state.h"
 
 namespace trunkline {
 namespace {
@@ -25,26 +22,8 @@ namespace {
 using Kind = InterfaceError::Kind;
 using Done = std::expected<void, InterfaceError>;
 
-constexpr std::string_view mark_prefix = "trunkline:";
 constexpr int loopback_index = 1;            // the kernel's LOOPBACK_IFINDEX, the same in every namespace
 constexpr std::uint32_t ipv6_metric = 1024;  // the kernel's IP6_RT_PRIO_USER, what a route without a metric gets
-
-std::unexpected<InterfaceError> refuse(Kind kind, std::string message) {
-  return std::unexpected(InterfaceError{kind, std::move(message)});
-}
-
-// The kernel's answer: an errno, and with luck a sentence of its own (extended acknowledgement).
-struct Refusal {
-  int code = 0;
-  std::string words;
-};
-
-std::unexpected<InterfaceError> refuse(std::string_view what, const Refusal& refusal) {
-  std::string message = "cannot " + std::string(what) + ": " + std::generic_category().message(refusal.code);
-  if (!refusal.words.empty()) message += " (" + refusal.words + ")";
-  if (refusal.code != EPERM && refusal.code != EACCES) return refuse(Kind::kernel, std::move(message));
-  return refuse(Kind::permission, message + "; run as root or give CAP_NET_ADMIN");
-}
 
 class File {
  public:
@@ -64,308 +43,12 @@ class File {
   int fd_;
 };
 
-// ---- netlink ----
-
-// A request under construction. The largest one is a link with an alias of 255 bytes.
-class Request {
- public:
-  Request(int type, int flags) : header_(mnl_nlmsg_put_header(buffer_)) {
-    header_->nlmsg_type = static_cast<std::uint16_t>(type);
-    header_->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags);
-  }
-  Request(const Request&) = delete;
-  Request& operator=(const Request&) = delete;
-
-  template <class Body>
-  Body& body() {
-    return *static_cast<Body*>(mnl_nlmsg_put_extra_header(header_, sizeof(Body)));
-  }
-  void put(int type, const void* data, std::size_t size) {
-    mnl_attr_put(header_, static_cast<std::uint16_t>(type), size, data);
-  }
-  void put(int type, const std::string& text) { put(type, text.c_str(), text.size() + 1); }
-  void put(int type, std::uint32_t number) { put(type, &number, sizeof number); }
-  void put(int type, const IpAddress& address) {
-    if (address.is_v4())
-      put(type, &address.bytes[12], 4);
-    else
-      put(type, address.bytes.data(), address.bytes.size());
-  }
-  nlmsghdr* header() { return header_; }
-
- private:
-  alignas(nlmsghdr) char buffer_[1024] = {};
-  nlmsghdr* header_;
-};
-
-std::string text_of(const nlattr* attribute) {
-  const auto* text = static_cast<const char*>(mnl_attr_get_payload(attribute));
-  return {text, ::strnlen(text, mnl_attr_get_payload_len(attribute))};
-}
-
-// Attributes are copied out: what the kernel sends is not always of the size one thinks it is.
-template <class Number>
-Number number_of(const nlattr* attribute) {
-  Number number{};
-  std::memcpy(&number, mnl_attr_get_payload(attribute),
-              std::min<std::size_t>(sizeof number, mnl_attr_get_payload_len(attribute)));
-  return number;
-}
-
-std::optional<IpAddress> address_of(const nlattr* attribute) {
-  switch (mnl_attr_get_payload_len(attribute)) {
-    case 4: return IpAddress::from_v4_bytes(mnl_attr_get_payload(attribute));
-    case 16: return IpAddress::from_v6_bytes(mnl_attr_get_payload(attribute));
-    default: return std::nullopt;
-  }
-}
-
-// libmnl's own loops are macros for C.
-template <class Each>
-void each_attribute(const void* start, std::size_t size, Each each) {
-  const auto* attribute = static_cast<const nlattr*>(start);
-  for (int left = static_cast<int>(size); mnl_attr_ok(attribute, left); attribute = mnl_attr_next(attribute)) {
-    each(attribute);
-    left -= MNL_ALIGN(attribute->nla_len);
-  }
-}
-
-// The attributes of a message, behind a body of `offset` bytes.
-template <class Each>
-void each_attribute(const nlmsghdr* message, std::size_t offset, Each each) {
-  const std::size_t payload = mnl_nlmsg_get_payload_len(message);
-  offset = MNL_ALIGN(offset);
-  if (offset < payload) each_attribute(mnl_nlmsg_get_payload_offset(message, offset), payload - offset, each);
-}
-
-template <class Each>
-void each_attribute(const nlattr* nest, Each each) {
-  each_attribute(mnl_attr_get_payload(nest), mnl_attr_get_payload_len(nest), each);
-}
-
-// A conversation with the kernel's routing tables, in the namespace of the thread that opened it.
-class RouteSocket {
- public:
-  static std::expected<RouteSocket, InterfaceError> open() {
-    RouteSocket opened;
-    opened.socket_.reset(mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC));
-    if (!opened.socket_ || mnl_socket_bind(opened.socket_.get(), 0, MNL_SOCKET_AUTOPID) < 0)
-      return refuse("open a netlink socket", Refusal{errno, {}});
-    int on = 1;  // Only for better words; a kernel without it says errno alone.
-    (void)mnl_socket_setsockopt(opened.socket_.get(), NETLINK_EXT_ACK, &on, sizeof on);
-    return opened;
-  }
-
-  std::expected<void, Refusal> send(Request& request) {
-    request.header()->nlmsg_flags |= NLM_F_ACK;
-    return talk(request, [](const nlmsghdr*) {});
-  }
-
-  // Calls `each` for every message of the answer. A dump that the kernel marks as torn is taken again from the start,
-  // after `restart`.
-  template <class Restart, class Each>
-  std::expected<void, Refusal> dump(Request& request, Restart restart, Each each) {
-    std::expected<void, Refusal> result;
-    for (int attempt = 0; attempt < 8; ++attempt) {
-      restart();
-      result = talk(request, each);
-      if (result || result.error().code != EINTR) break;
-    }
-    return result;
-  }
-
-  template <class Each>
-  std::expected<void, Refusal> talk(Request& request, Each each) {
-    nlmsghdr* header = request.header();
-    header->nlmsg_seq = ++sequence_;
-    if (mnl_socket_sendto(socket_.get(), header, header->nlmsg_len) < 0) return std::unexpected(Refusal{errno, {}});
-    bool torn = false;
-    for (;;) {
-      const ssize_t received = mnl_socket_recvfrom(socket_.get(), buffer_.data(), buffer_.size());
-      if (received < 0 && errno == EINTR) continue;
-      if (received < 0) return std::unexpected(Refusal{errno, {}});
-      int left = static_cast<int>(received);
-      const auto* message = reinterpret_cast<const nlmsghdr*>(buffer_.data());
-      for (; mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left)) {
-        if (message->nlmsg_seq != sequence_) continue;
-        torn |= (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
-        if (message->nlmsg_type == NLMSG_ERROR) return outcome(message);
-        if (message->nlmsg_type == NLMSG_DONE) {
-          if (torn) return std::unexpected(Refusal{EINTR, "the tables changed while they were read"});
-          return {};
-        }
-        if (message->nlmsg_type >= NLMSG_MIN_TYPE) each(message);
-      }
-    }
-  }
-
- private:
-  struct Close {
-    void operator()(mnl_socket* socket) const { mnl_socket_close(socket); }
-  };
-
-  static std::expected<void, Refusal> outcome(const nlmsghdr* message) {
-    const std::size_t payload = mnl_nlmsg_get_payload_len(message);
-    const auto* error = static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(message));
-    if (payload < sizeof *error) return std::unexpected(Refusal{EBADMSG, {}});
-    if (error->error == 0) return {};
-    Refusal refusal{-error->error, {}};
-    if ((message->nlmsg_flags & NLM_F_ACK_TLVS) != 0) {
-      // The request comes back ahead of the attributes, unless the kernel capped it to its header.
-      std::size_t offset = sizeof *error;
-      if ((message->nlmsg_flags & NLM_F_CAPPED) == 0) offset += MNL_ALIGN(error->msg.nlmsg_len) - MNL_NLMSG_HDRLEN;
-      each_attribute(message, offset, [&](const nlattr* attribute) {
-        if (mnl_attr_get_type(attribute) == NLMSGERR_ATTR_MSG) refusal.words = text_of(attribute);
-      });
-    }
-    return std::unexpected(std::move(refusal));
-  }
-
-  std::unique_ptr<mnl_socket, Close> socket_;
-  std::vector<char> buffer_ = std::vector<char>(65536);
-  unsigned sequence_ = 0;
-};
-
-// ---- what is there ----
-
-struct Link {
-  int index = 0;
-  unsigned flags = 0;
-  std::string name, alias, kind;
-  MacAddress mac;
-  std::uint32_t mtu = 0;
-  bool is_tap = false, persistent = false, multi_queue = false, vnet_hdr = false;
-  std::uint32_t queues = 0;  // held by a driver, whether enabled or not
-
-  bool is_ours() const { return is_tap && alias.starts_with(mark_prefix); }
-};
-
-void read_tun(const nlattr* data, Link& link) {
-  each_attribute(data, [&](const nlattr* attribute) {
-    switch (mnl_attr_get_type(attribute)) {
-      case IFLA_TUN_TYPE: link.is_tap = number_of<std::uint8_t>(attribute) == IFF_TAP; break;
-      case IFLA_TUN_VNET_HDR: link.vnet_hdr = number_of<std::uint8_t>(attribute) != 0; break;
-      case IFLA_TUN_PERSIST: link.persistent = number_of<std::uint8_t>(attribute) != 0; break;
-      case IFLA_TUN_MULTI_QUEUE: link.multi_queue = number_of<std::uint8_t>(attribute) != 0; break;
-      case IFLA_TUN_NUM_QUEUES:
-      case IFLA_TUN_NUM_DISABLED_QUEUES: link.queues += number_of<std::uint32_t>(attribute); break;
-      default: break;
-    }
-  });
-}
-
-Link read_link(const nlmsghdr* message) {
-  Link link;
-  const auto* body = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
-  link.index = body->ifi_index;
-  link.flags = body->ifi_flags;
-  const nlattr* data = nullptr;
-  each_attribute(message, sizeof *body, [&](const nlattr* attribute) {
-    switch (mnl_attr_get_type(attribute)) {
-      case IFLA_IFNAME: link.name = text_of(attribute); break;
-      case IFLA_IFALIAS: link.alias = text_of(attribute); break;
-      case IFLA_MTU: link.mtu = number_of<std::uint32_t>(attribute); break;
-      case IFLA_ADDRESS: link.mac = number_of<MacAddress>(attribute); break;
-      case IFLA_LINKINFO: {
-        each_attribute(attribute, [&](const nlattr* inner) {
-          if (mnl_attr_get_type(inner) == IFLA_INFO_KIND) link.kind = text_of(inner);
-          if (mnl_attr_get_type(inner) == IFLA_INFO_DATA) data = inner;
-        });
-        break;
-      }
-      default: break;
-    }
-  });
-  if (link.kind == "tun" && data != nullptr) read_tun(data, link);
-  return link;
-}
-
-std::expected<std::optional<Link>, InterfaceError> find_link(RouteSocket& route, const std::string& name) {
-  Request request(RTM_GETLINK, NLM_F_ACK);
-  request.body<ifinfomsg>().ifi_family = AF_UNSPEC;
-  request.put(IFLA_IFNAME, name);
-  std::optional<Link> found;
-  const auto answered = route.talk(request, [&](const nlmsghdr* message) {
-    if (message->nlmsg_type == RTM_NEWLINK) found = read_link(message);
-  });
-  if (!answered && answered.error().code != ENODEV) return refuse("look it up", answered.error());
-  return found;
-}
-
-struct InterfaceAddress {
-  IpPrefix prefix;
-  bool permanent = false, link_scope = false;
-};
-
-std::expected<std::vector<InterfaceAddress>, InterfaceError> read_addresses(RouteSocket& route, int index) {
-  Request request(RTM_GETADDR, NLM_F_DUMP);
-  request.body<ifaddrmsg>().ifa_family = AF_UNSPEC;
-  std::vector<InterfaceAddress> found;
-  const auto answered = route.dump(request, [&] { found.clear(); }, [&](const nlmsghdr* message) {
-    const auto* body = static_cast<const ifaddrmsg*>(mnl_nlmsg_get_payload(message));
-    if (body->ifa_index != static_cast<unsigned>(index)) return;
-    std::uint32_t flags = body->ifa_flags;
-    std::optional<IpAddress> local, address;
-    each_attribute(message, sizeof *body, [&](const nlattr* attribute) {
-      switch (mnl_attr_get_type(attribute)) {
-        case IFA_LOCAL: local = address_of(attribute); break;
-        case IFA_ADDRESS: address = address_of(attribute); break;
-        case IFA_FLAGS: flags = number_of<std::uint32_t>(attribute); break;
-        default: break;
-      }
-    });
-    if (!local) local = address;
-    if (local)
-      found.push_back({IpPrefix{*local, body->ifa_prefixlen}, (flags & IFA_F_PERMANENT) != 0,
-                       body->ifa_scope == RT_SCOPE_LINK});
-  });
-  if (!answered) return refuse("read its addresses", answered.error());
-  return found;
-}
-
-struct DefaultRoute {
-  bool is_v4 = false;
-  std::optional<IpAddress> gateway;
-  std::uint32_t metric = 0;
-  std::uint8_t protocol = 0;
-};
-
-std::expected<std::vector<DefaultRoute>, InterfaceError> read_default_routes(RouteSocket& route, int index) {
-  std::vector<DefaultRoute> found;
-  for (const int family : {AF_INET, AF_INET6}) {
-    Request request(RTM_GETROUTE, NLM_F_DUMP);
-    request.body<rtmsg>().rtm_family = static_cast<unsigned char>(family);
-    const std::size_t before = found.size();
-    const auto answered = route.dump(request, [&] { found.resize(before); }, [&](const nlmsghdr* message) {
-      const auto* body = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
-      if (body->rtm_family != family || body->rtm_dst_len != 0 || body->rtm_type != RTN_UNICAST) return;
-      DefaultRoute entry;
-      entry.is_v4 = family == AF_INET;
-      entry.protocol = body->rtm_protocol;
-      std::uint32_t table = body->rtm_table, out = 0;
-      each_attribute(message, sizeof *body, [&](const nlattr* attribute) {
-        switch (mnl_attr_get_type(attribute)) {
-          case RTA_TABLE: table = number_of<std::uint32_t>(attribute); break;
-          case RTA_OIF: out = number_of<std::uint32_t>(attribute); break;
-          case RTA_PRIORITY: entry.metric = number_of<std::uint32_t>(attribute); break;
-          case RTA_GATEWAY: entry.gateway = address_of(attribute); break;
-          default: break;
-        }
-      });
-      if (table == RT_TABLE_MAIN && out == static_cast<unsigned>(index)) found.push_back(entry);
-    });
-    if (!answered && answered.error().code != EAFNOSUPPORT && answered.error().code != EOPNOTSUPP)
-      return refuse("read the routes", answered.error());
-  }
-  return found;
-}
-
 // ---- the steps ----
 
 // `change` puts the attributes and may set flags in the body.
 template <class Change>
 Done change_link(RouteSocket& route, int index, std::string_view what, Change change) {
-  Request request(RTM_NEWLINK, 0);
+  NetlinkRequest request(RTM_NEWLINK, 0);
   ifinfomsg& body = request.body<ifinfomsg>();
   body.ifi_family = AF_UNSPEC;
   body.ifi_index = index;
@@ -375,7 +58,7 @@ Done change_link(RouteSocket& route, int index, std::string_view what, Change ch
 }
 
 Done set_up(RouteSocket& route, int index, bool up, std::string_view what) {
-  return change_link(route, index, what, [up](ifinfomsg& body, Request&) {
+  return change_link(route, index, what, [up](ifinfomsg& body, NetlinkRequest&) {
     body.ifi_change = IFF_UP;
     body.ifi_flags = up ? IFF_UP : 0;
   });
@@ -390,7 +73,7 @@ std::expected<File, InterfaceError> attach_tap(const std::string& name, bool vne
     if (code == ENOENT || code == ENXIO || code == ENODEV)
       return refuse(Kind::kernel, "there is no /dev/net/tun: load the module (`modprobe tun`), and give the device to "
                                   "the container if the engine runs in one");
-    return refuse("open /dev/net/tun", Refusal{code, {}});
+    return refuse("open /dev/net/tun", KernelRefusal{code, {}});
   }
   int flags = IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE;
   if (vnet_hdr) flags |= IFF_VNET_HDR;
@@ -402,7 +85,7 @@ std::expected<File, InterfaceError> attach_tap(const std::string& name, bool vne
     const int code = errno;
     if (exclusive && (code == EBUSY || code == EEXIST))
       return refuse(Kind::interface_exists, "somebody else made an interface of that name just now");
-    return refuse(exclusive ? "make the tap" : "attach to the tap", Refusal{code, {}});
+    return refuse(exclusive ? "make the tap" : "attach to the tap", KernelRefusal{code, {}});
   }
   return tun;
 }
@@ -428,7 +111,7 @@ Done write_setting(const std::string& path, const std::string& value) {
   if (read_setting(path) == value) return {};
   const File file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
   if (!file || ::write(file.get(), value.data(), value.size()) < 0)
-    return refuse("write " + value + " to " + path, Refusal{errno, {}});
+    return refuse("write " + value + " to " + path, KernelRefusal{errno, {}});
   return {};
 }
 
@@ -466,14 +149,14 @@ Done apply_link(RouteSocket& route, Link& link, const TaskInterface& wanted) {
       if (auto done = set_up(route, link.index, false, "set it down to change its MAC"); !done) return done;
     link.flags &= ~static_cast<unsigned>(IFF_UP);
     auto done = change_link(route, link.index, "set its MAC to " + wanted.mac.to_string(),
-                            [&](ifinfomsg&, Request& request) {
+                            [&](ifinfomsg&, NetlinkRequest& request) {
                               request.put(IFLA_ADDRESS, wanted.mac.bytes.data(), wanted.mac.bytes.size());
                             });
     if (!done) return done;
   }
   if (link.mtu != wanted.mtu) {
     auto done = change_link(route, link.index, "set its MTU to " + std::to_string(wanted.mtu),
-                            [&](ifinfomsg&, Request& request) { request.put(IFLA_MTU, std::uint32_t{wanted.mtu}); });
+                            [&](ifinfomsg&, NetlinkRequest& request) { request.put(IFLA_MTU, std::uint32_t{wanted.mtu}); });
     if (!done) return done;
   }
   if (auto done = apply_ipv6_settings(wanted); !done) return done;
@@ -482,8 +165,8 @@ Done apply_link(RouteSocket& route, Link& link, const TaskInterface& wanted) {
   return set_up(route, link.index, true, "set it up");
 }
 
-std::expected<void, Refusal> send_address(RouteSocket& route, int index, const IpPrefix& prefix, int type, int flags) {
-  Request request(type, flags);
+std::expected<void, KernelRefusal> send_address(RouteSocket& route, int index, const IpPrefix& prefix, int type, int flags) {
+  NetlinkRequest request(type, flags);
   ifaddrmsg& body = request.body<ifaddrmsg>();
   body.ifa_family = prefix.is_v4() ? AF_INET : AF_INET6;
   body.ifa_prefixlen = prefix.length;
@@ -520,9 +203,9 @@ Done apply_addresses(RouteSocket& route, int index, const std::vector<IpPrefix>&
   return {};
 }
 
-std::expected<void, Refusal> send_default_route(RouteSocket& route, int index, const DefaultRoute& entry, int type,
+std::expected<void, KernelRefusal> send_default_route(RouteSocket& route, int index, const DefaultRoute& entry, int type,
                                                 int flags) {
-  Request request(type, flags);
+  NetlinkRequest request(type, flags);
   rtmsg& body = request.body<rtmsg>();
   body.rtm_family = entry.is_v4 ? AF_INET : AF_INET6;
   body.rtm_table = RT_TABLE_MAIN;
@@ -589,9 +272,9 @@ Done check_name(std::string_view name) {
 
 Done check_tag(std::string_view tag) {
   const auto bad = [](char c) { return c <= ' ' || c > '~'; };
-  if (tag.empty() || mark_prefix.size() + tag.size() >= IFALIASZ || std::ranges::any_of(tag, bad))
+  if (tag.empty() || kMarkPrefix.size() + tag.size() >= IFALIASZ || std::ranges::any_of(tag, bad))
     return refuse(Kind::invalid, "the tag of an interface must have 1 to " +
-                                     std::to_string(IFALIASZ - 1 - mark_prefix.size()) +
+                                     std::to_string(IFALIASZ - 1 - kMarkPrefix.size()) +
                                      " printable characters without blanks");
   return {};
 }
@@ -627,7 +310,7 @@ std::string describe(const Link& link) {
 }
 
 Done check_ours(const Link& link, const std::string& name, std::string_view tag) {
-  if (link.name == name && link.is_tap && link.alias == std::string(mark_prefix) + std::string(tag)) return {};
+  if (link.name == name && link.is_tap && link.alias == std::string(kMarkPrefix) + std::string(tag)) return {};
   return refuse(Kind::interface_exists, "the name is taken: " + link.name + " " + describe(link) +
                                             "; it was left as it is. Rename or remove it");
 }
@@ -642,7 +325,7 @@ Done adopt(const Link& link, const TaskInterface& wanted) {
     return refuse(Kind::kernel, "cannot change vnet_hdr while a driver is attached; detach the port first");
   auto tun = attach_tap(wanted.name, wanted.vnet_hdr, false);
   if (!tun) return std::unexpected(std::move(tun).error());
-  if (::ioctl(tun->get(), TUNSETPERSIST, 1) != 0) return refuse("make it persistent", Refusal{errno, {}});
+  if (::ioctl(tun->get(), TUNSETPERSIST, 1) != 0) return refuse("make it persistent", KernelRefusal{errno, {}});
   return {};
 }
 
@@ -662,12 +345,12 @@ Done ensure_here(const TaskInterface& wanted, std::string_view tag) {
     created = *std::move(tun);
     // Without an owner, some kernels let any process of the task open another queue and read the task's packets.
     if (::ioctl(created.get(), TUNSETOWNER, static_cast<unsigned long>(::geteuid())) != 0)
-      return refuse("set its owner", Refusal{errno, {}});
+      return refuse("set its owner", KernelRefusal{errno, {}});
     link = find_link(*route, wanted.name);
     if (!link) return std::unexpected(std::move(link).error());
     if (!*link) return refuse(Kind::kernel, "it was removed while it was being made");
-    auto marked = change_link(*route, (*link)->index, "mark it as ours", [tag](ifinfomsg&, Request& request) {
-      const std::string mark = std::string(mark_prefix) + std::string(tag);
+    auto marked = change_link(*route, (*link)->index, "mark it as ours", [tag](ifinfomsg&, NetlinkRequest& request) {
+      const std::string mark = std::string(kMarkPrefix) + std::string(tag);
       request.put(IFLA_IFALIAS, mark.data(), mark.size());
     });
     if (!marked) return marked;
@@ -678,23 +361,8 @@ Done ensure_here(const TaskInterface& wanted, std::string_view tag) {
   if (auto done = apply_addresses(*route, here.index, wanted.addresses); !done) return done;
   if (auto done = apply_default_routes(*route, here.index, wanted); !done) return done;
   if (created && ::ioctl(created.get(), TUNSETPERSIST, 1) != 0)
-    return refuse("make it persistent", Refusal{errno, {}});
+    return refuse("make it persistent", KernelRefusal{errno, {}});
   return {};
-}
-
-// The taps with this mark, under whatever name: a task may rename its interface.
-std::expected<std::vector<Link>, InterfaceError> find_marked(RouteSocket& route, std::string_view tag) {
-  Request request(RTM_GETLINK, NLM_F_DUMP);
-  request.body<ifinfomsg>().ifi_family = AF_UNSPEC;
-  const std::string mark = std::string(mark_prefix) + std::string(tag);
-  std::vector<Link> found;
-  const auto answered = route.dump(request, [&] { found.clear(); }, [&](const nlmsghdr* message) {
-    if (message->nlmsg_type != RTM_NEWLINK) return;
-    Link link = read_link(message);
-    if (link.is_tap && link.alias == mark) found.push_back(std::move(link));
-  });
-  if (!answered) return refuse("look for its mark", answered.error());
-  return found;
 }
 
 Done remove_here(const std::string& name, std::string_view tag) {
@@ -708,7 +376,7 @@ Done remove_here(const std::string& name, std::string_view tag) {
     return *link ? check_ours(**link, name, tag) : Done{};
   }
   for (const Link& link : *marked) {
-    Request request(RTM_DELLINK, 0);
+    NetlinkRequest request(RTM_DELLINK, 0);
     ifinfomsg& body = request.body<ifinfomsg>();
     body.ifi_family = AF_UNSPEC;
     body.ifi_index = link.index;
