@@ -202,7 +202,7 @@ void connections_per_second(benchmark::State& state) {
       }
     }
     done += kConnections;
-    // Time passes so that a third of the table is what has closed within its timeout (120 s).
+    // Time passes so that a third of the table would be what has closed within its timeout (120 s); an eighth is what may stay.
     world.worker.now = world.worker.flows.now = static_cast<Tick>(done * seconds(120) / (capacity / 3));
   };
   for (auto _ : state) {

@@ -265,7 +265,10 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
       return inserted.refusal == ConnectionTable::Refusal::quota ? DropReason::conntrack_quota : DropReason::conntrack_full;
     }
   }
-  if (endpoint.network_acl != nullptr) judge_again(worker, endpoint, *connection);
+  if (endpoint.network_acl != nullptr) {
+    judge_again(worker, endpoint, *connection);
+    connection->rule = fresh.rule;  // of this very packet: an ICMP code is not in the key
+  }
   burst.connection[i] = connection;
   if (ConnectionTable::is_unanswered(fresh)) worker.connections.remember_unanswered(*connection, burst.hash[i]);
   return DropReason::none;
@@ -289,7 +292,7 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
   const Headers& headers = burst.headers[i];
   Connection* connection = burst.connection[i];
   // An earlier packet of this burst may have opened it, or have needed its room.
-  if (connection == nullptr ? opened.may_have(burst.hash[i]) : !ConnectionTable::is_still(*connection, burst.key[i])) {
+  if (connection == nullptr ? opened.may_have(burst.hash[i]) : burst.key[i].is_ipv6() || !ConnectionTable::is_of(*connection, burst.key[i])) {
     connection = has_connection(headers) ? find_connection(burst, i, worker.connections, direction) : nullptr;
   }
   burst.connection[i] = nullptr;
@@ -361,7 +364,7 @@ inline bool asks_previous_owner(Burst& burst, std::uint32_t i, WorkerState& work
   if (worker.connections.recycled() == recycled) return;
   // An entry that a packet of this burst has found may have made room for another one since.
   for_each_bit(burst.filtered, [&](std::uint32_t i) {
-    if (burst.connection[i] != nullptr && !(burst.connection[i]->key == burst.key[i])) burst.connection[i] = nullptr;
+    if (burst.connection[i] != nullptr && !ConnectionTable::is_of(*burst.connection[i], burst.key[i])) burst.connection[i] = nullptr;
   });
 }
 

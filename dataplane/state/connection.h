@@ -30,7 +30,7 @@ struct alignas(64) Connection {
   std::uint8_t allowed : 2 = 3;     // what the rules of policy_generation say (admit.h)
   std::uint8_t awaits : 2 = 0;      // a packet this way changes the state
   std::uint8_t fin_seen : 2 = 0;
-  std::uint32_t link = 0;           // free: the next free entry. IPv6: the entry with its addresses
+  std::uint32_t link = 0;           // IPv6: the entry with its addresses
 
   // What passed, in the direction, since the flow log's interval began: octets of IP packets in the low 56 bits, in the high 8
   // the TCP flags that flow logs know (one add, one or). Of the times only the low bits, which are enough for an interval.

@@ -64,15 +64,16 @@ ConnectionTable::ConnectionTable(std::uint32_t capacity, Arena arena, TakenOver)
   for (std::uint32_t i = 0; i < head_->high_water; ++i) {
     const Connection& entry = entries_[i];
     --free_entries_;
-    if (entry.state == ConnectionState::free) {
-      give_back(i);
-      continue;
-    }
-    if (entry.state == ConnectionState::addresses) continue;
+    if (entry.state == ConnectionState::free) give_back(i);
+    if (entry.state <= ConnectionState::addresses) continue;
     inserted_.add(1);
     EndpointCount& count = by_endpoint_[entry.key.endpoint().value];
-    if (count.generation != entry.key.generation()) count = {0, entry.key.generation()};
-    ++count.connections;
+    if (count.connections == 0 || is_newer(entry.key.generation(), count.generation)) count = {0, entry.key.generation()};
+    if (count.generation == entry.key.generation()) ++count.connections;
+  }
+  // Behind the others, because who is remembered may make room at once.
+  for (std::uint32_t i = 0; i < head_->high_water; ++i) {
+    const Connection& entry = entries_[i];
     if (is_unanswered(entry)) remember_unanswered(entry, hash(entry.key));
     if (is_over(entry)) remember_over(entry, hash(entry.key));
   }
@@ -247,10 +248,14 @@ bool ConnectionTable::adopt(const Connection& connection, const AddressPair& add
   Connection arrival = connection;
   FlowKey& key = arrival.key;
   if (key.is_ipv6()) set_digest(key, addresses);
+  // Of a task that has gone: nobody will ask for it.
+  const EndpointCount& count = by_endpoint_[key.endpoint().value];
+  if (count.connections != 0 && is_newer(count.generation, key.generation())) return false;
   const std::uint64_t key_hash = hash(key);
   if ((key.is_ipv6() ? find(key, key_hash, addresses) : find(key, key_hash)) != nullptr) return false;
   Connection* here = insert_entries(arrival, key_hash, kAny, key.is_ipv6() ? &addresses : nullptr).connection;
   if (here == nullptr) return false;
+  if (is_unanswered(*here)) remember_unanswered(*here, key_hash);
   if (is_over(*here)) remember_over(*here, key_hash);
   return true;
 }
@@ -270,7 +275,7 @@ void ConnectionTable::remember(Ring& ring, const Connection& connection, std::ui
     return ring.places[at < ring_capacity_ ? at : at - ring_capacity_];
   };
   // Not if it is no longer of the kind, or gone: then it takes no room of this kind.
-  const auto is_still = [&](const Remembered& remembered) {
+  const auto may_go = [&](const Remembered& remembered) {
     const Connection& entry = entries_[remembered.entry];
     return still(entry) && high_half(this->hash(entry.key)) == remembered.hash_high;
   };
@@ -278,12 +283,12 @@ void ConnectionTable::remember(Ring& ring, const Connection& connection, std::ui
     // What is next in turn was used last long ago. Asked for in time, its entry is here when it comes, and its bucket too if it will go.
     __builtin_prefetch(&entries_[place(kEntryAhead).entry], 1);
     const Remembered& soon = place(kBucketAhead);
-    if (is_still(soon)) __builtin_prefetch(&buckets_[bucket_of_high_half(soon.hash_high)], 1);
+    if (may_go(soon)) __builtin_prefetch(&buckets_[bucket_of_high_half(soon.hash_high)], 1);
     const Remembered oldest = place(0);
     if (++ring.first == ring_capacity_) ring.first = 0;
     --ring.count;
     Connection& entry = entries_[oldest.entry];
-    if (&entry != &connection && is_still(oldest)) {
+    if (&entry != &connection && may_go(oldest)) {
       erase(&entry);
       recycled_.add(1);
     }

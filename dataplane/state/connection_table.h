@@ -123,7 +123,7 @@ class ConnectionTable {
   // Looks at the next `count` entries and frees those that are dead. `view` knows timeouts and generations. Answers whether
   // the hand came round.
   bool sweep(std::uint32_t count, Tick now, const View& view);
-  // The same walk with a word on what lives: visit(connection, endpoint) may erase it.
+  // The same walk with a word on what lives: visit(connection, endpoint) may erase it, and no other.
   template <class Visit>
   bool sweep(std::uint32_t count, Tick now, const View& view, Visit&& visit);
 
@@ -132,10 +132,8 @@ class ConnectionTable {
   template <class Visit>
   bool walk(std::uint32_t& at, std::uint32_t count, Visit&& visit);
 
-  // Whether what was found for the key is there still. (Of IPv6 connections find() compares the addresses too.)
-  static bool is_still(const Connection& found, const FlowKey& key) {
-    return found.state > ConnectionState::addresses && found.key == key && !key.is_ipv6();
-  }
+  // Whether what was found for the key is in use for it still. (Of an IPv6 connection find() compares the addresses, too.)
+  static bool is_of(const Connection& found, const FlowKey& key) { return found.state > ConnectionState::addresses && found.key == key; }
   static bool expired(const Connection& connection, const Timeouts& timeouts, Tick now) {
     return now - connection.last_seen >= timeouts[connection.state];
   }
@@ -189,6 +187,7 @@ class ConnectionTable {
   static_assert(sizeof(Head) == 64);
   // Entries that were used and freed are a list, each ninth of which holds the numbers of the eight that were freed after it: so the
   // loads of the next ones to be used can be under way together, which from link to link they cannot. `state` lies where Connection has it.
+  // The key is zero, so that nobody who found a connection here before takes this for it.
   struct alignas(64) FreeEntries {
     static constexpr std::uint32_t kNumbers = 8;
     std::uint8_t before[offsetof(Connection, state)]{};
@@ -236,6 +235,10 @@ class ConnectionTable {
     Connection* entry = &entries_[bucket.entry[static_cast<unsigned>(__builtin_ctz(mask)) / 2]];
     __builtin_prefetch(entry, 1);
     return entry;
+  }
+  static bool is_newer(std::uint16_t generation, std::uint16_t than) {
+    const unsigned ahead = (generation - than) & FlowKey::kGenerationMask;
+    return ahead != 0 && ahead <= FlowKey::kGenerationMask / 2;
   }
   void bind();
   bool make_room(std::uint32_t bucket);

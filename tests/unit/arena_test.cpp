@@ -109,5 +109,69 @@ TEST_F(ArenaTest, ATableGoesOnWhereAnotherStopped) {
   EXPECT_EQ(more, 5000U - 3002U);
 }
 
+// More are unanswered than may wait for an answer, and what makes room has its addresses in an entry far behind its own.
+TEST_F(ArenaTest, WhatIsTakenOverMayHaveToMakeRoom) {
+  constexpr std::uint32_t kCapacity = 800, kMayWait = kCapacity / 8, kUnanswered = kMayWait + 20, kOthers = 700 - 2 * kUnanswered;
+  const auto ipv6 = [](const ConnectionTable& table, std::uint32_t number, AddressPair& addresses) {
+    FlowKey six = key(number);
+    six.owner |= FlowKey::kIpv6;
+    addresses = {IpAddress::parse("2001:db8::1").value(), IpAddress::parse("2001:db8::2").value()};
+    addresses.remote.bytes[15] = static_cast<std::uint8_t>(number);
+    table.set_digest(six, addresses);
+    return six;
+  };
+  {
+    ConnectionTable table(kCapacity, 99, path);
+    for (std::uint32_t i = 0; i < 700; ++i) table.insert(Connection::of(key(i)), table.hash(key(i)));
+    // What was freed last is used first: a near entry, and then a far one.
+    for (std::uint32_t i = 0; i < kUnanswered; ++i) {
+      for (const std::uint32_t freed : {500 + i, i}) table.erase(table.find(key(freed), table.hash(key(freed))));
+    }
+    for (std::uint32_t i = 0; i < kUnanswered; ++i) {
+      AddressPair addresses;
+      const FlowKey six = ipv6(table, i, addresses);
+      Connection* made = table.insert(Connection::of(six), table.hash(six), addresses).connection;
+      made->state = ConnectionState::opening;
+      ASSERT_GT(made->link, kUnanswered);
+    }
+  }
+  auto arena = Arena::adopt(path, ConnectionTable::arena_bytes(kCapacity), ConnectionTable::layout());
+  ASSERT_TRUE(arena) << arena.error();
+  ConnectionTable table(kCapacity, std::move(*arena), ConnectionTable::TakenOver{});
+  EXPECT_EQ(table.recycled(), kUnanswered - kMayWait);
+  EXPECT_EQ(table.size(), kOthers + kMayWait);
+  // Each entry that is free is used once.
+  std::uint32_t more = 0;
+  while (table.insert(Connection::of(key(10'000 + more)), table.hash(key(10'000 + more))).connection != nullptr) ++more;
+  EXPECT_EQ(more, kCapacity - kOthers - 2 * kMayWait);
+  for (std::uint32_t i = 0; i < more; ++i) EXPECT_NE(table.find(key(10'000 + i), table.hash(key(10'000 + i))), nullptr) << i;
+  std::uint32_t there = 0;
+  for (std::uint32_t i = 0; i < kUnanswered; ++i) {
+    AddressPair addresses;
+    const FlowKey six = ipv6(table, i, addresses);
+    there += table.find(six, table.hash(six), addresses) != nullptr;
+  }
+  EXPECT_EQ(there, kMayWait);
+}
+
+TEST_F(ArenaTest, WhatIsLeftOfATaskThatHasGoneDoesNotCount) {
+  ConnectionTable table(1000, 99);
+  const auto of_generation = [](std::uint32_t number, std::uint16_t generation) {
+    FlowKey flow = key(number);
+    flow.owner = FlowKey::owner_of(EndpointId{3}, generation) | FlowKey::protocol_bits(6);
+    return Connection::of(flow);
+  };
+  Endpoint endpoint;
+  endpoint.id = EndpointId{3};
+  endpoint.generation = 7;
+  EXPECT_TRUE(table.adopt(of_generation(1, 6), {}));
+  EXPECT_TRUE(table.adopt(of_generation(2, 7), {}));
+  EXPECT_EQ(table.size_of(endpoint), 1U);
+  EXPECT_FALSE(table.adopt(of_generation(3, 6), {})) << "nobody will ask for it";
+  EXPECT_EQ(table.size_of(endpoint), 1U);
+  table.erase(table.find(of_generation(1, 6).key, table.hash(of_generation(1, 6).key)));
+  EXPECT_EQ(table.size_of(endpoint), 1U);
+}
+
 }  // namespace
 }  // namespace trunkline::test

@@ -144,6 +144,12 @@ TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
   EXPECT_EQ(table.size(), 300U);
   for (int round = 0; round < 4; ++round) table.sweep(500, seconds(30), *world.view);
   EXPECT_EQ(table.size(), 100U) << "the established stay";
+  std::uint32_t visited = 0;
+  table.sweep(500, seconds(30), *world.view, [&](Connection& connection, const Endpoint&) {
+    if (++visited % 2 == 0) table.erase(&connection);
+  });
+  EXPECT_EQ(visited, 100U);
+  EXPECT_EQ(table.size(), 50U) << "who is visited may go";
   // Freed places are used again.
   for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(Connection::of(key(i)), table.hash(key(i))).connection, nullptr);
 }

@@ -136,6 +136,69 @@ TEST_F(FlowRecorderTest, AFullRingWaitsOrCounts) {
   EXPECT_EQ(told + lost, 20000U);
 }
 
+// Of as many as may wait for an answer the oldest make room in the very burst in which they ask again.
+TEST_F(FlowRecorderTest, APacketWhoseConnectionMakesRoomIsToldOnce) {
+  constexpr std::uint16_t kMayWait = 64;
+  World small(512);
+  small.flow_logs = true;
+  small.add(world.tasks[0]);
+  for (std::uint16_t n = 0; n < kMayWait; ++n) small.from_trunk({in(1024 + n, 80, kSyn)});
+  EXPECT_EQ(small.worker.connections.recycled(), 0U);
+  EXPECT_EQ(small.end_interval().size(), kMayWait);
+  const auto told = [&] {
+    std::map<std::uint16_t, std::uint64_t> packets;
+    for (const auto& records : {small.records(), small.end_interval()}) {
+      for (const FlowRecord& record : records) packets[record.remote_port()] += record.way[0].packets;
+    }
+    return packets;
+  };
+  using Told = std::map<std::uint16_t, std::uint64_t>;
+  EXPECT_EQ(small.from_trunk({in(1024, 80, kSyn), in(1025, 80, kSyn), in(2000, 80, kSyn), in(2001, 80, kSyn)}).task["web"].size(), 4U);
+  EXPECT_EQ(small.worker.connections.recycled(), 2U);
+  EXPECT_EQ(told(), (Told{{1024, 1}, {1025, 1}, {2000, 1}, {2001, 1}}));
+  // The other way round they open anew, and others make room.
+  EXPECT_EQ(small.from_trunk({in(2002, 80, kSyn), in(2003, 80, kSyn), in(1026, 80, kSyn), in(1027, 80, kSyn)}).task["web"].size(), 4U);
+  EXPECT_EQ(small.worker.connections.recycled(), 6U);
+  EXPECT_EQ(told(), (Told{{2002, 1}, {2003, 1}, {1026, 1}, {1027, 1}}));
+  EXPECT_EQ(small.worker.connections.size(), kMayWait);
+}
+
+// A record is made where an older one was.
+TEST(FlowRecorder, NothingOfAnOlderRecordIsLeft) {
+  FlowRecorder recorder(16, 1024);
+  recorder.on = true;
+  recorder.now = 50;
+  Connection six = Connection::of({});
+  six.key.owner = FlowKey::owner_of(EndpointId{3}, 1) | FlowKey::kIpv6 | FlowKey::protocol_bits(17);
+  six.rule = kAuditedRule;
+  const AddressPair addresses{ip("2001:db8::1"), ip("2001:db8::2")};
+  for (std::uint32_t n = 0; n < FlowRecorder::kLeastRing; ++n) {
+    for (auto& totals : six.totals) totals = {1000, 10, 1, 2};
+    ASSERT_TRUE(recorder.interval_ended(six, &addresses));
+    recorder.flush();
+    const FlowRecord& record = recorder.ring().front();
+    EXPECT_TRUE(record.audited);
+    EXPECT_EQ(record.remote(), addresses.remote);
+    recorder.ring().drop(1);
+  }
+  Connection four = Connection::of({});
+  four.key.owner = FlowKey::owner_of(EndpointId{3}, 1) | FlowKey::protocol_bits(6);
+  four.key.remote = __builtin_bswap32(0xc6336409);
+  four.totals[1] = {40 | std::uint64_t{2} << Connection::Totals::kFlagsShift, 1, 49, 49};
+  ASSERT_TRUE(recorder.interval_ended(four, nullptr));
+  recorder.flush();
+  ASSERT_EQ(recorder.ring().ready(), 1U);
+  const FlowRecord& record = recorder.ring().front();
+  EXPECT_FALSE(record.audited);
+  EXPECT_EQ(record.action, FlowAction::accept);
+  EXPECT_EQ(record.remote(), ip("198.51.100.9"));
+  EXPECT_EQ(record.way[0].packets + record.way[0].bytes + record.way[0].tcp_flags, 0U);
+  EXPECT_EQ(record.way[1].packets, 1U);
+  EXPECT_EQ(record.way[1].bytes, 40U);
+  EXPECT_EQ(record.way[1].tcp_flags, 2);
+  EXPECT_EQ(record.way[1].last, 49U);
+}
+
 TEST_F(FlowRecorderTest, LooseFlowsAreBounded) {
   for (std::uint32_t n = 0; n < 3 * LooseFlows::kCapacity; ++n) {
     world.from_trunk({in(static_cast<std::uint16_t>(n), 22, kSyn)}), world.mbufs = {};
