@@ -210,6 +210,20 @@ TEST(ConnectionTable, UnansweredMakeRoomAndAnsweredStay) {
   EXPECT_TRUE(has(0));
 }
 
+TEST(ConnectionTable, WhatIsAdoptedMakesRoomLikeAnyOther) {
+  ConnectionTable table(800, 1);  // so that 100 may wait for an answer, and 100 that are over for late segments
+  for (const ConnectionState state : {ConnectionState::opening, ConnectionState::closed, ConnectionState::established}) {
+    for (std::uint32_t i = 0; i < 150; ++i) {
+      Connection connection = Connection::of(key(1000 * static_cast<std::uint32_t>(state) + i));
+      connection.state = state;
+      EXPECT_TRUE(table.adopt(connection, {}));
+      EXPECT_FALSE(table.adopt(connection, {})) << "it is here";
+    }
+  }
+  EXPECT_EQ(table.recycled(), 100U);
+  EXPECT_EQ(table.size(), 100U + 100 + 150);
+}
+
 TEST(ConnectionTable, Ipv6TakesTwoEntriesAndComparesAddresses) {
   ConnectionTable table(10, 1);
   AddressPair addresses{ip("2001:db8::1"), ip("2001:db8::2")}, others{ip("2001:db8::3"), ip("2001:db8::2")};
