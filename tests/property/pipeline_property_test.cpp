@@ -121,6 +121,8 @@ class Story {
 
   void pass(std::uint64_t micros, bool always_sweep) {
     const bool sweep = always_sweep || world_.below(3) == 0;
+    // Control ends an interval after ten minutes; records know their times for nearly two hours.
+    if (vpc_.worker.now - interval_began_ > seconds(3600)) end_interval();
     note("pass " + std::to_string(micros) + " us" + (sweep ? ", swept" : ""));
     vpc_.pass(micros);
     model_.pass(micros);
@@ -231,6 +233,7 @@ class Story {
 
   void end_interval() {
     note("the flow log's interval ends");
+    interval_began_ = vpc_.worker.now;
     std::map<FlowName, FlowSum> logged;
     for (const FlowRecord& record : vpc_.end_interval()) {
       for (const Direction direction : {Direction::ingress, Direction::egress}) {
@@ -264,6 +267,7 @@ class Story {
   std::deque<std::string> steps_;
   std::map<std::uint32_t, std::pair<ModelPacket, Frame>> sent_;
   std::map<std::string, std::uint64_t> met_;  // what happened, by counter
+  Tick interval_began_ = 0;
   bool failed_ = false;
 };
 
