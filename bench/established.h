@@ -6,6 +6,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -35,6 +36,20 @@ inline void run_ingress(Burst& burst, BenchWorld& world, Upto upto) {
   admit(burst, worker, Direction::ingress);
   if (upto == Upto::admit) return;
   account(burst, worker, Direction::ingress);
+}
+
+using EndpointOfBurst = std::array<std::uint16_t, Ring::kPackets / kBurst>;
+
+// All of the ring, each burst from one task. A function of its own, so that what it executes can be counted (instructions.cpp).
+[[gnu::noinline]] inline std::size_t process_egress(BenchWorld& world, const EndpointOfBurst& endpoint_of) {
+  for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
+    Burst burst;
+    world.burst_at(burst, first);
+    process_from_task(burst, world.worker, *world.view->endpoints[endpoint_of[first / kBurst]]);
+    world.flush();
+    benchmark::DoNotOptimize(burst);
+  }
+  return Ring::kPackets;
 }
 
 // Samples over established connections: the ring is filled with the next flows in a shuffled order, then processed.
@@ -74,29 +89,19 @@ class Established {
   // A burst from a task's port is of one endpoint.
   double egress() {
     fill(Direction::egress, 0);
-    return cycles_a_packet([&] { return process_egress(); });
+    return cycles_a_packet([&] { return process_egress(world_, endpoint_of_); });
   }
 
   BenchWorld& world() { return world_; }
 
  private:
-  // All of the ring. Functions of their own, so that what they execute can be counted (instructions.cpp).
+  // The same as process_egress().
   [[gnu::noinline]] std::size_t process_ingress(Upto upto) {
     for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
       Burst burst;
       world_.burst_at(burst, first);
       run_ingress(burst, world_, upto);
       if (upto == Upto::all) world_.flush();
-      benchmark::DoNotOptimize(burst);
-    }
-    return Ring::kPackets;
-  }
-  [[gnu::noinline]] std::size_t process_egress() {
-    for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
-      Burst burst;
-      world_.burst_at(burst, first);
-      process_from_task(burst, world_.worker, *world_.view->endpoints[endpoint_of_[first / kBurst]]);
-      world_.flush();
       benchmark::DoNotOptimize(burst);
     }
     return Ring::kPackets;
@@ -132,7 +137,7 @@ class Established {
   std::vector<std::uint32_t> order_;
   std::size_t next_ = 0;
   unsigned next_endpoint_ = 0;
-  std::uint16_t endpoint_of_[Ring::kPackets / kBurst]{};
+  EndpointOfBurst endpoint_of_{};
 };
 
 }  // namespace trunkline::bench

@@ -241,7 +241,7 @@ void hairpin(benchmark::State& state) {
   }
   std::ranges::sort(flows, {}, &Flow::endpoint);
   const auto one = [&] {
-    std::uint16_t endpoints[Ring::kPackets / kBurst];
+    EndpointOfBurst endpoints;
     for (std::uint32_t i = 0; i < Ring::kPackets; ++i) {
       static std::size_t start = 0;
       if (i % kBurst == 0) {
@@ -251,16 +251,7 @@ void hairpin(benchmark::State& state) {
       }
       world.write(i, flows[start + i % kBurst], Direction::egress, kAck);
     }
-    return cycles_a_packet([&] {
-      for (std::uint32_t first = 0; first < Ring::kPackets; first += kBurst) {
-        Burst burst;
-        world.burst_at(burst, first);
-        process_from_task(burst, world.worker, *world.view->endpoints[endpoints[first / kBurst]]);
-        world.flush();
-        benchmark::DoNotOptimize(burst);
-      }
-      return std::size_t{Ring::kPackets};
-    });
+    return cycles_a_packet([&] { return process_egress(world, endpoints); });
   };
   for (auto _ : state) report(state.counters, samples_of(400, one));
 }

@@ -253,7 +253,7 @@ bool ConnectionTable::adopt(const Connection& connection, const AddressPair& add
   if (count.connections != 0 && is_newer(count.generation, key.generation())) return false;
   const std::uint64_t key_hash = hash(key);
   if ((key.is_ipv6() ? find(key, key_hash, addresses) : find(key, key_hash)) != nullptr) return false;
-  Connection* here = insert_entries(arrival, key_hash, kAny, key.is_ipv6() ? &addresses : nullptr).connection;
+  Connection* here = insert_entries(arrival, key_hash, kNoQuota, key.is_ipv6() ? &addresses : nullptr).connection;
   if (here == nullptr) return false;
   if (is_unanswered(*here)) remember_unanswered(*here, key_hash);
   if (is_over(*here)) remember_over(*here, key_hash);

@@ -86,7 +86,7 @@ class ConnectionTable {
   Connection* find(const FlowKey& key, std::uint64_t hash) const;
   Connection* find(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses) const;
 
-  static constexpr std::uint32_t kAny = 0xffffffff;
+  static constexpr std::uint32_t kNoQuota = 0xffffffff;
   enum class Refusal : std::uint8_t { none, full, quota };
   struct Inserted {
     Connection* connection;
@@ -94,8 +94,8 @@ class ConnectionTable {
   };
   // An entry for a connection that find() did not find. It is written as a whole: where it will lie may be in no cache yet, and nobody has to
   // wait for it. `quota`: connections that its endpoint may have.
-  Inserted insert(const Connection& fresh, std::uint64_t hash, std::uint32_t quota = kAny) { return insert_entries(fresh, hash, quota, nullptr); }
-  Inserted insert(const Connection& fresh_ipv6, std::uint64_t hash, const AddressPair& addresses, std::uint32_t quota = kAny) {
+  Inserted insert(const Connection& fresh, std::uint64_t hash, std::uint32_t quota = kNoQuota) { return insert_entries(fresh, hash, quota, nullptr); }
+  Inserted insert(const Connection& fresh_ipv6, std::uint64_t hash, const AddressPair& addresses, std::uint32_t quota = kNoQuota) {
     return insert_entries(fresh_ipv6, hash, quota, &addresses);
   }
   void erase(Connection* connection);
@@ -105,7 +105,8 @@ class ConnectionTable {
   void log_end_of(Connection& connection) {
     if (recorder_ != nullptr) recorder_->ended(connection, connection.key.is_ipv6() ? &addresses_of(connection) : nullptr);
   }
-  // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. False: no room, or it is here.
+  // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. False: no room, it is here, or it is of
+  // a task that has gone.
   bool adopt(const Connection& connection, const AddressPair& addresses);
   // To be told of a connection that has just begun and that nobody has answered, and of one that is over: it may have to
   // make room one day.

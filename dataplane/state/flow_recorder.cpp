@@ -4,6 +4,7 @@
 namespace trunkline {
 namespace {
 
+// The ring is larger than the caches, and the reader has its lines besides: so far ahead a record's place is asked for.
 constexpr std::uint32_t kPlacesAhead = 4;
 
 }  // namespace
