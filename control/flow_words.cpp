@@ -98,7 +98,8 @@ FlowQuery first_query(const Connection& connection, const IpAddress& remote) {
   if (has_ports(query.protocol)) {
     query.port = connection.initiator_direction() == Direction::ingress ? key.local_port_number() : key.remote_port_number();
   } else if (query.protocol == (remote.is_v4() ? 1 : 58)) {
-    query.port = static_cast<std::uint16_t>((key.remote_port & 0xff) << 8);  // the query's type; such queries have code 0
+    const IcmpFlow flow = IcmpFlow::of_port(key.remote_port);
+    query.port = static_cast<std::uint16_t>(flow.query_type << 8 | flow.code);
   }
   return query;
 }

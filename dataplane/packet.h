@@ -28,6 +28,7 @@
 #include "dataplane/state/flow_key.h"
 #include "dataplane/state/view.h"
 #include "dataplane/verdict.h"
+#include "dataplane/wire/ip_headers.h"
 
 namespace trunkline {
 
@@ -47,22 +48,12 @@ enum class Route : std::uint8_t {
   answer,  // the edge turned it into an answer: back to where it came from
 };
 
-namespace protocol {
-inline constexpr std::uint8_t icmp = 1;
-inline constexpr std::uint8_t tcp = 6;
-inline constexpr std::uint8_t udp = 17;
-inline constexpr std::uint8_t icmpv6 = 58;
-}  // namespace protocol
-
 namespace tcp_flag {
 inline constexpr std::uint8_t fin = 0x01;
 inline constexpr std::uint8_t syn = 0x02;
 inline constexpr std::uint8_t rst = 0x04;
 inline constexpr std::uint8_t ack = 0x10;
 }  // namespace tcp_flag
-
-// A later fragment has no transport header: the fragments stage gives it the ports of its first one.
-enum class Fragment : std::uint8_t { none, first, later };
 
 // What parse found out about one packet, 16 bytes so that it is stored at once. vlan 0 is untagged; tag_bytes is what the
 // tag takes in the frame (0 when the port stripped it).

@@ -19,11 +19,11 @@
   X(malformed, "a header is cut short or a length in it is impossible; capture at the sender")                        \
   X(ethertype, "neither IPv4, IPv6 nor ARP; a VPC carries nothing else")                                              \
   X(unexpected_vlan, "the frame has a VLAN tag where none may be (from a task, or a second tag)")                     \
-  X(fragment_tiny, "a first fragment without its whole transport header, or a later one that would overwrite it")     \
+  X(fragment_tiny, "a first fragment without all of its headers, or a later one that would overwrite them")            \
   X(fragment_overlap, "fragments of one datagram overlap; the whole datagram is refused")                             \
   X(fragment_orphan, "a later fragment whose first one did not come in time, or was refused")                         \
   X(fragment_quota, "the ENI has as many datagrams in fragments under way as one may have")                           \
-  X(ip_options, "IPv4 source routing or IPv6 routing header")                                                         \
+  X(ip_options, "IPv4 source routing, an IPv6 routing header, or an IPv6 header where none of its kind may be")         \
   X(tcp_flags, "TCP flags that no connection has (none, SYN+FIN, SYN+RST)")                                           \
   X(martian, "a source address that no host may have (loopback, multicast, 0/8, 240/4)")                              \
   X(multicast, "broadcast or multicast, which a VPC does not carry")                                                  \

@@ -98,9 +98,9 @@ inline FlowQuery query_of(const WorkerState& worker, const Connection& connectio
   query.remote = key.is_ipv6() ? worker.connections.addresses_of(connection).remote : IpAddress::from_v4_bytes(&key.remote);
   query.protocol = key.protocol();
   if (connection.state == ConnectionState::icmp) {
-    const auto type = static_cast<std::uint8_t>(key.remote_port);
+    const IcmpFlow flow = IcmpFlow::of_port(key.remote_port);
     const bool asks = direction == connection.initiator_direction();
-    query.port = static_cast<std::uint16_t>((asks ? type : icmp_answer_type(type)) << 8);
+    query.port = static_cast<std::uint16_t>((asks ? flow.query_type : icmp_answer_type(flow.query_type)) << 8 | flow.code);
   } else if (connection.state != ConnectionState::other) {
     query.port = direction == Direction::ingress ? key.local_port_number() : key.remote_port_number();
   }
@@ -265,10 +265,7 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
       return inserted.refusal == ConnectionTable::Refusal::quota ? DropReason::conntrack_quota : DropReason::conntrack_full;
     }
   }
-  if (endpoint.network_acl != nullptr) {
-    judge_again(worker, endpoint, *connection);
-    connection->rule = fresh.rule;  // of this very packet: an ICMP code is not in the key
-  }
+  if (endpoint.network_acl != nullptr) judge_again(worker, endpoint, *connection);
   burst.connection[i] = connection;
   if (ConnectionTable::is_unanswered(fresh)) worker.connections.remember_unanswered(*connection, burst.hash[i]);
   return DropReason::none;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/stages/fragments.h"
 
+#include <algorithm>
+
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 
@@ -27,14 +29,17 @@ Piece piece_of(const Burst& burst, std::uint32_t i) {
     word = load16(ip + 6);
     piece.begin = (word & 0x1fff) * 8;
     piece.last = (word & 0x2000) == 0;
+    piece.end = piece.begin + headers.layer3_offset + headers.packet_bytes - headers.layer4_offset;
   } else {
-    const std::uint8_t* extension = frame + headers.layer4_offset - 8;
-    word = load16(extension + 2);
-    piece.identification = detail::load32(extension + 4);
+    const std::uint8_t* ip = frame + headers.layer3_offset;
+    const std::uint32_t room = burst.mbuf[i]->data_len - std::uint32_t{headers.layer3_offset};
+    const std::uint32_t at = walk_ipv6(ip, std::min<std::uint32_t>(room, headers.packet_bytes)).fragment_header;
+    word = load16(ip + at + 2);
+    piece.identification = detail::load32(ip + at + 4);
     piece.begin = word & 0xfff8;
     piece.last = (word & 1) == 0;
+    piece.end = piece.begin + headers.packet_bytes - (at + 8);
   }
-  piece.end = piece.begin + headers.layer3_offset + headers.packet_bytes - headers.layer4_offset;
   return piece;
 }
 
@@ -44,11 +49,13 @@ bool is_sound(const Piece& piece) {
 
 DatagramKey key_of(const Burst& burst, std::uint32_t i, const Piece& piece, const WorkerState& worker, Direction direction) {
   DatagramKey key;
-  key.flow.owner = burst.endpoint[i]->flow_owner | FlowKey::protocol_bits(burst.headers[i].protocol);
+  key.flow.owner = burst.endpoint[i]->flow_owner;
   if (burst.headers[i].layer3 == Layer3::ipv4) {
+    key.flow.owner |= FlowKey::protocol_bits(burst.headers[i].protocol);
     key.flow.remote = burst.key[i].remote;
     key.flow.local = burst.key[i].local;
   } else {
+    // Without the protocol: a later fragment may name another one than its first (RFC 8200, 4.5).
     key.flow.owner |= FlowKey::kIpv6;
     key.ipv6 = detail::addresses6(burst, i, direction);
     worker.connections.set_digest(key.flow, key.ipv6);
@@ -79,6 +86,8 @@ void drop_held(FragmentedDatagram& datagram, DropReason reason, WorkerState& wor
 void tell(Burst& burst, std::uint32_t i, const FragmentedDatagram& datagram) {
   burst.key[i].local_port = datagram.local_port;
   burst.key[i].remote_port = datagram.remote_port;
+  burst.key[i].owner = (burst.key[i].owner & ~FlowKey::protocol_bits(0xff)) | FlowKey::protocol_bits(datagram.protocol);
+  burst.headers[i].protocol = datagram.protocol;
   burst.headers[i].icmp_type = datagram.icmp_type;
   burst.headers[i].icmp_code = datagram.icmp_code;
 }
@@ -157,10 +166,11 @@ DropReason take(Burst& burst, std::uint32_t i, WorkerState& worker, Direction di
   if (piece.last) datagram->total_bytes = piece.end;
   if (headers.fragment == Fragment::first) {
     datagram->state = State::known;
+    datagram->protocol = headers.protocol;
     datagram->local_port = burst.key[i].local_port;
     datagram->remote_port = burst.key[i].remote_port;
     // Read anew: the key of what came from a neighbour has its two ends exchanged, and of ICMP they are not of a kind (track.h).
-    if (detail::is_icmp(headers) && detail::icmp_has_identifier(headers.protocol, headers.icmp_type)) {
+    if (detail::is_icmp(headers) && detail::has_connection(headers)) {
       datagram->local_port = detail::load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);
     }
     datagram->icmp_type = headers.icmp_type;

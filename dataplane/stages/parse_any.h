@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The long way of parse (parse.h): any packet, header by header. Everything is bounded: at most one VLAN tag, one IP header, eight IPv6 extension headers.
+// The long way of parse (parse.h): any packet, header by header. Everything is bounded: at most one VLAN tag, one IP header with what stands
+// between it and the transport header (wire/ip_headers.h, which says what each extension header comes to).
 //
 // Nobody may send a packet without time to live (RFC 1122), so it is malformed; what has some left keeps it, down to the last: the
 // VPC is not a hop that counts.
@@ -10,18 +11,21 @@
 // What a port says that it left undone (a checksum, segmentation) was written by a task as well, and is held against the packet;
 // super_frame.h says what later stages may rely on.
 //
-// Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment_tiny, ip_options, tcp_flags,
-// martian (an IPv6 address that spells an IPv4 one), bad_offload.
+// Refuses: malformed, unexpected_vlan (a second tag), ethertype, fragment_tiny (also a first fragment without all of its IPv6 extension
+// headers), ip_options, tcp_flags, martian (an IPv6 address that spells an IPv4 one), bad_offload.
 #pragma once
 
-#include <rte_byteorder.h>
 #include <rte_mbuf.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
 #include "dataplane/packet.h"
 #include "dataplane/state/super_frame.h"
+#include "dataplane/wire/bytes.h"
+#include "dataplane/wire/icmp.h"
+#include "dataplane/wire/ip_headers.h"
 
 namespace trunkline {
 
@@ -35,26 +39,7 @@ inline constexpr std::uint16_t ipv6 = 0x86dd;
 inline constexpr std::uint16_t qinq = 0x88a8;
 }  // namespace ether
 
-inline std::uint16_t load16(const std::uint8_t* at) {
-  std::uint16_t value;
-  std::memcpy(&value, at, sizeof value);
-  return rte_be_to_cpu_16(value);
-}
-inline void store16(std::uint8_t* at, std::uint16_t value) {
-  value = rte_cpu_to_be_16(value);
-  std::memcpy(at, &value, sizeof value);
-}
-
 namespace detail {
-
-template <class Word>
-Word load_raw(const std::uint8_t* at) {
-  Word word;
-  std::memcpy(&word, at, sizeof word);
-  return word;
-}
-
-inline std::uint32_t load32(const std::uint8_t* at) { return __builtin_bswap32(load_raw<std::uint32_t>(at)); }
 
 // TCP flags that no connection has: nothing of SYN, RST and ACK, or SYN together with FIN or RST. A bit for each
 // combination of the low five flags.
@@ -70,15 +55,8 @@ inline constexpr std::uint32_t kBadTcpFlags = [] {
 }();
 inline bool is_bad_tcp(std::uint8_t flags) { return (kBadTcpFlags >> (flags & 31) & 1) != 0; }
 
-inline constexpr std::uint32_t kIpv4Bytes = 20;
 inline constexpr std::uint32_t kTcpBytes = 20;
 inline constexpr std::uint32_t kUdpBytes = 8;
-
-// ICMP types that ask and are answered; the identifier ties the two together.
-inline bool icmp_has_identifier(std::uint8_t protocol, std::uint8_t type) {
-  if (protocol == protocol::icmpv6) return type == 128 || type == 129;
-  return type == 8 || type == 0 || (type >= 13 && type <= 18);
-}
 
 // What parse_any() works on: one packet's bytes and where its results go.
 struct Parsing {
@@ -129,7 +107,7 @@ inline DropReason parse_layer4(Parsing& in, std::uint32_t offset, std::uint32_t 
       headers.whole_key = false;
       headers.icmp_type = header[0];
       headers.icmp_code = header[1];
-      if (icmp_has_identifier(headers.protocol, header[0])) {
+      if (bool is_query; icmp_query_type(headers.protocol, header[0], is_query) != 0) {
         const auto identifier = load_raw<std::uint16_t>(header + 4);
         in.set_ports(identifier, identifier);
       }
@@ -142,84 +120,58 @@ inline DropReason parse_layer4(Parsing& in, std::uint32_t offset, std::uint32_t 
 inline DropReason parse_ipv4(Parsing& in, std::uint32_t offset) {
   if (offset + kIpv4Bytes > in.data) return DropReason::malformed;
   const std::uint8_t* header = in.frame + offset;
-  const std::uint32_t header_bytes = (header[0] & 15) * 4U;
   const std::uint32_t total_bytes = load16(header + 2);
-  if (header[0] >> 4 != 4 || header_bytes < kIpv4Bytes || offset + header_bytes > in.data || total_bytes < header_bytes ||
-      offset + total_bytes > in.frame_bytes || header[8] == 0) {
-    return DropReason::malformed;
-  }
+  const IpHeaders found = walk_ipv4(header, std::min(total_bytes, in.data - offset));
+  if (!found.reached || offset + total_bytes > in.frame_bytes || header[8] == 0) return DropReason::malformed;
   Headers& headers = in.headers;
   headers.layer3 = Layer3::ipv4;
   headers.packet_bytes = static_cast<std::uint16_t>(total_bytes);
-  headers.protocol = header[9];
-  headers.whole_key = true;
+  headers.protocol = found.protocol;
+  headers.fragment = found.fragment;
+  headers.whole_key = found.protocol != protocol::icmp;
   const bool ingress = in.direction == Direction::ingress;
   in.key.remote = load_raw<std::uint32_t>(header + (ingress ? 12 : 16));
   in.key.local = load_raw<std::uint32_t>(header + (ingress ? 16 : 12));
-  in.key.owner = FlowKey::protocol_bits(header[9]);
-  for (std::uint32_t at = kIpv4Bytes; at < header_bytes;) {
-    const std::uint8_t option = header[at];
-    if (option == 0) break;
-    if (option == 1) {
-      ++at;
-      continue;
-    }
-    if (at + 1 >= header_bytes || header[at + 1] < 2 || at + header[at + 1] > header_bytes) return DropReason::malformed;
-    if (option == 131 || option == 137) return DropReason::ip_options;  // loose, strict source route
-    at += header[at + 1];
+  in.key.owner = FlowKey::protocol_bits(found.protocol);
+  if (found.options != IpHeaders::Options::allowed) {
+    return found.options == IpHeaders::Options::malformed ? DropReason::malformed : DropReason::ip_options;
   }
-  const std::uint32_t place = load16(header + 6) & 0x3fff;  // more-fragments, and an offset
-  if (place != 0) headers.fragment = (place & 0x1fff) == 0 ? Fragment::first : Fragment::later;
-  if (headers.protocol == protocol::icmp) headers.whole_key = false;
-  if (headers.protocol == protocol::icmpv6) {  // not ICMP here: just a number
-    headers.layer4_offset = static_cast<std::uint16_t>(offset + header_bytes);
+  if (found.protocol == protocol::icmpv6) {  // not ICMP here: just a number
+    headers.layer4_offset = static_cast<std::uint16_t>(offset + found.transport);
     return DropReason::none;
   }
-  return parse_layer4(in, offset + header_bytes, total_bytes - header_bytes);
+  return parse_layer4(in, offset + found.transport, total_bytes - found.transport);
 }
 
 inline DropReason parse_ipv6(Parsing& in, std::uint32_t offset) {
-  static constexpr unsigned kMaxExtensions = 8;
-  if (offset + 40 > in.data) return DropReason::malformed;
+  if (offset + kIpv6Bytes > in.data) return DropReason::malformed;
   const std::uint8_t* header = in.frame + offset;
-  const std::uint32_t total_bytes = 40U + load16(header + 4);
-  if (header[0] >> 4 != 6 || total_bytes > 65535 || offset + total_bytes > in.frame_bytes || header[7] == 0) return DropReason::malformed;
+  const std::uint32_t total_bytes = kIpv6Bytes + load16(header + 4);
+  if (header[0] >> 4 != 6 || total_bytes > 65535 || offset + total_bytes > in.frame_bytes || header[7] == 0) {
+    return DropReason::malformed;
+  }
   Headers& headers = in.headers;
   headers.layer3 = Layer3::ipv6;
   // ::ffff:a.b.c.d on the wire would be taken for the IPv4 address that the tables store in this form.
   if (IpAddress::from_v6_bytes(header + 8).is_v4() || IpAddress::from_v6_bytes(header + 24).is_v4()) return DropReason::martian;
   headers.packet_bytes = static_cast<std::uint16_t>(total_bytes);
-  std::uint8_t next = header[6];
-  std::uint32_t at = offset + 40;
-  const std::uint32_t end = offset + total_bytes;
-  for (unsigned extensions = 0;; ++extensions) {
-    if (next == 44) {
-      // The last of the extension headers that count here: what follows in the first fragment is the transport header.
-      if (headers.fragment != Fragment::none || at + 8 > end || at + 8 > in.data) return DropReason::malformed;
-      const std::uint32_t place = load16(in.frame + at + 2);
-      if ((place & 0xfff9) != 0) headers.fragment = (place & 0xfff8) == 0 ? Fragment::first : Fragment::later;
-      next = in.frame[at];
-      at += 8;
-      if (next == 0 || next == 43 || next == 44 || next == 60) return DropReason::ip_options;
-      break;
-    }
-    if (next == 43) return DropReason::ip_options;  // routing header
-    if (next != 0 && next != 60) break;             // hop-by-hop and destination options are stepped over
-    if (extensions == kMaxExtensions || at + 8 > end || at + 8 > in.data) return DropReason::malformed;
-    const std::uint32_t length = (in.frame[at + 1] + 1U) * 8U;
-    if (at + length > end || at + length > in.data) return DropReason::malformed;
-    next = in.frame[at];
-    at += length;
-  }
-  headers.protocol = next;
-  in.key.owner = FlowKey::protocol_bits(next) | FlowKey::kIpv6;
-  headers.layer4_offset = static_cast<std::uint16_t>(at);
-  if (next == 59 || next == protocol::icmp) return DropReason::none;  // no next header; ICMP for IPv4 is just a number here
+  const IpHeaders found = walk_ipv6(header, std::min(total_bytes, in.data - offset));
+  headers.fragment = found.fragment;
+  if (found.options == IpHeaders::Options::not_allowed) return DropReason::ip_options;
+  if (found.options == IpHeaders::Options::malformed) return DropReason::malformed;
+  // The first fragment has all headers, or nobody could judge the datagram by it (RFC 7112).
+  if (!found.reached) return found.fragment == Fragment::first ? DropReason::fragment_tiny : DropReason::malformed;
+  headers.protocol = found.protocol;
+  in.key.owner = FlowKey::protocol_bits(found.protocol) | FlowKey::kIpv6;
+  headers.layer4_offset = static_cast<std::uint16_t>(offset + found.transport);
   headers.whole_key = false;  // the addresses come in track
-  if (const DropReason refused = parse_layer4(in, at, end - at); refused != DropReason::none) return refused;
-  // Neighbour discovery is never in fragments (RFC 6980).
-  const bool discovery = next == protocol::icmpv6 && headers.icmp_type >= 133 && headers.icmp_type <= 137;
-  return discovery && headers.fragment != Fragment::none ? DropReason::malformed : DropReason::none;
+  if (found.protocol == protocol::icmp) return DropReason::none;  // ICMP for IPv4 is just a number here
+  if (const DropReason refused = parse_layer4(in, offset + found.transport, total_bytes - found.transport); refused != DropReason::none) {
+    return refused;
+  }
+  // Neighbour discovery never has a fragment header (RFC 6980), not even one of a whole packet.
+  const bool discovery = found.protocol == protocol::icmpv6 && headers.icmp_type >= 133 && headers.icmp_type <= 137;
+  return discovery && found.fragment_header != 0 ? DropReason::malformed : DropReason::none;
 }
 
 inline DropReason parse_arp(Parsing& in, std::uint32_t offset) {

@@ -6,35 +6,18 @@
 // the entry at hand; about all others it decides nothing, admit does.
 //
 // The key is seen from the ENI. ICMP: a query and its answer share a key, and who asked is part of it, so that an
-// answer is let in by state but a query of the same identifier from the other side is not.
+// answer is let in by state but a query of the same identifier from the other side is not, nor what has another code (IcmpFlow).
 #pragma once
 
 #include "dataplane/packet.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/steady.h"
 #include "dataplane/state/worker_state.h"
+#include "dataplane/wire/icmp.h"
 
 namespace trunkline {
 
 namespace detail {
-
-// For ICMP queries and answers: the query's type; 0 for all other types.
-inline std::uint8_t icmp_query_type(std::uint8_t protocol, std::uint8_t type, bool& is_query) {
-  if (protocol == protocol::icmpv6) {
-    is_query = type == 128;
-    return type == 128 || type == 129 ? 128 : 0;
-  }
-  switch (type) {
-    case 8: is_query = true; return 8;
-    case 0: is_query = false; return 8;
-    case 13: case 15: case 17: is_query = true; return type;
-    case 14: case 16: case 18: is_query = false; return static_cast<std::uint8_t>(type - 1);
-    default: is_query = false; return 0;
-  }
-}
-
-// The type that answers a query of this type.
-inline std::uint8_t icmp_answer_type(std::uint8_t query) { return query == 8 ? 0 : static_cast<std::uint8_t>(query + 1); }
 
 inline bool is_icmp(const Headers& headers) {
   return headers.layer3 == Layer3::ipv4 ? headers.protocol == protocol::icmp : headers.protocol == protocol::icmpv6;
@@ -62,10 +45,10 @@ inline void complete_key(Burst& burst, std::uint32_t i, const ConnectionTable& t
   if (is_icmp(headers)) {
     bool is_query;
     const std::uint8_t type = icmp_query_type(headers.protocol, headers.icmp_type, is_query);
-    const bool asked_by_remote = is_query == (direction == Direction::ingress);
     // A later fragment has its first one's identifier already.
     if (type != 0 && headers.fragment != Fragment::later) key.local_port = load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);  // the identifier
-    key.remote_port = static_cast<std::uint16_t>(type | (asked_by_remote ? 0x100 : 0));
+    const bool asked_by_remote = is_query == (direction == Direction::ingress);
+    key.remote_port = type == 0 ? std::uint16_t{0} : IcmpFlow{type, headers.icmp_code, asked_by_remote}.port();
   }
 }
 

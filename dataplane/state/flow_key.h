@@ -12,14 +12,15 @@
 // `owner` says whose flow it is: the endpoint's number and generation, the family, the protocol. The generation is what makes a
 // detach forget all connections at once: what is left of them can match nothing.
 //
-// ICMP: the local port is the identifier, the remote port the query's type and which side asked, so that an answer belongs
-// to a question but a question from the other side does not.
+// ICMP: the local port is the identifier, the remote port what a query and its answer have in common (IcmpFlow), so that an answer
+// belongs to a question but a question from the other side does not, nor does a message of another code.
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 
 #include "config/net.h"
 
@@ -67,6 +68,29 @@ struct alignas(16) FlowKey {
   }
 };
 static_assert(sizeof(FlowKey) == 16);
+
+// What an ICMP query and its answer have in common beside the identifier: FlowKey::remote_port of an ICMP flow. The code belongs to
+// it, since the rules were asked about type and code: what a rule for 8/8 opened lets no 8/0 pass, nor 0/0 as its answer. nf_conntrack
+// has it so as well.
+struct IcmpFlow {
+  std::uint8_t query_type = 0;  // 0: neither a query nor an answer
+  std::uint8_t code = 0;
+  bool asked_by_remote = false;
+
+  constexpr std::uint16_t port() const {
+    std::uint16_t place = 0;
+    while (place + 1U < std::size(kQueryTypes) && kQueryTypes[place] != query_type) ++place;
+    return static_cast<std::uint16_t>(code | place << 8 | (asked_by_remote ? kAskedByRemote : 0));
+  }
+  static constexpr IcmpFlow of_port(std::uint16_t port) {
+    return {kQueryTypes[(port >> 8) % std::size(kQueryTypes)], static_cast<std::uint8_t>(port), (port & kAskedByRemote) != 0};
+  }
+  friend bool operator==(const IcmpFlow&, const IcmpFlow&) = default;
+
+ private:
+  static constexpr std::uint8_t kQueryTypes[8] = {0, 8, 13, 15, 17, 128};
+  static constexpr std::uint16_t kAskedByRemote = 0x800;
+};
 
 // Both ends of an IPv6 flow.
 struct alignas(32) AddressPair {

@@ -41,7 +41,7 @@ struct FragmentedDatagram {
 
   DatagramKey key;
   State state = State::waiting;
-  std::uint8_t icmp_type = 0, icmp_code = 0;
+  std::uint8_t protocol = 0, icmp_type = 0, icmp_code = 0;  // as the first fragment says
   std::uint8_t held_count = 0;
   std::uint16_t local_port = 0, remote_port = 0;  // network order
   std::uint32_t passed_bytes = 0, total_bytes = 0;  // total: 0 until the last piece has come
@@ -111,7 +111,7 @@ FragmentedDatagram* FragmentTable::add(const DatagramKey& key, std::uint64_t has
   datagram.state = FragmentedDatagram::State::waiting;
   datagram.held_count = 0;
   datagram.local_port = datagram.remote_port = 0;
-  datagram.icmp_type = datagram.icmp_code = 0;
+  datagram.protocol = datagram.icmp_type = datagram.icmp_code = 0;
   datagram.passed_bytes = datagram.total_bytes = datagram.piece_count = 0;
   datagram.began = now;
   std::uint16_t& bucket = buckets_[hash % kBuckets];

@@ -296,8 +296,10 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
   const std::uint32_t begin = packet.fragment->offset, end = begin + packet.fragment->length;
   const bool last = !packet.fragment->more;
   if (end > 65535 || (!last && packet.fragment->length % 8 != 0) || packet.fragment->length == 0) return refuse(DropReason::malformed);
-  if (packet.protocol == 6 && begin == 8) return refuse(DropReason::fragment_tiny);
-  const DatagramName name{direction, packet.source, packet.destination, packet.protocol, packet.fragment->identification};
+  if (packet.protocol == 6 && begin == 8 && !packet.options_behind) return refuse(DropReason::fragment_tiny);
+  // IPv6 tells datagrams apart without the protocol, which the first fragment alone knows.
+  const int protocol = packet.source.is_v4() ? packet.protocol : 0;
+  const DatagramName name{direction, packet.source, packet.destination, protocol, packet.fragment->identification};
   if (!task.datagrams.contains(name)) {
     if (task.datagrams.size() >= 64) {
       const auto oldest = std::ranges::min_element(task.datagrams, {}, [](const auto& each) { return each.second.order; });
@@ -314,6 +316,7 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
   Datagram& datagram = task.datagrams[name];
   if (datagram.overlapped) return refuse(DropReason::fragment_overlap);
   const auto with_ports = [&](ModelPacket piece) {
+    piece.protocol = datagram.protocol;
     piece.source_port = datagram.source_port, piece.destination_port = datagram.destination_port;
     piece.icmp_type = datagram.icmp_type, piece.icmp_code = datagram.icmp_code, piece.icmp_id = datagram.icmp_id;
     return piece;
@@ -337,6 +340,7 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
   std::vector<ModelPacket> result;
   if (begin == 0) {
     datagram.first_came = true;
+    datagram.protocol = packet.protocol;
     datagram.source_port = packet.source_port, datagram.destination_port = packet.destination_port;
     datagram.icmp_type = packet.icmp_type, datagram.icmp_code = packet.icmp_code, datagram.icmp_id = packet.icmp_id;
     result.push_back(packet);

@@ -45,11 +45,18 @@ struct ModelPacket {
     bool more = false;
   };
   std::optional<Fragment> fragment;
-  // What an ICMP error is about: the quoted packet, TCP or UDP.
+  // IPv6: options for every hop, for the destination, and for the destination behind the fragment header.
+  bool hop_by_hop = false, options = false, options_behind = false;
+  // What an ICMP error is about: the quoted packet, and how much of it is there.
   struct Quoted {
     IpAddress source, destination;
     std::uint8_t protocol = 0;
     std::uint16_t source_port = 0, destination_port = 0;
+    std::uint8_t icmp_type = 0, icmp_code = 0;
+    std::uint16_t icmp_id = 0;
+    bool options = false;              // IPv4 options, IPv6 destination options
+    std::optional<bool> fragment;      // the first of several; false: a later one
+    std::uint32_t transport_bytes = 8;  // that are quoted
   };
   std::optional<Quoted> quoted;
 };
@@ -109,13 +116,13 @@ class PipelineModel {
     std::uint32_t version = 0;
     std::uint64_t last_seen = 0;  // ticks
   };
-  // remote, local, protocol, remote port, local port; ICMP: identifier, query type, who asked.
+  // remote, local, protocol, remote port, local port; ICMP: identifier, query type * 256 + code, who asked.
   using ConnectionName = std::tuple<IpAddress, IpAddress, int, int, int, int>;
 
   struct Datagram {
     bool first_came = false, overlapped = false;
     std::uint16_t source_port = 0, destination_port = 0, icmp_id = 0;
-    std::uint8_t icmp_type = 0, icmp_code = 0;
+    std::uint8_t protocol = 0, icmp_type = 0, icmp_code = 0;
     std::vector<std::pair<std::uint32_t, std::uint32_t>> pieces;
     std::optional<std::uint32_t> end;
     std::vector<ModelPacket> held;

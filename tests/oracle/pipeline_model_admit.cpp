@@ -84,7 +84,7 @@ std::optional<PipelineModel::ConnectionName> PipelineModel::name_of(Direction di
     const int query = query_type(packet);
     if (query < 0) return std::nullopt;
     // Who asked is part of the name: a question from the other side is another conversation.
-    return ConnectionName{remote, local, packet.protocol, packet.icmp_id, query, is_query(packet) == in};
+    return ConnectionName{remote, local, packet.protocol, packet.icmp_id, query * 256 + packet.icmp_code, is_query(packet) == in};
   }
   if (packet.protocol != 6 && packet.protocol != 17) return ConnectionName{remote, local, packet.protocol, 0, 0, 0};
   return ConnectionName{remote, local, packet.protocol, in ? packet.source_port : packet.destination_port, in ? packet.destination_port : packet.source_port, 0};
@@ -132,7 +132,8 @@ void PipelineModel::judge(const Task& task, Connection& connection, const Connec
     result.remote = remote;
     result.protocol = static_cast<std::uint8_t>(protocol);
     if (connection.state == State::icmp) {
-      result.port = static_cast<std::uint16_t>((direction == connection.initiator ? second : answer_of(second)) * 256);
+      const int query = second / 256, code = second % 256;
+      result.port = static_cast<std::uint16_t>((direction == connection.initiator ? query : answer_of(query)) * 256 + code);
     } else if (protocol == 6 || protocol == 17) {
       result.port = static_cast<std::uint16_t>(direction == Direction::ingress ? second : first);
     }
@@ -160,10 +161,14 @@ DropReason PipelineModel::refuse(Task& task, DropReason reason) {
 // An ICMP error about a live connection's packet of the other direction.
 bool PipelineModel::is_related(const Task& task, Direction direction, const ModelPacket& packet) const {
   if (!engine_.icmp_related || !is_error(packet) || !packet.quoted || (packet.fragment && packet.fragment->offset != 0)) return false;
+  if (packet.quoted->fragment == false) return false;  // a later one has no ports
   ModelPacket about;
   about.source = packet.quoted->source, about.destination = packet.quoted->destination;
   about.protocol = packet.quoted->protocol;
   about.source_port = packet.quoted->source_port, about.destination_port = packet.quoted->destination_port;
+  about.icmp_type = packet.quoted->icmp_type, about.icmp_code = packet.quoted->icmp_code, about.icmp_id = packet.quoted->icmp_id;
+  const std::uint32_t wanted = is_icmp(about) ? 8 : about.protocol == 6 || about.protocol == 17 ? 4 : 0;
+  if (packet.quoted->transport_bytes < wanted) return false;
   const auto name = name_of(opposite(direction), about);
   const auto found = name ? task.connections.find(*name) : task.connections.end();
   return found != task.connections.end() && is_alive(task, found->second);
@@ -184,11 +189,7 @@ DropReason PipelineModel::admit(Task& task, Direction direction, const ModelPack
       const bool reopens = packet.protocol == 6 && has(packet, kSyn) && !has(packet, kAck) && over;
       if (is_alive(task, connection) && !reopens) {
         if (!connection.allowed[index(direction)]) {
-          const bool by_acl = !acl_allows(task, direction, [&] {
-            FlowQuery query = query_of(direction, packet);
-            if (connection.state == State::icmp) query.port = static_cast<std::uint16_t>(query.port / 256 * 256);
-            return query;
-          }());
+          const bool by_acl = !acl_allows(task, direction, query_of(direction, packet));
           const DropReason reason = refuse(task, by_acl ? refused_by_acl(direction) : DropReason::rule_revoked);
           if (reason != DropReason::none) return reject(reason);
         }

@@ -13,6 +13,45 @@ constexpr int kTasks = 5, kGroups = 4;
 
 std::string id(const char* kind, int number) { return kind + std::to_string(number); }
 
+// Of what stands before the fragment header, or in a whole packet.
+std::uint32_t extension_bytes(const ModelPacket& packet) { return (packet.hop_by_hop ? 8 : 0) + (packet.options ? 8 : 0); }
+
+// Puts options for `next` before what `bytes` begins with.
+std::uint8_t put_options_before(Frame& bytes, std::uint8_t number, std::uint8_t next) {
+  const Frame options{next, 0, 1, 4, 0, 0, 0, 0};
+  bytes.insert(bytes.begin(), options.begin(), options.end());
+  return number;
+}
+std::uint8_t put_fragment_header_before(Frame& bytes, std::uint8_t next, std::uint32_t offset, bool more, std::uint32_t identification) {
+  Frame header{next, 0};
+  put16(header, static_cast<std::uint16_t>(offset | (more ? 1 : 0)));
+  put16(header, 0);
+  put16(header, static_cast<std::uint16_t>(identification));
+  bytes.insert(bytes.begin(), header.begin(), header.end());
+  return 44;
+}
+
+// An IP packet as a router on the way quotes it.
+Frame quotation(const ModelPacket::Quoted& quoted) {
+  const bool ipv4 = quoted.source.is_v4();
+  Frame transport = udp_datagram(quoted.source_port, quoted.destination_port, 0);
+  if (quoted.protocol == 1 || quoted.protocol == 58) transport = icmp_message(quoted.icmp_type, quoted.icmp_code, quoted.icmp_id, 0);
+  if (quoted.protocol == 50) transport = Frame(8, 'e');
+  transport.resize(quoted.transport_bytes);
+  std::uint8_t next = quoted.protocol;
+  if (!ipv4 && quoted.options) next = put_options_before(transport, 60, next);
+  if (!ipv4 && quoted.fragment) next = put_fragment_header_before(transport, next, *quoted.fragment ? 0 : 1240, true, 9);
+  if (ipv4 && quoted.options) {
+    const Frame record_route{7, 7, 4, 0, 0, 0, 0, 0};
+    transport.insert(transport.begin(), record_route.begin(), record_route.end());
+  }
+  Frame packet = ip_packet({}, quoted.source, quoted.destination, next, transport);
+  packet.erase(packet.begin(), packet.begin() + 14);
+  if (ipv4 && quoted.options) packet[0] = 0x47;
+  if (ipv4 && quoted.fragment) packet[6] = 0x20, packet[7] = *quoted.fragment ? 0 : 155;
+  return packet;
+}
+
 bool is_link_local_or_router(const IpAddress& address) {
   static const std::vector<IpAddress> special{ip("10.0.0.1"), ip("10.0.9.1"), ip("10.0.0.2"), ip("169.254.169.254"), ip("169.254.1.1"), ip("fd00:ec2::254")};
   return std::ranges::find(special, address) != special.end();
@@ -283,14 +322,32 @@ void RandomVpc::choose_headers(ModelPacket& packet) {
       packet.protocol = ipv4 ? 1 : 58;
       packet.icmp_type = ipv4 ? (one_in(12) ? 13 : one_in(2) ? 8 : 0) : (one_in(2) ? 128 : 129);
       packet.icmp_id = static_cast<std::uint16_t>(1 + below(2));
+      if (one_in(3)) packet.icmp_code = static_cast<std::uint8_t>(below(3));
       return;
     case 3: {
       packet.protocol = ipv4 ? 1 : 58;
       static constexpr std::pair<std::uint8_t, std::uint8_t> kErrors4[] = {{3, 1}, {11, 0}, {3, 0}}, kErrors6[] = {{1, 0}, {3, 0}, {1, 1}};
       std::tie(packet.icmp_type, packet.icmp_code) = (ipv4 ? kErrors4 : kErrors6)[below(3)];
       // About a packet that went the other way, or not.
-      packet.quoted = ModelPacket::Quoted{packet.destination, packet.source, static_cast<std::uint8_t>(one_in(3) ? 17 : 6), asks ? client : service, asks ? service : client};
-      if (one_in(4)) std::swap(packet.quoted->source, packet.quoted->destination);
+      ModelPacket::Quoted quoted{.source = packet.destination, .destination = packet.source};
+      static constexpr std::uint8_t kProtocols[] = {6, 6, 6, 17, 17, 1, 1, 50};
+      quoted.protocol = kProtocols[below(8)];
+      if (quoted.protocol == 1) {
+        quoted.protocol = ipv4 ? 1 : 58;
+        quoted.icmp_type = ipv4 ? (asks ? 8 : 0) : (asks ? 128 : 129);
+        quoted.icmp_id = static_cast<std::uint16_t>(1 + below(2));
+        if (one_in(4)) quoted.icmp_code = static_cast<std::uint8_t>(below(3));
+        if (one_in(6)) quoted.transport_bytes = 2;
+      } else if (quoted.protocol != 50) {
+        quoted.source_port = asks ? client : service, quoted.destination_port = asks ? service : client;
+        if (one_in(3)) quoted.transport_bytes = one_in(3) ? 2 : 4 + below(4);
+      } else {
+        quoted.transport_bytes = below(9);
+      }
+      quoted.options = one_in(4);
+      if (one_in(4)) quoted.fragment = !one_in(3);
+      if (one_in(4)) std::swap(quoted.source, quoted.destination);
+      packet.quoted = quoted;
       return;
     }
     case 4: packet.protocol = 50; return;
@@ -304,9 +361,13 @@ void RandomVpc::choose_size(ModelPacket& packet) {
   const std::uint32_t header = packet.source.is_v4() ? 20 : 40;
   std::uint32_t rest = 24;
   if (packet.protocol == 6) rest = 32;
-  if (packet.quoted) rest = 8 + header + 8 + 8;
+  if (packet.quoted) {
+    const ModelPacket::Quoted& quoted = *packet.quoted;
+    rest = 8 + header + (quoted.options ? 8 : 0) + (header == 40 && quoted.fragment ? 8 : 0) + quoted.transport_bytes + 4;
+  }
   const std::uint32_t padding = one_in(12) && !packet.quoted ? (one_in(2) ? 1500U : 2000U) : 0U;
-  packet.bytes = header + rest + padding;
+  if (header == 40) packet.hop_by_hop = one_in(8), packet.options = one_in(8), packet.options_behind = one_in(3);
+  packet.bytes = header + extension_bytes(packet) + rest + padding;
   packet.dont_fragment = !one_in(4);
 }
 
@@ -315,7 +376,7 @@ void RandomVpc::choose_fragment(ModelPacket& packet) {
   whole_ = packet;
   ModelPacket::Fragment piece;
   piece.identification = 1 + below(2);
-  const std::uint32_t first = packet.protocol == 6 ? 32 : 24;
+  const std::uint32_t first = (packet.protocol == 6 ? 32 : 24) + (packet.options_behind ? 8 : 0);
   switch (below(6)) {
     case 0: case 1: case 2: piece.offset = 0, piece.length = first, piece.more = true; break;
     case 3: piece.offset = first, piece.length = 16, piece.more = true; break;
@@ -327,7 +388,7 @@ void RandomVpc::choose_fragment(ModelPacket& packet) {
   }
   packet.fragment = piece;
   packet.dont_fragment = false;
-  packet.bytes = (packet.source.is_v4() ? 20 : 48) + piece.length;
+  packet.bytes = (packet.source.is_v4() ? 20 : 48 + extension_bytes(packet)) + piece.length;
   if (piece.offset == 0) return;
   packet.source_port = packet.destination_port = packet.icmp_id = 0;
   packet.icmp_type = packet.icmp_code = packet.tcp_flags = 0;
@@ -406,28 +467,30 @@ Frame frame_of(const ModelPacket& packet) {
     payload = tcp_segment(packet.source_port, packet.destination_port, packet.tcp_flags);
   } else if (packet.protocol == 17) {
     // What the whole datagram has; of a fragment only the beginning is here.
-    payload = udp_datagram(packet.source_port, packet.destination_port, packet.fragment ? 48 : packet.bytes - (ipv4 ? 20 : 40) - 8);
+    payload = udp_datagram(packet.source_port, packet.destination_port, packet.fragment ? 48 : packet.bytes - (ipv4 ? 20 : 40 + extension_bytes(packet)) - 8);
     payload.resize(8);
   } else if (packet.quoted) {
     payload = icmp_message(packet.icmp_type, packet.icmp_code, 0, 0);
-    const Frame ports = udp_datagram(packet.quoted->source_port, packet.quoted->destination_port, 0);
-    const Frame quoted = ip_packet({}, packet.quoted->source, packet.quoted->destination, packet.quoted->protocol, ports);
-    put(payload, quoted.data() + 14, quoted.size() - 14);
+    const Frame quoted = quotation(*packet.quoted);
+    put(payload, quoted.data(), quoted.size());
   } else if (packet.protocol == (ipv4 ? 1 : 58)) {
     payload = icmp_message(packet.icmp_type, packet.icmp_code, packet.icmp_id, 0);
   }
-  const std::size_t header = ipv4 ? 20 : packet.fragment ? 48 : 40;
+  std::uint8_t next = packet.protocol;
+  if (packet.fragment && packet.options_behind) {
+    if (!later) put_options_before(payload, 60, next);
+    next = 60;
+  }
+  const std::size_t header = ipv4 ? 20 : (packet.fragment ? 48 : 40) + extension_bytes(packet);
   payload.resize(packet.bytes - header - 4, 'x');
   for (int shift = 24; shift >= 0; shift -= 8) payload.push_back(static_cast<std::uint8_t>(packet.number >> shift));
   const std::size_t at = packet.vlan >= 0 ? 18 : 14;
   if (!ipv4 && packet.fragment) {
-    Frame extension{packet.protocol, 0};
-    put16(extension, static_cast<std::uint16_t>(packet.fragment->offset | (packet.fragment->more ? 1 : 0)));
-    put16(extension, 0);
-    put16(extension, static_cast<std::uint16_t>(packet.fragment->identification));
-    payload.insert(payload.begin(), extension.begin(), extension.end());
+    next = put_fragment_header_before(payload, next, packet.fragment->offset, packet.fragment->more, packet.fragment->identification);
   }
-  frame = ip_packet(l2, packet.source, packet.destination, !ipv4 && packet.fragment ? 44 : packet.protocol, payload, packet.dont_fragment);
+  if (packet.options) next = put_options_before(payload, 60, next);
+  if (packet.hop_by_hop) next = put_options_before(payload, 0, next);
+  frame = ip_packet(l2, packet.source, packet.destination, next, payload, packet.dont_fragment);
   if (!ipv4 && packet.protocol == 58) frame[at + 7] = 64;
   if (ipv4 && packet.fragment) {
     frame[at + 4] = 0, frame[at + 5] = static_cast<std::uint8_t>(packet.fragment->identification);
@@ -450,8 +513,11 @@ std::string text_of_packet(const ModelPacket& packet) {
   }
   if (packet.quoted) {
     text += " about proto " + std::to_string(packet.quoted->protocol) + ' ' + packet.quoted->source.to_string() + ':' + std::to_string(packet.quoted->source_port) + " > " +
-            packet.quoted->destination.to_string() + ':' + std::to_string(packet.quoted->destination_port);
+            packet.quoted->destination.to_string() + ':' + std::to_string(packet.quoted->destination_port) + " icmp " + std::to_string(packet.quoted->icmp_type) + '/' +
+            std::to_string(packet.quoted->icmp_code) + " id " + std::to_string(packet.quoted->icmp_id) + (packet.quoted->options ? " options" : "") +
+            (packet.quoted->fragment ? *packet.quoted->fragment ? " first" : " later" : "") + " of it " + std::to_string(packet.quoted->transport_bytes);
   }
+  text += std::string(packet.hop_by_hop ? " hop-by-hop" : "") + (packet.options ? " options" : "") + (packet.options_behind && packet.fragment ? " options-behind" : "");
   return text + " to " + packet.to.to_string() + " from " + packet.from.to_string();
 }
 

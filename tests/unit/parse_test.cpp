@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The short way of parse against the long one: what parse_common() takes (Burst::plain), parse_any() takes with the same result, whatever was
+// The short way of parse against the long one: what parse_plain() takes (Burst::plain), parse_any() takes with the same result, whatever was
 // done to the packet; and it does take what it is for.
 #include "dataplane/stages/parse.h"
 
