@@ -82,7 +82,7 @@ constexpr std::array kOptions = {
     Option{"duration", 0, "SECONDS", "stop after so long", kCapture},
     Option{"snaplen", 0, "N", "bytes of each frame (9216)", kCapture},
     Option{"write", 'w', "FILE|-", "where to", kCapture},
-    Option{"count", 'n', "N", "so many (drops top: 10; trace: 20; explain --pcap: 100; capture: no end)", kCount},
+    Option{"count", 'n', "N", "so many (drops top: 10; trace: 20; explain --pcap, capture: all)", kCount},
 };
 
 bool repeatable(std::string_view option) { return option == "address" || option == "group"; }
@@ -429,7 +429,7 @@ std::string help_text(std::span<const Command> commands) {
   }
   return out +
          "\nT is a task id, a task ARN, an ENI or an attachment id. FILE may be - for standard input.\n"
-         "Exit codes: 0 done; 1 refused (explain: would be dropped); 2 usage; 3 not found; 4 no engine, or no answer in time; 5 stale revision.\n"
+         "Exit codes: 0 done; 1 refused (explain: would not be delivered); 2 usage; 3 not found; 4 no engine, or no answer in time; 5 stale revision.\n"
          "`trunkctl help COMMAND` says more.\n";
 }
 

@@ -43,6 +43,17 @@ bool reader_is_gone() {
   return ::poll(&out, 1, 0) > 0 && (out.revents & POLLERR) != 0;
 }
 
+// What became of a packet, in its comment.
+std::string fate_of(const Json& packet) {
+  const auto text = [&](const char* member) { return packet.at(member).is_string() ? packet.at(member).get<std::string>() : std::string("-"); };
+  std::string fate = packet.at("refused_by").is_string() ? text("verdict") + " (" + text("refused_by") + "): " + text("sentence")
+                     : packet.at("route").is_string()    ? "passed, to " + text("route")
+                                                         : text("sentence");
+  if (packet.value("made_here", false)) fate = "made by the engine; " + fate;
+  if (const auto frames = packet.value("frames", std::uint64_t{1}); frames > 1) fate += "; a super-frame of " + std::to_string(frames) + " frames";
+  return fate;
+}
+
 // Calls take(packet) for each; false: no more is wanted. Answers with how many were lost.
 template <class Take>
 std::uint64_t run_capture(Session& s, const Json& params, std::optional<Clock::duration> duration, Take&& take) {
@@ -118,7 +129,7 @@ int capture(Session& s) {
     const auto [interface, is_new] = interfaces.try_emplace(text("port"), static_cast<std::uint32_t>(interfaces.size()));
     if (is_new) writes = writes && write(pcapng::interface_description(interface->first, snaplen));
     std::string comment = text("direction") + " " + text("eni") + ": ";
-    comment += packet.at("refused_by").is_string() ? text("verdict") + " (" + text("refused_by") + "): " + text("sentence") : "passed, to " + text("route");
+    comment += fate_of(packet);
     const auto bytes = from_base64(text("data"));
     if (!bytes) throw AnswerError("\"data\" is not base64");
     writes = writes && write(pcapng::enhanced_packet(interface->second, packet.at("time_ns").get<std::uint64_t>(), *bytes, packet.at("bytes").get<std::uint32_t>(),

@@ -8,14 +8,16 @@
 //
 // An end is an address, with or without a port, or a task; `from trunk` says that it comes from outside whatever its source is.
 #include <arpa/inet.h>
-#include <pcap/pcap.h>
 
 #include <algorithm>
+#include <array>
 #include <iostream>
-#include <memory>
+#include <limits>
+#include <map>
 #include <sstream>
 
 #include "control/base64.h"
+#include "control/ctl/capture_file.h"
 #include "control/ctl_session.h"
 
 namespace trunkline::control {
@@ -85,30 +87,122 @@ int explain_one(Session& s, Client& client, const Json& params) {
   return result.value("delivered", Json(false)) == true ? kDone : kRefused;
 }
 
+// The largest frame that the engine explains, by the protocol page.
+constexpr std::size_t kMostFrame = 60000;
+
+// One packet of a file, as a question; or why there is none, in a few words by which such packets are counted, and in full.
+struct FileQuestion {
+  std::vector<std::uint8_t> frame;
+  std::string note;
+  std::string skipped, why;
+};
+
+FileQuestion question_of(const CaptureRecord& record) {
+  FileQuestion question;
+  const std::string bytes = std::to_string(record.captured_bytes) + " bytes";
+  if (!record.unusable.empty()) {
+    question.skipped = "not whole, or not Ethernet", question.why = record.unusable;
+  } else if (record.captured_bytes == 0) {
+    question.skipped = question.why = "empty";
+  } else if (record.captured_bytes > kMostFrame) {
+    question.skipped = "larger than " + std::to_string(kMostFrame) + " bytes";
+    question.why = bytes + "; a frame of at most " + std::to_string(kMostFrame) + " can be explained";
+  } else {
+    question.frame = record.bytes;
+    if (record.frame_bytes > kMostFrame) {
+      question.note = "the file says " + std::to_string(record.frame_bytes) + " bytes, and is believed as far as it has them: " + bytes;
+    } else if (record.frame_bytes > record.captured_bytes) {
+      // The stages look at lengths, and at no byte behind the headers.
+      question.frame.resize(record.frame_bytes);
+      question.note = "cut by the capture after " + bytes + ", filled up with zeroes";
+    }
+  }
+  return question;
+}
+
+// What became of a file's packets, for the last line and the exit code.
+class FileTally {
+ public:
+  void explained(bool delivered) { ++(delivered ? delivered_ : refused_); }
+  void skipped(const std::string& why) { ++skipped_[why]; }
+  bool all_delivered() const { return refused_ == 0 && skipped_.empty(); }
+
+  std::string text() const {
+    std::uint64_t skipped = 0;
+    std::string reasons;
+    for (const auto& [why, count] : skipped_) {
+      skipped += count;
+      reasons += (reasons.empty() ? "" : ", ") + std::to_string(count) + " " + why;
+    }
+    const std::uint64_t explained = delivered_ + refused_;
+    std::string line = std::to_string(explained) + " packet(s) explained (" + std::to_string(delivered_) + " would be delivered, " + std::to_string(refused_) +
+                       " would not), " + std::to_string(skipped) + " skipped";
+    return reasons.empty() ? line : line + ": " + reasons;
+  }
+
+ private:
+  std::uint64_t delivered_ = 0, refused_ = 0;
+  std::map<std::string, std::uint64_t> skipped_;
+};
+
+// About one packet and not about the question as such: the next one may have an answer. By the name of the error, with which a
+// refusal begins (ctl_client.h).
+bool is_about_one_packet(const Failure& failure) {
+  const std::string_view said = failure.what();
+  return failure.exit_code() == kRefused && std::ranges::any_of(std::array{"invalid_params", "internal", "worker_silent"}, [&](std::string_view name) {
+    return said.starts_with("refused (" + std::string(name) + ")");
+  });
+}
+
+std::string print_skipped(const Json& packet, const Style&) { return "not explained: " + packet.at("skipped").get<std::string>() + "\n\n"; }
+
 int explain_file(Session& s) {
   if (!s.in.operands.empty()) throw UsageError("`explain` takes words for a packet or --pcap, not both");
-  char error[PCAP_ERRBUF_SIZE] = {};
-  const std::unique_ptr<pcap_t, decltype(&pcap_close)> file(pcap_open_offline(s.in.value("pcap").c_str(), error), pcap_close);
-  if (file == nullptr) throw UsageError("cannot read " + s.in.value("pcap") + ": " + error);
-  if (pcap_datalink(file.get()) != DLT_EN10MB) throw UsageError(s.in.value("pcap") + " has no Ethernet frames; capture on the interface, not on \"any\"");
-  const long long most = s.in.has("count") ? integer_option(s.in, "count") : 100;
+  auto file = CaptureFile::open(s.in.value("pcap"));
+  if (!file) throw UsageError(file.error());
+  const long long most = s.in.has("count") ? integer_option(s.in, "count") : std::numeric_limits<long long>::max();
   const std::string from = s.in.has("from") ? s.in.value("from") : "trunk";
+  const bool table = s.in.output() == "table";
   Client client(s.in.socket_path(), s.in.timeout());
-  int worst = kDone;
-  pcap_pkthdr* header = nullptr;
-  const u_char* bytes = nullptr;
+  FileTally tally;
   long long number = 0;
-  for (int got = 0; number < most && (got = pcap_next_ex(file.get(), &header, &bytes)) != PCAP_ERROR_BREAK;) {
-    if (got < 0) throw UsageError(s.in.value("pcap") + ": " + pcap_geterr(file.get()));
+  const auto skip = [&](const std::string& kind, const std::string& why) {
+    tally.skipped(kind);
+    s.show(Json{{"packet", number}, {"skipped", why}}, print_skipped, nullptr);
+  };
+  const auto tell_end = [&] {
+    s.say(tally.text() + (file->trouble().empty() ? "" : "; " + file->trouble()));
+  };
+  while (number < most) {
+    const auto record = file->next();
+    if (!record) break;
     ++number;
-    // What the capture cut off is filled up: the stages look at lengths.
-    std::vector<std::uint8_t> frame(bytes, bytes + header->caplen);
-    frame.resize(header->len);
-    if (s.in.output() == "table") std::cout << "packet " << number << ": ";
+    if (table) std::cout << "packet " << number << ": ";
+    const FileQuestion question = question_of(*record);
+    if (!question.skipped.empty()) {
+      skip(question.skipped, question.why);
+      continue;
+    }
+    if (table && !question.note.empty()) std::cout << "(" << question.note << ") ";
     client.extend(s.in.timeout());
-    worst = std::max(worst, explain_one(s, client, {{"from", from}, {"frame", to_base64(frame)}}));
+    try {
+      Json answer{{"packet", number}};
+      if (!question.note.empty()) answer["note"] = question.note;
+      answer.update(client.call("explain", {{"from", from}, {"frame", to_base64(question.frame)}}));
+      const bool delivered = answer.value("delivered", Json(false)) == true;
+      tally.explained(delivered);
+      s.show(answer, print_explanation, nullptr);
+    } catch (const Failure& failure) {
+      if (!is_about_one_packet(failure)) {
+        if (table) std::cout << "no answer" << std::endl;
+        tell_end();
+        throw;
+      }
+      skip("without an answer of the engine", failure.what());
+    }
   }
-  return worst;
+  tell_end();
+  return tally.all_delivered() && file->trouble().empty() ? kDone : kRefused;
 }
 
 }  // namespace

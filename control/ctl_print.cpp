@@ -202,8 +202,9 @@ std::string print_drops_top(const Json& result, const Style& style) {
 }
 
 std::string print_packet(const Json& packet, const Style& style) {
-  const bool refused = member(packet, "refused_by").is_string();
-  std::string out = painted(text(packet, "packet"), Colour::bold, style) + "\n";
+  const bool refused = member(packet, "refused_by").is_string(), again = member(packet, "point") == "again";
+  const bool passes = !refused && (member(packet, "route").is_string() || member(packet, "verdict") == "none");
+  std::string out = painted(text(packet, "packet"), Colour::bold, style) + (again ? ", again: it was held, or asked for its connection" : "") + "\n";
   out += "  " + text(packet, "direction") + (member(packet, "eni").is_string() ? " of " + text(packet, "eni") : "") +
          (member(packet, "port").is_string() ? ", at " + text(packet, "port") : "") + "\n";
   for (const Json& stage : list_of(packet, "stages")) {
@@ -215,7 +216,8 @@ std::string print_packet(const Json& packet, const Style& style) {
     out += "  rule     " + text(rule, "group") + " " + text(rule, "direction") + " " + text(rule, "index") + ": " + text(rule, "rule") + "\n";
   }
   out += "  verdict  " + (refused ? painted("DROPPED: " + text(packet, "verdict") + ", " + text(packet, "sentence"), Colour::red, style)
-                                  : painted("passes", Colour::green, style)) + "\n\n";
+                                  : passes ? painted("passes", Colour::green, style)
+                                           : painted(text(packet, "sentence"), Colour::yellow, style)) + "\n\n";
   return out;
 }
 
@@ -223,6 +225,7 @@ std::string print_explanation(const Json& result, const Style& style) {
   std::string out;
   for (const Json& half : list_of(result, "halves")) out += print_packet(half, style);
   const bool delivered = member(result, "delivered") == true;
+  if (const Json& verdict = member(result, "verdict"); verdict == "held" || verdict == "asked") return out + painted(text(result, "sentence"), Colour::yellow, style) + "\n";
   return out + (delivered ? painted("it would be delivered", Colour::green, style)
                           : painted("it would be dropped: " + text(result, "verdict") + ", " + text(result, "sentence"), Colour::red, style)) + "\n";
 }

@@ -4,10 +4,12 @@
 
 Run as: python3 ctl_test.py PATH_TO_TRUNKCTL
 """
+import base64
 import json
 import os
 import pty
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -270,10 +272,78 @@ class Looking(Case):
         self.assertIn("DROPPED: security_group_ingress, No rule lets it in.", got.stdout)
         self.assertIn("it would be dropped: security_group_ingress", got.stdout)
 
+    def explain_file(self, content, *words, answer=None):
+        with Engine(answer) as engine, tempfile.TemporaryDirectory() as folder:
+            with open(folder + "/x", "wb") as file:
+                file.write(content)
+            got = run(*words, "explain", "--pcap", folder + "/x", engine=engine)
+            return got, [base64.b64decode(request["params"]["frame"]) for request in engine.requests]
+
+    def test_explain_reads_a_file_record_by_record_to_its_end(self):
+        def refuse_one(request):
+            if base64.b64decode(request["params"]["frame"]).startswith(b"bad"):
+                return refusing(-32602, "invalid_params", "no frame", "/frame")(request)
+            return Engine.ordinary(request)
+
+        head = struct.pack("<IHHIIII", 0xa1b2c3d4, 2, 4, 0, 0, 262144, 1)
+
+        def record(frame, wire=None):
+            return struct.pack("<IIII", 1, 2, len(frame), len(frame) if wire is None else wire) + frame
+
+        records = [record(b"first"), record(b""), record(bytes(60001)), record(b"cut", 9), record(b"lies", 0xfffffff0), record(b"bad"), record(b"last")]
+        got, frames = self.explain_file(head + b"".join(records) + record(b"half of it")[:-5], "-o", "jsonl", answer=refuse_one)
+        self.assertEqual(frames, [b"first", b"cut" + bytes(6), b"lies", b"bad", b"last"])
+        lines = [json.loads(each) for each in got.stdout.splitlines()]
+        self.assertEqual([each["packet"] for each in lines], [1, 2, 3, 4, 5, 6, 7, 8])
+        self.assertEqual([each["packet"] for each in lines if each.get("delivered")], [1, 4, 5, 7])
+        self.assertEqual({each["packet"]: each["skipped"] for each in lines if "skipped" in each},
+                         {2: "empty", 3: "60001 bytes; a frame of at most 60000 can be explained", 6: "refused (invalid_params) at /frame: no frame",
+                          8: "the file ends within it: 5 of 10 bytes are there"})
+        self.assertIn("the file says 4294967280 bytes, and is believed as far as it has them: 4 bytes", lines[4]["note"])
+        self.assertIn("filled up", lines[3]["note"])
+        self.assertEqual(got.returncode, 1)
+        self.assertEqual(got.stderr, "trunkctl: 4 packet(s) explained (4 would be delivered, 0 would not), 4 skipped: 1 empty, 1 larger than 60000 bytes, "
+                                     "1 not whole, or not Ethernet, 1 without an answer of the engine\n")
+        # As a page; and a file in which all is well.
+        got, _ = self.explain_file(head + record(b"first") + record(b""))
+        self.assertIn("packet 1: tcp 198.51.100.9:4000", got.stdout)
+        self.assertIn("packet 2: not explained: empty\n", got.stdout)
+        got, frames = self.explain_file(head + record(b"first") + record(b"second"))
+        self.assertEqual((got.returncode, frames), (0, [b"first", b"second"]))
+        got, frames = self.explain_file(head + record(b"x") * 300)
+        self.assertEqual(len(frames), 300, "to its end, unless -n says otherwise")
+        got, frames = self.explain_file(head + record(b"x") * 300, "-n", "7")
+        self.assertEqual(len(frames), 7)
+
+    def test_explain_of_files_that_are_none(self):
+        for content, says in [(b"", "is empty"), (b"\x1f\x8b\x08\0", "gunzip"), (b"hello, world", "neither a pcap nor a pcapng"),
+                              (struct.pack("<IHHIIII", 0xa1b2c3d4, 2, 4, 0, 0, 262144, 113), "not on \"any\"")]:
+            got, frames = self.explain_file(content)
+            self.assertEqual((got.returncode, got.stdout, frames), (2, "", []))
+            self.assertIn(says, got.stderr)
+
+    def test_explain_of_a_file_stops_when_the_question_is_wrong(self):
+        head = struct.pack("<IHHIIII", 0xa1b2c3d4, 2, 4, 0, 0, 262144, 1) + struct.pack("<IIII", 1, 2, 3, 3) + b"abc"
+        for answer, code in [(refusing(-32004, "not_found", "no such task", "/from"), 3), (refusing(-32002, "forbidden", "no"), 1), (lambda request: b"", 4)]:
+            got, frames = self.explain_file(head + struct.pack("<IIII", 1, 2, 3, 3) + b"abc", answer=answer)
+            self.assertEqual((got.returncode, len(frames)), (code, 1))
+            self.assertIn("0 packet(s) explained", got.stderr)
+
+    def test_held_is_not_dropped(self):
+        held = {**HALF, "verdict": "held", "sentence": "held: waits for its first fragment, at most 0.2 s", "refused_by": None, "route": None}
+        answer = {"delivered": False, "verdict": "held", "sentence": held["sentence"], "halves": [held]}
+        with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": answer})) as engine:
+            got = run("explain", "udp", "to", "10.0.0.35:53", engine=engine)
+        self.assertEqual((got.returncode, got.stderr), (1, ""))
+        self.assertIn("  verdict  held: waits for its first fragment, at most 0.2 s\n", got.stdout)
+        self.assertTrue(got.stdout.endswith("held: waits for its first fragment, at most 0.2 s\n"))
+        self.assertNotIn("drop", got.stdout.lower())
+
     def test_capture_writes_where_it_is_told(self):
         self.fails(2, "capture", says="-w")
         packet = {**HALF, "port": "trunk", "point": "in", "time_ns": 1, "bytes": 60, "data": "AQID", "route": None}
-        answers = {"capture.start": {}, "capture.read": {"packets": [packet, packet], "lost": 3, "done": True}}
+        held = {**packet, "verdict": "held", "sentence": "waits for its first fragment", "refused_by": None}
+        answers = {"capture.start": {}, "capture.read": {"packets": [packet, held], "lost": 3, "done": True}}
         with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": answers[r["method"]]})) as engine, tempfile.TemporaryDirectory() as folder:
             got = run("capture", "--filter", "tcp", "--point", "in", "-n", "2", "-w", folder + "/x", engine=engine)
             with open(folder + "/x", "rb") as file:
@@ -283,6 +353,7 @@ class Looking(Case):
         self.assertIn("3 packet(s) more matched", got.stderr)
         self.assertIn("2 packet(s)", got.stderr)
         self.assertEqual((written[:4], written.count(b"\x01\x02\x03")), (b"\x0a\x0d\x0d\x0a", 2))
+        self.assertIn(b"ingress eni-1: waits for its first fragment", written)
 
     def test_stats_layout(self):
         self.assertEqual(self.asks("stats", {}, "stats"), (
