@@ -184,6 +184,12 @@ class TestRings(LyingPeerTest):
             frontend.describe(1, 0, address, length, flags, following)
             frontend.offer(1, 0, 1)
 
+        def chain(pieces):
+            for index, (address, length) in enumerate(pieces):
+                frontend.describe(1, index, address, length, 0 if index == len(pieces) - 1 else liar.NEXT, index + 1)
+            for number in range(1, 65):
+                frontend.offer(1, 0, number)
+
         def loop():
             for index in range(liar.QUEUE):
                 frontend.describe(1, index, liar.FRAMES, 64, liar.NEXT, (index + 1) % liar.QUEUE)
@@ -197,6 +203,16 @@ class TestRings(LyingPeerTest):
             for index in range(liar.QUEUE):
                 frontend.describe(0, index, address, length, flags, index)
                 frontend.offer(0, index, index + 1)
+            for _ in range(3):
+                self.lab.ping(self.lab.client, self.liar.address, 1)
+
+        def receive_into(*pieces):
+            """Room in a chain of these (address, length), offered eight times."""
+            for index, (address, length) in enumerate(pieces):
+                last = index == len(pieces) - 1
+                frontend.describe(0, index, address, length, liar.WRITE | (0 if last else liar.NEXT), index + 1)
+            for number in range(1, 9):
+                frontend.offer(0, 0, number)
             for _ in range(3):
                 self.lab.ping(self.lab.client, self.liar.address, 1)
 
@@ -221,6 +237,11 @@ class TestRings(LyingPeerTest):
             "room outside": lambda: receive(1 << 46, 2048),
             "room of nothing": lambda: receive(liar.FRAMES, 0),
             "room that goes in circles": lambda: receive(liar.FRAMES, 1, liar.WRITE | liar.NEXT),
+            # The header's rest is more than the second of them has, which is the last of the memory.
+            "room in runts at the end": lambda: receive_into((liar.FRAMES, 4), (liar.SIZE - 4, 4), (liar.ROOM, 4096)),
+            "room in bytes at the end": lambda: receive_into(*[(liar.SIZE - 1, 1)] * 8, (liar.ROOM, 4096)),
+            "room that ends in the header": lambda: receive_into((liar.FRAMES, 4), (liar.SIZE - 4, 4)),
+            "chains of the whole memory": lambda: chain([(0, liar.SIZE)] * 200),
         }
 
     def test_each_lie(self):
@@ -236,6 +257,40 @@ class TestRings(LyingPeerTest):
                         self.assertEqual(self.lab.engine.poll(), before, "the engine ended")
                     self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
         self.lab.assert_accounted()
+        self.assert_served()
+
+    def test_a_header_in_pieces(self):
+        """Allowed, if unusual: the frame comes whole."""
+        with liar.connect(self.path) as frontend:
+            frontend.shake_hands()
+            self.assertTrue(self.lab.wait_until(self.is_up, 5))
+            for index, (offset, length) in enumerate(((0, 3), (3, 1), (4, 5), (9, 7), (16, 4000))):
+                frontend.describe(0, index, liar.ROOM + offset, length, liar.WRITE | (liar.NEXT if index < 4 else 0), index + 1)
+            frontend.offer(0, 0, 1)
+            self.lab.ping(self.lab.client, self.liar.address, 1)
+            self.assertTrue(self.lab.wait_until(lambda: frontend.used(0) == 1, 3), "nothing was received")
+            head, length = struct.unpack_from("<II", frontend.memory, frontend.place(0)[2] + 4)
+            frame = frontend.memory[liar.ROOM + liar.VNET_BYTES:liar.ROOM + length]
+            self.assertEqual(head, 0)
+            self.assertEqual(frame[:6], bytes.fromhex(self.liar.mac.replace(":", "")))
+            self.assertEqual(struct.unpack_from("!H", frame, 16)[0], len(frame) - 14, "not the whole packet")
+        self.assert_served()
+
+    def test_packed_rings_of_runts(self):
+        """Four at a time, each of four bytes at the end of the memory."""
+        packed = 1 << 34
+        with self.neighbour_unharmed(), liar.connect(self.path) as frontend:
+            frontend.shake_hands(liar.PROTOCOL_FEATURES | liar.VERSION_1 | liar.MERGEABLE | packed)
+            if frontend.offered & packed == 0:
+                return
+            self.assertTrue(self.lab.wait_until(self.is_up, 5))
+            for index in range(liar.QUEUE):  # the wrap counters begin with 0, so that what is marked as used is available
+                struct.pack_into("<QIHH", frontend.memory, 16 * index, liar.SIZE - 4, 4, index, liar.WRITE | 1 << 15)
+            with contextlib.ExitStack() as stack:
+                for ping in [stack.enter_context(Ping(self.lab, self.lab.client, self.liar.address, 1000, 0.001)) for _ in range(4)]:
+                    ping.wait()
+            self.assertIsNone(self.lab.engine.poll(), "the engine ended")
+        self.assertTrue(self.lab.wait_until(lambda: not self.is_up(), 5))
         self.assert_served()
 
     def test_noise_in_the_rings(self):

@@ -116,7 +116,9 @@ class Frontend:
         """Puts a chain's first descriptor at the next place and tells the index, which may be any."""
         at = self.place(ring)[1]
         struct.pack_into("<H", self.memory, at + 4 + 2 * ((available - 1) % QUEUE), index)
-        struct.pack_into("<H", self.memory, at + 2, available & 0xffff)
+        # In one store: struct.pack_into() writes zeros first, which is an index that went back.
+        with memoryview(self.memory) as memory, memory.cast("H") as words:
+            words[(at + 2) // 2] = available & 0xffff
 
     def used(self, ring):
         return struct.unpack_from("<H", self.memory, self.place(ring)[2] + 2)[0]
