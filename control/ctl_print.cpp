@@ -95,8 +95,8 @@ std::string print_task_show(const Json& result, const Style& style) {
   }
   const Json& counters = member(result, "counters");
   if (counters.is_object()) {
-    meter_lines(page, "from the task", member(counters, "in"));
-    meter_lines(page, "to the task", member(counters, "out"));
+    meter_lines(page, "ingress", member(counters, "ingress"));
+    meter_lines(page, "egress", member(counters, "egress"));
   }
   return page.text(style);
 }
@@ -148,10 +148,10 @@ std::string print_flow_log_list(const Json& result, const Style& style) {
 }
 
 std::string print_stats(const Json& result, const Style& style) {
-  Table table({"PORT", "ENI", "WAY", ">RX_PACKETS", ">RX_BYTES", ">TX_PACKETS", ">TX_BYTES", ">DROPS"});
+  Table table({"PORT", "ENI", "DIRECTION", ">RX_PACKETS", ">RX_BYTES", ">TX_PACKETS", ">TX_BYTES", ">DROPS"});
   std::string open;  // meters that do not close
   for (const Json& port : list_of(result, "ports")) {
-    for (const char* way : {"in", "out"}) {
+    for (const char* way : {"ingress", "egress"}) {
       const Json& meter = member(port, way);
       const std::uint64_t rx = number(meter, "rx_packets"), tx = number(meter, "tx_packets"), drops = drops_of(meter);
       if (rx != tx + drops) open += (open.empty() ? "" : ", ") + text(port, "name") + " " + way;
@@ -165,7 +165,8 @@ std::string print_stats(const Json& result, const Style& style) {
   if (!style.headers) return out;  // rows only: for a program
   for (const Json& port : list_of(result, "ports")) {
     for (const auto& [what, count] : member(port, "device").items()) {
-      if (count != 0) out += "\n" + painted(text(port, "name") + ": " + printable(what) + " " + text(count) + ", by its driver", Colour::yellow, style);
+      const bool deprecated = what.starts_with("in_") || what.starts_with("out_");
+      if (count != 0 && !deprecated) out += "\n" + painted(text(port, "name") + ": " + printable(what) + " " + text(count) + ", by its driver", Colour::yellow, style);
     }
   }
   const Json& allowances = member(result, "allowances");
@@ -231,7 +232,7 @@ std::string print_explanation(const Json& result, const Style& style) {
 }
 
 std::string print_flow_list(const Json& result, const Style& style) {
-  Table table({"DIRECTION", "PROTO", "LOCAL", "REMOTE", "STATE", "TRACKED", ">IDLE_S", ">IN_PACKETS", ">IN_BYTES", ">OUT_PACKETS", ">OUT_BYTES", "ENI", "RULE"});
+  Table table({"DIRECTION", "PROTO", "LOCAL", "REMOTE", "STATE", "TRACKED", ">IDLE_S", ">INGRESS_PACKETS", ">INGRESS_BYTES", ">EGRESS_PACKETS", ">EGRESS_BYTES", "ENI", "RULE"});
   const auto end = [](const Json& flow, const char* address, const char* port) {
     const std::string host = text(flow, address);
     if (member(flow, port).is_null()) return host;

@@ -24,7 +24,7 @@ struct ErrorCode {
   int code;
 };
 
-// In the order of the protocol page.
+// In the order of the protocol page (docs/control-protocol.md, Errors), which has them all; a test compares.
 constexpr std::array kErrorCodes{
     ErrorCode{"parse_error", -32700},         ErrorCode{"invalid_request", -32600},
     ErrorCode{"unknown_method", -32601},      ErrorCode{"invalid_params", -32602},
@@ -34,8 +34,7 @@ constexpr std::array kErrorCodes{
     ErrorCode{"duplicate_mac", -32010},       ErrorCode{"duplicate_ip", -32010},
     ErrorCode{"duplicate_interface", -32010}, ErrorCode{"duplicate_subnet", -32010},
     ErrorCode{"address_outside_subnet", -32011}, ErrorCode{"reserved_address", -32011},
-    ErrorCode{"unknown_subnet", -32011},      ErrorCode{"wrong_trunk", -32011},
-    ErrorCode{"unknown_group", -32012},       ErrorCode{"group_in_use", -32012},
+    ErrorCode{"wrong_trunk", -32011},         ErrorCode{"group_in_use", -32012},
     ErrorCode{"acl_in_use", -32012},          ErrorCode{"quota", -32012},
     ErrorCode{"netns_missing", -32013},       ErrorCode{"interface_exists", -32013},
     ErrorCode{"vhost_net_missing", -32013},   ErrorCode{"port_failed", -32013},

@@ -30,9 +30,9 @@ Json meter_json(const MeterReading& reading) {
 struct PortReadings {
   std::string name;
   std::optional<std::string> eni_id;
-  MeterReading in, out;
+  // As an ENI sees it: ingress goes to a task, egress comes from one. Of the trunk, what the fabric sent and what was given to it.
+  MeterReading ingress, egress;
   std::uint16_t ethdev = 0;
-  // For a task's port `in` is the task's egress; for the trunk it is what the fabric sent.
 };
 
 Json capabilities_json(const std::vector<Capability>& capabilities) {
@@ -43,11 +43,13 @@ Json capabilities_json(const std::vector<Capability>& capabilities) {
   return all;
 }
 
-// What the driver lost or refused: no worker ever saw it.
+// What the driver lost or refused: no worker ever saw it. Received and sent as the device sees it.
 Json device_json(std::uint16_t ethdev) {
   rte_eth_stats said{};
   if (rte_eth_stats_get(ethdev, &said) != 0) said = {};
-  return {{"in_missed", said.imissed}, {"in_errors", said.ierrors}, {"in_no_buffers", said.rx_nombuf}, {"out_errors", said.oerrors}};
+  return {{"rx_missed", said.imissed}, {"rx_errors", said.ierrors}, {"rx_no_buffers", said.rx_nombuf}, {"tx_errors", said.oerrors},
+          // Deprecated: the names of API 1.0.
+          {"in_missed", said.imissed}, {"in_errors", said.ierrors}, {"in_no_buffers", said.rx_nombuf}, {"out_errors", said.oerrors}};
 }
 
 std::vector<PortReadings> read_ports(Controller& controller) {
@@ -57,8 +59,8 @@ std::vector<PortReadings> read_ports(Controller& controller) {
   for (const auto& [eni, active] : controller.active()) {
     const EndpointId id = active.endpoint->id;
     ports.push_back({port_name(*controller.desired().attachments.at(eni).port), eni,
-                     workers.of(id, Direction::egress).since(active.egress_start),
-                     workers.of(id, Direction::ingress).since(active.ingress_start), active.port->ethdev()});
+                     workers.of(id, Direction::ingress).since(active.ingress_start),
+                     workers.of(id, Direction::egress).since(active.egress_start), active.port->ethdev()});
   }
   ports.insert(ports.begin(), {"trunk", std::nullopt, workers.trunk_in(), workers.trunk_out(), controller.trunk().ethdev});
   return ports;
@@ -160,8 +162,9 @@ Json task_report(Controller& controller, const config::Attachment& attachment, b
                          {"UdpTimeout", attachment.conntrack.udp_timeout}};
   if (is_active) {
     const EndpointId id = active->second.endpoint->id;
-    report["counters"] = {{"in", meter_json(controller.workers().of(id, Direction::egress).since(active->second.egress_start))},
-                          {"out", meter_json(controller.workers().of(id, Direction::ingress).since(active->second.ingress_start))}};
+    const Json ingress = meter_json(controller.workers().of(id, Direction::ingress).since(active->second.ingress_start));
+    const Json egress = meter_json(controller.workers().of(id, Direction::egress).since(active->second.egress_start));
+    report["counters"] = {{"ingress", ingress}, {"egress", egress}, {"in", egress}, {"out", ingress}};  // the last two: see stats_report
     report["audited"] = audited_json(controller.workers(), active->second);
     report["moving"] = controller.is_moving(eni);
     report["link"] = active->second.port->link_up() ? "up" : "down";
@@ -174,11 +177,16 @@ Json stats_report(Controller& controller) {
   Json ports = Json::array();
   std::int64_t unaccounted = 0;
   for (const PortReadings& port : read_ports(controller)) {
-    unaccounted += port.in.unaccounted() + port.out.unaccounted();
+    unaccounted += port.ingress.unaccounted() + port.egress.unaccounted();
+    const Json ingress = meter_json(port.ingress), egress = meter_json(port.egress);
+    const bool is_trunk = !port.eni_id;
     ports.push_back({{"name", port.name},
                      {"eni", port.eni_id ? Json(*port.eni_id) : Json(nullptr)},
-                     {"in", meter_json(port.in)},
-                     {"out", meter_json(port.out)},
+                     {"ingress", ingress},
+                     {"egress", egress},
+                     // Deprecated: API 1.0 told what came in by the port and what went out by it, and of a task that is the other way round.
+                     {"in", is_trunk ? ingress : egress},
+                     {"out", is_trunk ? egress : ingress},
                      {"device", device_json(port.ethdev)}});
   }
   return {{"ports", std::move(ports)}, {"unaccounted", unaccounted}, {"allowances", allowances_json(controller.workers())}};
@@ -188,10 +196,8 @@ Json drops_report(Controller& controller, const std::optional<std::string>& eni_
   std::vector<Json> drops;
   for (const PortReadings& port : read_ports(controller)) {
     if (eni_id && port.eni_id != eni_id) continue;
-    for (const bool is_in : {true, false}) {
-      const MeterReading& reading = is_in ? port.in : port.out;
-      // What comes in from the trunk is on its way to a task: ingress, from the task's point of view.
-      const Direction direction = is_in == port.eni_id.has_value() ? Direction::egress : Direction::ingress;
+    for (const Direction direction : {Direction::ingress, Direction::egress}) {
+      const MeterReading& reading = direction == Direction::ingress ? port.ingress : port.egress;
       for (std::size_t i = 0; i < kDropReasonCount; ++i) {
         if (reading.drops[i] == 0) continue;
         drops.push_back({{"reason", kDropReasonTexts[i].name},

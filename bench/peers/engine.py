@@ -101,7 +101,8 @@ class Engine(Device):
         if all("packets" in worker for worker in workers):
             packets = sum(worker["packets"] for worker in workers)
         else:
-            packets = sum(port["in"]["rx_packets"] for port in self.call("stats")["ports"])
+            # What came in by each port: of the trunk that is ingress, of a task egress.
+            packets = sum(port["ingress" if port["eni"] is None else "egress"]["rx_packets"] for port in self.call("stats")["ports"])
         return Counters(packets, busy)
 
     def describe(self):

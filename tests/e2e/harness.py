@@ -379,10 +379,10 @@ class LabTest(unittest.TestCase):
     # -- packets --
 
     def meters(self, eni=None):
-        """(in, out) of an ENI's port, or of the trunk."""
+        """What came in by an ENI's port, and what went out by it: (egress, ingress). Of the trunk: (ingress, egress)."""
         for port in self.lab.stats()["ports"]:
             if port["eni"] == eni:
-                return port["in"], port["out"]
+                return (port["ingress"], port["egress"]) if eni is None else (port["egress"], port["ingress"])
         raise AssertionError(f"no port of {eni}")
 
     @contextlib.contextmanager

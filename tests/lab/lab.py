@@ -466,7 +466,7 @@ class Lab:
             stats = self.stats()
             wrong = [] if stats["unaccounted"] == 0 else [f"unaccounted {stats['unaccounted']}"]
             for port in stats["ports"]:
-                for way in ("in", "out"):
+                for way in ("ingress", "egress"):
                     meter = port[way]
                     rest = meter["rx_packets"] - meter["tx_packets"] - sum(meter["drops"].values())
                     if rest != 0:

@@ -68,7 +68,7 @@ RESULTS = {
     "worker.list": {"workers": WORKERS},
     "task.list": {"tasks": [TASK, WAITING]},
     "task.show": {**TASK, "attachment": "1789", "connections": 3, "mtu": 9001, "source_dest_check": True,
-                  "port": {"kind": "tap", "netns": "nginx"}, "counters": {"in": METER, "out": METER}, "new_member": 5,
+                  "port": {"kind": "tap", "netns": "nginx"}, "counters": {"ingress": METER, "egress": METER}, "new_member": 5,
                   "capabilities": [{"what": "receives super-frames", "available": True, "why": ""},
                                    {"what": "sends super-frames", "available": False, "why": "no program is there"}]},
     "task.describe": {"tasks": [{"taskArn": "a"}], "failures": []},
@@ -85,7 +85,7 @@ RESULTS = {
         {"RuleNumber": 32768, "Protocol": "-1", "RuleAction": "deny", "Egress": False, "Ipv6CidrBlock": "::/0"}]}]},
     "subnet.list": {"Subnets": [{"SubnetId": "subnet-c070009b", "CidrBlock": "10.0.0.0/24",
                                  "Ipv6CidrBlockAssociationSet": [{"Ipv6CidrBlock": "fd00::/64"}]}]},
-    "stats": {"ports": [{"name": "trunk", "eni": None, "in": METER, "out": METER}], "unaccounted": 0},
+    "stats": {"ports": [{"name": "trunk", "eni": None, "ingress": METER, "egress": METER, "in": METER, "out": METER}], "unaccounted": 0},
     "drops": {"drops": [{"reason": "security_group_ingress", "sentence": "No rule lets it in.", "packets": 12,
                          "port": "tap:nginx/eth0", "eni": "eni-b0aaa4b2", "direction": "ingress"}]},
     "state.get": {"SecurityGroups": [], "enis": []},
@@ -235,10 +235,10 @@ class Looking(Case):
 
     def test_flow_list(self):
         self.assertEqual(self.asks("flow.list", {}, "flow", "list"), (
-            "DIRECTION  PROTO  LOCAL         REMOTE              STATE        TRACKED  IDLE_S  IN_PACKETS  IN_BYTES  OUT_PACKETS  OUT_BYTES  ENI    RULE\n"
-            "ingress    tcp    10.0.0.35:80  [2001:db8::9]:4000  established  yes         0.5           4       221            3        169  eni-1  "
+            "DIRECTION  PROTO  LOCAL         REMOTE              STATE        TRACKED  IDLE_S  INGRESS_PACKETS  INGRESS_BYTES  EGRESS_PACKETS  EGRESS_BYTES  ENI    RULE\n"
+            "ingress    tcp    10.0.0.35:80  [2001:db8::9]:4000  established  yes         0.5                4            221               3           169  eni-1  "
             "sg-1 tcp 80 from 0.0.0.0/0\n"
-            "ingress    icmp   10.0.0.35     2001:db8::9         established  yes         0.5           4       221            3        169  eni-1  "
+            "ingress    icmp   10.0.0.35     2001:db8::9         established  yes         0.5                4            221               3           169  eni-1  "
             "no rule any more: it was let in before they changed\n"))
         self.asks("flow.list", {"task": "t", "remote": "10.0.0.0/8", "protocol": "tcp", "state": "established", "port": 80, "min_idle_s": 5, "limit": 3,
                                 "sort": "idle"},
@@ -357,16 +357,16 @@ class Looking(Case):
 
     def test_stats_layout(self):
         self.assertEqual(self.asks("stats", {}, "stats"), (
-            "PORT   ENI  WAY  RX_PACKETS  RX_BYTES  TX_PACKETS  TX_BYTES  DROPS\n"
-            "trunk  -    in           10      1000           8       800      2\n"
-            "trunk  -    out          10      1000           8       800      2\n"
+            "PORT   ENI  DIRECTION  RX_PACKETS  RX_BYTES  TX_PACKETS  TX_BYTES  DROPS\n"
+            "trunk  -    ingress            10      1000           8       800      2\n"
+            "trunk  -    egress             10      1000           8       800      2\n"
             "\nevery packet is accounted for\n"))
 
     def test_stats_that_do_not_add_up(self):
-        wrong = {"ports": [{"name": "trunk", "eni": None, "in": {**METER, "rx_packets": 11}, "out": METER}], "unaccounted": 1}
+        wrong = {"ports": [{"name": "trunk", "eni": None, "ingress": {**METER, "rx_packets": 11}, "egress": METER}], "unaccounted": 1}
         with Engine(lambda r: line({"jsonrpc": "2.0", "id": r["id"], "result": wrong})) as engine:
             out = self.ok("stats", engine=engine)
-        self.assertIn("NOT accounted for: 1 packets; received is not sent plus dropped at trunk in", out)
+        self.assertIn("NOT accounted for: 1 packets; received is not sent plus dropped at trunk ingress", out)
 
     def test_status(self):
         out = self.asks("status", {}, "status")
@@ -715,7 +715,7 @@ class BrokenEngines(Case):
     def test_wrong_types_inside(self):
         for method, words in [("stats", ("stats",)), ("drops", ("drops",)), ("status", ("status",)), ("sg.show", ("sg", "show")),
                               ("x", ("task", "detach", "x"))]:
-            for result in ({}, {"ports": [{"in": 5}], "drops": [{"packets": "many"}], "healthy": "so", "steps": 5,
+            for result in ({}, {"ports": [{"ingress": 5}], "drops": [{"packets": "many"}], "healthy": "so", "steps": 5,
                                 "SecurityGroups": [7], "revision": "x"}):
                 with self.subTest(words=words), Engine(lambda r, a=result: line({"jsonrpc": "2.0", "id": 1, "result": a})) as e:
                     self.fails(4, *words, engine=e, says="not as the control protocol has it")

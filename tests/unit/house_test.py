@@ -59,6 +59,13 @@ class House(unittest.TestCase):
             self.assertIn(f"`{name}`", page, "docs/packet-walk.md lacks it")
             self.assertIn(f"DropReason::{name}", code, "nothing drops for it")
 
+    def test_error_names_are_those_of_the_protocol_page(self):
+        code = re.findall(r'ErrorCode\{"(\w+)", (?:(-\d+)|kInternal)\}', (ROOT / "control/protocol.cpp").read_text())
+        rows = re.findall(r"^\| (-32\d+) \| ([^|]+) \|", (ROOT / "docs/control-protocol.md").read_text(), re.M)
+        page = [(name, number) for number, names in rows for name in re.findall(r"`(\w+)`", names)]
+        self.assertGreater(len(page), 20)
+        self.assertEqual([(name, number or "-32603") for name, number in code], page)
+
     def test_every_source_says_its_licence(self):
         for room in ROOMS:
             for path in sources(room):

@@ -37,10 +37,10 @@ TEST(Protocol, CodesFollowTheTable) {
   for (const char* name : {"duplicate_vlan", "duplicate_mac", "duplicate_ip", "duplicate_interface", "duplicate_subnet"}) {
     EXPECT_EQ(code_for(name), -32010) << name;
   }
-  for (const char* name : {"address_outside_subnet", "reserved_address", "unknown_subnet", "wrong_trunk"}) {
+  for (const char* name : {"address_outside_subnet", "reserved_address", "wrong_trunk"}) {
     EXPECT_EQ(code_for(name), -32011) << name;
   }
-  for (const char* name : {"unknown_group", "group_in_use", "acl_in_use", "quota"}) EXPECT_EQ(code_for(name), -32012) << name;
+  for (const char* name : {"group_in_use", "acl_in_use", "quota"}) EXPECT_EQ(code_for(name), -32012) << name;
   for (const char* name : {"netns_missing", "interface_exists", "vhost_net_missing", "port_failed", "port_limit"}) {
     EXPECT_EQ(code_for(name), -32013) << name;
   }
