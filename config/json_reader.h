@@ -5,8 +5,8 @@
 //  1. parse_json() turns text into a document, refusing what nlohmann's DOM would let through silently: duplicate keys,
 //     more than `max_depth` levels, more than `max_bytes`, invalid UTF-8, numbers that are not finite. A syntax error
 //     says line and column (`parse_error`; too deep and too long are `limit`).
-//  2. ObjectReader takes one object apart by name. Each take_*() checks the type and the range, notes the place, and
-//     marks the key as known; finish() reports what nobody asked for. All complaints go to one list, so that a bad
+//  2. ObjectReader takes one object apart by name. Each of its readers (text(), integer(), ...) checks the type and the range, notes the
+//     place, and marks the key as known; finish() reports what nobody asked for. All complaints go to one list, so that a bad
 //     document is told everything at once.
 //
 //     ObjectReader reader(document, "/port", problems);

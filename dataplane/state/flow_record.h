@@ -6,7 +6,7 @@
 // Where records come from (worker thread):
 //   * a connection's own totals, taken off it when the interval ends and when the connection does (accepted);
 //   * LooseFlows, for packets that belong to no connection: refused ones, and accepted ones that open none (ICMP errors).
-// They reach control by a ring a worker (FlowRecordRing). A ring that is full at the end of an interval only makes the worker
+// They reach control by a ring a worker (FlowRecorder::ring). A ring that is full at the end of an interval only makes the worker
 // wait with the rest; a record that cannot wait (its connection goes) is counted as lost for its endpoint, and the log says
 // SKIPDATA. The packet path never waits.
 //

@@ -3,8 +3,8 @@
 // The worker's half of flow logs: makes FlowRecords (flow_record.h) of what connections counted and of what belongs to no
 // connection, and passes them to the control thread.
 //
-// When an interval has ended control asks for it (ask_interval); the worker then takes the totals off its connections, a bounded
-// piece a turn, and says when it is through (interval_done). The packets that pass meanwhile count for the interval before or the
+// When an interval has ended control asks for it (Worker::end_flow_interval); the worker then takes the totals off its connections, a
+// bounded piece a turn, and says when it is through (Worker::flow_interval_done). The packets that pass meanwhile count for the interval before or the
 // next one, each once. A connection that ends in between gives its totals at once.
 //
 // LooseFlows is a table of bounded size: open addressing, a few places to look at. What finds no place, and what the ring has no
