@@ -4,7 +4,8 @@
 // accepted state, and only then opens the control socket and tells the service manager that it is ready: what can be
 // seen from outside is there when packets flow.
 //
-// Exit codes: 0 stopped when asked to; 1 could not run (the last line on stderr says why); 2 wrong command line or config.
+// Exit codes: 0 stopped when asked to; 1 could not run (the last line on stderr says why), and may at another time; 2 the command line or
+// the config is wrong, or asks for what this machine does not have: starting again would not mend it (packaging/trunklined.service).
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
@@ -17,10 +18,12 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/program_options.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -78,7 +81,7 @@ std::expected<CommandLine, int> parse_command_line(int argc, char** argv) {
       "check-config", "read the config file, say what is wrong with it, and exit")("version", "print the version")("help,h", "this");
   try {
     po::variables_map values;
-    po::store(po::parse_command_line(count, argv, options), values);
+    po::store(po::command_line_parser(count, argv).options(options).positional(po::positional_options_description()).run(), values);  // no stray words
     po::notify(values);
     if (values.contains("help")) {
       std::cout << options;
@@ -120,6 +123,28 @@ std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
   return text;
+}
+
+// What the config asks for and this machine can never give. Of what may be there later (hugepages, the trunk) DPDK tells.
+std::optional<std::string> impossible_here(const config::EngineConfig& config, const std::vector<std::string>& eal_arguments) {
+  const auto says = [&](std::string_view word) {
+    return std::ranges::any_of(eal_arguments, [&](const std::string& each) { return each.starts_with(word); });
+  };
+  const long processors = sysconf(_SC_NPROCESSORS_CONF);
+  std::vector<std::uint16_t> lcores = config.eal.worker_lcores;
+  lcores.push_back(config.eal.main_lcore);
+  const std::uint16_t last = *std::ranges::max_element(lcores);
+  if (processors > 0 && last >= processors && !says("--lcores")) {
+    return "eal.main_lcore or eal.worker_lcores names processor " + std::to_string(last) + ", and this machine has " +
+           std::to_string(processors) + " (0 to " + std::to_string(processors - 1) + ")";
+  }
+  constexpr std::uint64_t kBufferOverhead = 192;  // of mbuf and pool, as docs/operations.md counts
+  const std::uint64_t buffers = std::uint64_t{config.buffers.count} * (config.buffers.data_room_bytes + kBufferOverhead);
+  if (buffers > std::uint64_t{config.eal.memory_mb} << 20 && !says("--socket-mem") && !says("-m")) {
+    return "buffers.count x (buffers.data_room_bytes + 192) is " + std::to_string((buffers >> 20) + 1) + " MB, and eal.memory_mb is " +
+           std::to_string(config.eal.memory_mb) + ": raise eal.memory_mb or lower buffers.count";
+  }
+  return std::nullopt;
 }
 
 int run_worker(void* worker) {
@@ -196,6 +221,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   EalSettings eal_settings{config.eal.main_lcore, config.eal.worker_lcores, config.eal.memory_mb, config.eal.file_prefix,
                            config.eal.hugepages,  config.eal.extra_args};
   eal_settings.extra_args.insert(eal_settings.extra_args.end(), eal_extras.begin(), eal_extras.end());
+  if (const auto reason = impossible_here(config, eal_settings.extra_args)) return fail(*reason, 2);
   info("EAL: " + joined(Eal::arguments(eal_settings)));
   auto eal = Eal::start(eal_settings);
   if (!eal) return fail(eal.error());
@@ -273,7 +299,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   Server server(io, options, [&](const Caller& caller) {
     return config::Json{{"server", "trunklined"},
                         {"version", facts.version},
-                        {"api", {{"major", 1}, {"minor", 0}}},
+                        {"api", {{"major", 1}, {"minor", 1}}},
                         {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "explain", "capture", "steering",
                                       "events.describe-tasks", "events.eventbridge", "events.acs"}},
                         {"boot_id", facts.boot_id},
