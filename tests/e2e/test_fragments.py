@@ -152,7 +152,7 @@ class FragmentsTest(LabTest):
 
     def lost(self):
         device = self.call("stats")["ports"][0]["device"]
-        return device["in_missed"], device["in_errors"]
+        return device["rx_missed"], device["rx_errors"]
 
 
 class TestSizes(FragmentsTest):
