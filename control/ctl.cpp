@@ -451,7 +451,8 @@ int complete(std::vector<std::string> words) {
     else if (open->name == "proto")
       out = {"tcp", "udp", "icmp", "icmpv6"};
     else if (open->name == "state")
-      out = {"opening", "established", "closing", "closed", "reset", "udp_asked", "udp_answered", "udp_again", "udp_stream", "icmp", "other"};
+      out = {"syn_sent",     "syn_received", "picked_up",  "established", "reopening",  "closing",       "closed",     "refused",     "reset",         "udp_asked",
+             "udp_answered", "udp_again",    "udp_stream", "icmp_asked",  "icmp_answered", "icmp_again", "other_asked", "other_answered", "other_again"};
     else if (open->value == "KIND")
       out = {"tap", "virtio-user", "vhost-user", "vdev"};
     else if (open->value == "on|off")

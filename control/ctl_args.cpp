@@ -67,7 +67,7 @@ constexpr std::array kOptions = {
     Option{"remote", 0, "CIDR", "with this address, or one of these, at the other end", kFlow},
     Option{"proto", 0, "NAME", "tcp, udp, icmp, icmpv6 or a number", kFlow},
     Option{"port", 0, "N", "TCP or UDP port, of either end", kFlow},
-    Option{"state", 0, "NAME", "established, opening, closing, closed, reset, udp_..., icmp or other", kFlow},
+    Option{"state", 0, "NAME", "established, syn_sent, closing, reset, udp_..., icmp_... and so on: docs/connections.md", kFlow},
     Option{"idle", 0, "SECONDS", "without a packet for so long at least", kFlow},
     Option{"sort", 0, "WHAT", "bytes, packets or idle, largest first (bytes)", kList},
     Option{"limit", 0, "N", "so many at most (100)", kList},

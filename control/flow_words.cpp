@@ -11,8 +11,6 @@
 namespace trunkline::control {
 namespace {
 
-constexpr std::array<std::string_view, kConnectionStates> kStates{"free",   "addresses", "opening",      "established", "closing",    "closed", "reset",
-                                                                  "udp_asked", "udp_answered", "udp_again", "udp_stream",  "icmp", "other"};
 struct Protocol {
   std::string_view name;
   int number;
@@ -23,13 +21,21 @@ bool has_ports(int protocol) { return protocol == 6 || protocol == 17; }
 
 }  // namespace
 
-std::string_view state_name(ConnectionState state) { return kStates[static_cast<std::size_t>(state)]; }
+std::string_view state_name(ConnectionState state) { return kConnectionStateNames[static_cast<std::size_t>(state)]; }
 
 std::optional<ConnectionState> parse_state(std::string_view name) {
-  for (std::size_t i = static_cast<std::size_t>(ConnectionState::opening); i < kStates.size(); ++i) {
-    if (kStates[i] == name) return static_cast<ConnectionState>(i);
+  for (std::size_t i = static_cast<std::size_t>(ConnectionState::syn_sent); i < kConnectionStates; ++i) {
+    if (kConnectionStateNames[i] == name) return static_cast<ConnectionState>(i);
   }
   return std::nullopt;
+}
+
+std::string state_names() {
+  std::string names;
+  for (auto i = static_cast<std::size_t>(ConnectionState::syn_sent); i < kConnectionStates; ++i) {
+    names += (names.empty() ? "\"" : ", \"") + std::string(kConnectionStateNames[i]) + "\"";
+  }
+  return names;
 }
 
 std::string protocol_name(int protocol) {

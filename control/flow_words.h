@@ -17,6 +17,8 @@ namespace trunkline::control {
 
 std::string_view state_name(ConnectionState state);
 std::optional<ConnectionState> parse_state(std::string_view name);
+// All that parse_state() knows, quoted, for an error's sentence.
+std::string state_names();
 
 // "tcp", "udp", "icmp", "icmpv6", or the number.
 std::string protocol_name(int protocol);

@@ -58,7 +58,7 @@ FlowFilter read_filter(ObjectReader& reader, const Controller& controller, bool&
     const auto state = parse_state(*name);
     if (!state) {
       reader.complain("state", "invalid_params", "\"state\" is " + config::words::in_quotes(*name) +
-                      "; wanted \"opening\", \"established\", \"closing\", \"closed\", \"reset\", \"udp_asked\", \"udp_answered\", \"udp_again\", \"udp_stream\", \"icmp\" or \"other\"");
+                      "; wanted one of " + state_names());
     }
     filter.states = state ? FlowFilter::bit(*state) : FlowFilter::kAnyState;
   }

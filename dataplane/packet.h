@@ -53,6 +53,7 @@ inline constexpr std::uint8_t fin = 0x01;
 inline constexpr std::uint8_t syn = 0x02;
 inline constexpr std::uint8_t rst = 0x04;
 inline constexpr std::uint8_t ack = 0x10;
+inline constexpr std::uint8_t urg = 0x20;
 }  // namespace tcp_flag
 
 // What parse found out about one packet, 16 bytes so that it is stored at once. vlan 0 is untagged; tag_bytes is what the

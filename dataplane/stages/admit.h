@@ -14,6 +14,8 @@
 //  * An edit of the groups does not touch a tracked connection, unless its endpoint says `revalidate`. A TCP or UDP flow that AWS
 //    would not track (let in by a rule from anywhere, with everything from anywhere allowed the other way) is remembered here
 //    too, but judged anew by each new policy, direction by direction.
+//  * Each SYN that begins a connection is put to the rules as they are, also on an entry that is alive, and from either end of it.
+//  * A SYN-ACK begins nothing: without a connection it is refused, unless the flow would be untracked.
 //  * A reply is never matched against the rules of its own direction.
 //  * When the table is full, or the ENI has all the connections that it may have, a flow that needs an entry is refused;
 //    one that AWS would not track passes without.
@@ -33,6 +35,7 @@
 #include <new>
 
 #include "dataplane/packet.h"
+#include "dataplane/stages/advance.h"
 #include "dataplane/stages/related.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/worker_state.h"
@@ -97,11 +100,11 @@ inline FlowQuery query_of(const WorkerState& worker, const Connection& connectio
   FlowQuery query;
   query.remote = key.is_ipv6() ? worker.connections.addresses_of(connection).remote : IpAddress::from_v4_bytes(&key.remote);
   query.protocol = key.protocol();
-  if (connection.state == ConnectionState::icmp) {
+  if (is_one_of(connection.state, {ConnectionState::icmp_asked, ConnectionState::icmp_answered, ConnectionState::icmp_again})) {
     const IcmpFlow flow = IcmpFlow::of_port(key.remote_port);
     const bool asks = direction == connection.initiator_direction();
     query.port = static_cast<std::uint16_t>((asks ? flow.query_type : icmp_answer_type(flow.query_type)) << 8 | flow.code);
-  } else if (connection.state != ConnectionState::other) {
+  } else if (connection.state < ConnectionState::other_asked) {
     query.port = direction == Direction::ingress ? key.local_port_number() : key.remote_port_number();
   }
   return query;
@@ -140,82 +143,44 @@ inline DropReason refuse_or_audit(WorkerState& worker, const Endpoint& endpoint,
   return DropReason::none;
 }
 
-inline void advance_tcp(Connection& connection, std::uint8_t flags, Direction direction) {
-  // What was reset stays so: a FIN that was under way does not bring it back.
-  if ((flags & tcp_flag::rst) || connection.state == ConnectionState::reset) {
-    connection.state = ConnectionState::reset;
-    connection.awaits = 0;
-  } else if (flags & tcp_flag::fin) {
-    const unsigned fin_seen = (connection.fin_seen | bit(direction)) & 3U;  // here, because what was just stored is slow to read
-    connection.fin_seen = fin_seen & 3;
-    connection.awaits = 0;
-    connection.state = fin_seen == 3 ? ConnectionState::closed : ConnectionState::closing;
-  } else if (connection.state == ConnectionState::opening && direction != connection.initiator_direction()) {
-    connection.state = ConnectionState::established;
-    connection.awaits = 0;
-  }
+// Parse has checked that a TCP header, where there is one, lies in the first buffer.
+inline Segment segment_of(const Burst& burst, std::uint32_t i) {
+  const Headers& headers = burst.headers[i];
+  Segment segment{headers.tcp_flags};
+  if (headers.fragment == Fragment::later) return segment;
+  const std::uint32_t header_bytes = (burst.bytes(i)[headers.layer4_offset + 12] >> 4) * 4U;
+  segment.has_payload = headers.layer3_offset + std::uint32_t{headers.packet_bytes} > headers.layer4_offset + header_bytes;
+  return segment;
 }
 
-// UDP becomes a stream with its second request and response; each change of speaker is one step.
-inline void advance_udp(Connection& connection, Direction direction) {
-  if ((connection.awaits & bit(direction)) == 0) return;
-  connection.state = static_cast<ConnectionState>(static_cast<std::uint8_t>(connection.state) + 1);
-  connection.awaits = connection.state == ConnectionState::udp_stream ? 0 : bit(opposite(direction)) & 3;
+inline bool is_bare_syn(const Headers& headers) {
+  return headers.protocol == protocol::tcp && (headers.tcp_flags & (tcp_flag::syn | tcp_flag::ack)) == tcp_flag::syn;
 }
-static_assert(static_cast<int>(ConnectionState::udp_asked) + 3 == static_cast<int>(ConnectionState::udp_stream));
-
-inline void advance(Connection& connection, const Headers& headers, Direction direction, Tick now) {
-  connection.last_seen = now;
-  if (headers.protocol == protocol::tcp) return advance_tcp(connection, headers.tcp_flags, direction);
-  if (headers.protocol == protocol::udp) return advance_udp(connection, direction);
+inline bool is_syn_ack(const Headers& headers) {
+  return headers.protocol == protocol::tcp && (headers.tcp_flags & (tcp_flag::syn | tcp_flag::ack)) == (tcp_flag::syn | tcp_flag::ack);
 }
-
-// What the first packet of a connection makes of it, by its protocol: not by branches, since in mixed traffic the processor could not guess them.
-struct FirstState {
-  ConnectionState state;
-  bool awaits_answer;
-};
-inline constexpr std::array<FirstState, 256> kFirstStates = [] {
-  std::array<FirstState, 256> states;
-  states.fill({ConnectionState::other, false});  // not by initializers of the members: GCC 12 writes zeros for most of them
-  states[protocol::tcp] = {ConnectionState::opening, true};
-  states[protocol::udp] = {ConnectionState::udp_asked, true};
-  return states;
-}();
 
 // A connection that this packet opens.
 inline Connection begin(const FlowKey& key, const Headers& headers, Direction direction, Tick now) {
-  Connection connection = Connection::of(key, now);
-  const FirstState first = kFirstStates[headers.protocol];
+  Connection connection = Connection::of(key, now, kFirstStates[headers.protocol]);
   connection.initiator = index(direction) & 1;
-  connection.state = first.state;
-  connection.awaits = (first.awaits_answer * bit(opposite(direction))) & 3;
-  if (is_icmp(headers)) [[unlikely]] connection.state = ConnectionState::icmp;
-  // Picked up in the middle (an engine restart, a moved task): it has been established elsewhere.
-  const bool in_the_middle = (headers.tcp_flags & tcp_flag::syn) == 0;
-  if ((first.state == ConnectionState::opening) & in_the_middle) [[unlikely]] {
-    connection.state = ConnectionState::established;
-    connection.awaits = 0;
-    advance_tcp(connection, headers.tcp_flags, direction);
+  connection.awaits = bit(opposite(direction)) & kBothDirections;
+  if (is_icmp(headers)) [[unlikely]] connection.state = ConnectionState::icmp_asked;
+  // Picked up in the middle (an engine restart, a moved task): it may have been established elsewhere.
+  if ((connection.state == ConnectionState::syn_sent) & ((headers.tcp_flags & tcp_flag::syn) == 0)) [[unlikely]] {
+    connection.state = ConnectionState::picked_up;
+    if (headers.tcp_flags & tcp_flag::fin) connection.fin_seen = bit(direction) & kBothDirections;
   }
   return connection;
 }
 
-// A SYN on a connection that is over starts a new one under the same name.
-inline bool reopens(const Connection& connection, const Headers& headers) {
-  if (headers.protocol != protocol::tcp) return false;
-  const bool over = connection.state == ConnectionState::closing || connection.state == ConnectionState::closed ||
-                    connection.state == ConnectionState::reset || (connection.untracked && connection.allowed != 3);
-  return over && (headers.tcp_flags & (tcp_flag::syn | tcp_flag::ack)) == tcp_flag::syn;
-}
-
-// Whether a packet that the rules let pass may open a connection. Answers without a question may not.
+// Whether a packet that the rules let pass may open a connection. What answers, or ends, something that is not here may not.
 inline bool opens_connection(const Headers& headers) {
   if (is_icmp(headers)) {
     bool is_query;
     return icmp_query_type(headers.protocol, headers.icmp_type, is_query) != 0 && is_query;
   }
-  return (headers.tcp_flags & tcp_flag::rst) == 0;
+  return (headers.tcp_flags & tcp_flag::rst) == 0 && !is_syn_ack(headers);
 }
 
 inline ConnectionTable::Inserted insert_connection(const Connection& fresh, const Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
@@ -245,9 +210,12 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
     if (is_related(burst, i, worker, direction) && acl_allows(endpoint, direction, query)) return DropReason::none;
     if (const DropReason refused = refuse_or_audit(worker, endpoint, judgement); refused != DropReason::none) return refused;
   }
-  if (!opens_connection(headers)) return DropReason::none;
   const bool untracked = is_untracked(endpoint, direction, query, match);
-  if (endpoint.strict_syn && !untracked && headers.protocol == protocol::tcp && !(headers.tcp_flags & tcp_flag::syn)) {
+  if (is_syn_ack(headers) && !untracked && !answers_untracked(worker, endpoint, direction, burst, i)) {
+    return refuse_or_audit(worker, endpoint, DropReason::connection_closed);
+  }
+  if (!opens_connection(headers)) return DropReason::none;
+  if (endpoint.strict_syn && !untracked && headers.protocol == protocol::tcp && !is_bare_syn(headers)) {
     if (const DropReason refused = refuse_or_audit(worker, endpoint, DropReason::connection_closed); refused != DropReason::none) return refused;
   }
   Connection fresh = begin(burst.key[i], headers, direction, worker.now);
@@ -267,8 +235,45 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
   }
   if (endpoint.network_acl != nullptr) judge_again(worker, endpoint, *connection);
   burst.connection[i] = connection;
-  if (ConnectionTable::is_unanswered(fresh)) worker.connections.remember_unanswered(*connection, burst.hash[i]);
   return DropReason::none;
+}
+
+// What the rules, as they are now, say of a SYN on a live connection. What it began in its time gives it no right to begin again.
+[[gnu::noinline]] inline DropReason refuse_syn(const Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
+  const Endpoint& endpoint = *burst.endpoint[i];
+  RuleLookup lookup{&endpoint.policy->rules(direction), query_of(burst, i, direction), {}};
+  lookup.match = ask_rules(worker, endpoint, direction, lookup.query);
+  const DropReason judgement = judge_first(endpoint, direction, lookup);
+  return judgement == DropReason::none ? judgement : refuse_or_audit(worker, endpoint, judgement);
+}
+
+// Both ends have begun anew on an entry that was established: what is known of it from now on is what the SYN made of it.
+[[gnu::noinline]] inline void begin_again(const Burst& burst, std::uint32_t i, Connection& connection, WorkerState& worker, Direction answer) {
+  const Endpoint& endpoint = *burst.endpoint[i];
+  Connection fresh = begin(connection.key, burst.headers[i], opposite(answer), worker.now);
+  await(fresh, ConnectionState::syn_received, kBothDirections);
+  const FlowQuery query = query_of(worker, connection, opposite(answer));
+  const RuleMatch match = ask_rules(worker, endpoint, opposite(answer), query);
+  fresh.untracked = is_untracked(endpoint, opposite(answer), query, match);
+  // Not allowed: audit let the SYN pass, or its rule has gone since.
+  fresh.rule = match.allowed ? match.rule : endpoint.audit ? kAuditedRule : connection.rule;
+  worker.connections.restart(connection, fresh);
+  judge_again(worker, endpoint, connection);
+}
+
+// A packet of a live connection passes.
+inline void advance(const Burst& burst, std::uint32_t i, Connection& connection, WorkerState& worker, Direction direction) {
+  const Headers& headers = burst.headers[i];
+  connection.last_seen = worker.now;
+  const Standing before = standing_of(connection.state);
+  if (headers.protocol != protocol::tcp) {
+    advance_exchange(connection, direction);
+  } else {
+    const Segment segment = segment_of(burst, i);
+    if (answers_new_syn(connection, segment, direction)) return begin_again(burst, i, connection, worker, direction);
+    advance_tcp(connection, segment, direction);
+  }
+  worker.connections.changed_standing(connection, before);
 }
 
 // For which keys packets of this burst have opened connections: a bit of the hash each, so that most need not be looked for again.
@@ -295,16 +300,24 @@ inline DropReason admit_one(Burst& burst, std::uint32_t i, WorkerState& worker, 
   burst.connection[i] = nullptr;
   if (connection != nullptr) {
     if (connection->policy_generation != endpoint.policy_generation) judge_again(worker, endpoint, *connection);
-    if (!ConnectionTable::expired(*connection, endpoint.timeouts, worker.now) && !reopens(*connection, headers)) {
-      if (!(connection->allowed & bit(direction))) {
-        const DropReason refused = refuse_or_audit(worker, endpoint, refusal_of(worker, endpoint, *connection, direction));
-        if (refused != DropReason::none) return refused;
+    if (!ConnectionTable::expired(*connection, endpoint.timeouts, worker.now)) {
+      const bool syn = is_bare_syn(headers);
+      if (!syn) {
+        if (!(connection->allowed & bit(direction))) {
+          const DropReason refused = refuse_or_audit(worker, endpoint, refusal_of(worker, endpoint, *connection, direction));
+          if (refused != DropReason::none) return refused;
+        }
+        burst.connection[i] = connection;
+        advance(burst, i, *connection, worker, direction);
+        return DropReason::none;
       }
-      burst.connection[i] = connection;
-      const bool was_over = ConnectionTable::is_over(*connection);
-      advance(*connection, headers, direction, worker.now);
-      if (!was_over && ConnectionTable::is_over(*connection)) worker.connections.remember_over(*connection, burst.hash[i]);
-      return DropReason::none;
+      if (!begins_anew(*connection)) {
+        const DropReason refused = refuse_syn(burst, i, worker, direction);
+        if (refused != DropReason::none) return refused;
+        burst.connection[i] = connection;
+        advance(burst, i, *connection, worker, direction);
+        return DropReason::none;
+      }
     }
   }
   opened.add(burst.hash[i]);

@@ -59,7 +59,7 @@ class Watch {
     for_each_bit(burst.filtered, [&](std::uint32_t i) {
       const Connection* connection = burst.connection[i];
       const bool lives = connection != nullptr && !ConnectionTable::expired(*connection, burst.endpoint[i]->timeouts, worker_.now) &&
-                         !detail::reopens(*connection, burst.headers[i]);
+                         !(detail::is_bare_syn(burst.headers[i]) && detail::begins_anew(*connection));
       known_ |= std::uint64_t{lives} << i;
     });
   }

@@ -96,7 +96,7 @@ template <std::uint32_t offset, Direction direction>
   const std::uint32_t said = (tcp_word >> 2 & 0x3c & tcp) | (udp_bytes & ~tcp);
   const std::uint32_t flags = tcp_word >> 8;
   if (total + offset > packet->pkt_len || said + kIpv4Bytes > total || said < least) return false;
-  if ((kBadTcpFlags >> (flags & 31) & 1 & tcp) != 0) return false;
+  if ((kBadTcpFlags >> (flags & 63) & 1 & tcp) != 0) return false;
   const __m128i headers = headers_of_ipv4<offset>(bytes, static_cast<int>(flags & tcp));
   together.longest = _mm_max_epu16(together.longest, headers);
   _mm_store_si128(reinterpret_cast<__m128i*>(&burst.key[i]), key_of_ipv4<direction>(ip + 9));

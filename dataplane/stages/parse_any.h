@@ -41,19 +41,19 @@ inline constexpr std::uint16_t qinq = 0x88a8;
 
 namespace detail {
 
-// TCP flags that no connection has: nothing of SYN, RST and ACK, or SYN together with FIN or RST. A bit for each
-// combination of the low five flags.
-inline constexpr std::uint32_t kBadTcpFlags = [] {
-  std::uint32_t bad = 0;
-  for (unsigned flags = 0; flags < 32; ++flags) {
-    const bool syn = flags & tcp_flag::syn;
-    if ((syn && (flags & (tcp_flag::fin | tcp_flag::rst))) || !(flags & (tcp_flag::syn | tcp_flag::rst | tcp_flag::ack))) {
-      bad |= std::uint32_t{1} << flags;
-    }
+// TCP flags that no connection has, a bit for each combination of the low six flags. As nf_conntrack has them (its table of valid
+// combinations): of SYN, RST and ACK there is one at least, FIN only beside ACK, none of FIN, SYN and RST beside another, and URG
+// neither beside RST nor in a SYN-ACK. So a NULL, a FIN and an XMAS scan are refused.
+inline constexpr std::uint64_t kBadTcpFlags = [] {
+  std::uint64_t bad = 0;
+  for (unsigned flags = 0; flags < 64; ++flags) {
+    const bool fin = flags & tcp_flag::fin, syn = flags & tcp_flag::syn, rst = flags & tcp_flag::rst;
+    const bool ack = flags & tcp_flag::ack, urg = flags & tcp_flag::urg;
+    if (fin + syn + rst > 1 || (fin && !ack) || !(syn || rst || ack) || (urg && (rst || (syn && ack)))) bad |= std::uint64_t{1} << flags;
   }
   return bad;
 }();
-inline bool is_bad_tcp(std::uint8_t flags) { return (kBadTcpFlags >> (flags & 31) & 1) != 0; }
+inline bool is_bad_tcp(std::uint8_t flags) { return (kBadTcpFlags >> (flags & 63) & 1) != 0; }
 
 inline constexpr std::uint32_t kTcpBytes = 20;
 inline constexpr std::uint32_t kUdpBytes = 8;

@@ -11,8 +11,6 @@
 
 namespace trunkline::detail {
 
-constexpr std::uint8_t bit(Direction direction) { return static_cast<std::uint8_t>(1U << index(direction)); }
-
 // The rules let it pass and nothing awaits it. One that was idle for as long as any state may be has to be looked at more
 // closely, so that the timeouts' own line is left alone.
 template <Direction direction>

@@ -28,7 +28,7 @@ struct alignas(64) Connection {
   std::uint8_t initiator : 1 = 0;   // who spoke first
   std::uint8_t untracked : 1 = 0;   // AWS would not track it: an edit of the rules bites at once
   std::uint8_t allowed : 2 = 3;     // what the rules of policy_generation say (admit.h)
-  std::uint8_t awaits : 2 = 0;      // a packet this way changes the state
+  std::uint8_t awaits : 2 = 0;      // a packet this way may move the state (stages/advance.h)
   std::uint8_t fin_seen : 2 = 0;
   std::uint32_t link = 0;           // IPv6: the entry with its addresses
 
@@ -55,12 +55,11 @@ struct alignas(64) Connection {
     Tick last_seen(Tick now) const { return now - static_cast<std::uint16_t>(now - last); }
   } totals[2];  // by Direction
 
-  // A new one, of no protocol in particular.
-  static Connection of(const FlowKey& key, Tick now = 0) {
+  static Connection of(const FlowKey& key, Tick now = 0, ConnectionState state = ConnectionState::other_again) {
     Connection connection;
     connection.key = key;
     connection.last_seen = now;
-    connection.state = ConnectionState::other;
+    connection.state = state;
     return connection;
   }
   // Allowed this way, and not awaited: both in one look at the byte in which they are.

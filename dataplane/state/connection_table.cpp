@@ -18,8 +18,10 @@ std::uint64_t next_word(std::uint64_t& state) {
   return z ^ (z >> 31);
 }
 
-// Places of a ring, of which the smallest has 64.
-constexpr std::uint32_t kEntryAhead = 16, kBucketAhead = 8;
+// However small the table: so many unconfirmed connections an endpoint may have, and so many may be over.
+constexpr std::uint32_t kLeastShare = 64;
+// Of those that have unconfirmed connections, so many endpoints are looked at for one that has many.
+constexpr std::uint32_t kHoldersLookedAt = 8;
 
 constexpr std::uint64_t mix(std::uint64_t hash, std::uint64_t value) { return (hash ^ value) * 0x100000001b3ULL; }
 
@@ -33,7 +35,7 @@ Arena make_arena(std::uint32_t capacity, const std::string& path) {
 
 // FNV over what another build could have elsewhere. A change of meaning without a change of place changes the number.
 std::uint64_t ConnectionTable::layout() {
-  constexpr std::uint64_t kMeaning = 4;
+  constexpr std::uint64_t kMeaning = 5;
   std::uint64_t hash = 0xcbf29ce484222325ULL;
   for (const std::uint64_t value :
        {kMeaning, std::uint64_t{sizeof(Connection)}, std::uint64_t{offsetof(Connection, last_seen)}, std::uint64_t{offsetof(Connection, state)},
@@ -67,15 +69,13 @@ ConnectionTable::ConnectionTable(std::uint32_t capacity, Arena arena, TakenOver)
     if (entry.state == ConnectionState::free) give_back(i);
     if (entry.state <= ConnectionState::addresses) continue;
     inserted_.add(1);
-    EndpointCount& count = by_endpoint_[entry.key.endpoint().value];
-    if (count.connections == 0 || is_newer(entry.key.generation(), count.generation)) count = {0, entry.key.generation()};
-    if (count.generation == entry.key.generation()) ++count.connections;
-  }
-  // Behind the others, because who is remembered may make room at once.
-  for (std::uint32_t i = 0; i < head_->high_water; ++i) {
-    const Connection& entry = entries_[i];
-    if (is_unanswered(entry)) remember_unanswered(entry, hash(entry.key));
-    if (is_over(entry)) remember_over(entry, hash(entry.key));
+    const Holding& holding = holdings_[entry.key.endpoint().value];
+    if (holding.connections == 0 || is_newer(entry.key.generation(), holding.generation)) {
+      begin_generation(entry.key.endpoint().value, entry.key.generation());
+    }
+    const Standing standing = standing_of(entry.state);
+    over_count_ += standing == Standing::over;
+    if (Holding* const ours = holding_of(entry.key); ours != nullptr) enlist(*ours, entry, standing);
   }
 }
 
@@ -86,14 +86,14 @@ void ConnectionTable::bind() {
   entries_ = reinterpret_cast<Connection*>(at + std::size_t{buckets_count_} * sizeof(Bucket));
   for (int i = 0; i < 3; ++i) secret_[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&head_->secret[2 * i]));
   free_entries_ = capacity_;
-  by_endpoint_ = std::make_unique<EndpointCount[]>(FlowKey::kMaxEndpoints);
-  ring_capacity_ = std::max(capacity_ / 8, 64U);
-  unanswered_.places = std::make_unique<Remembered[]>(ring_capacity_);
-  over_.places = std::make_unique<Remembered[]>(ring_capacity_);
+  holdings_ = std::make_unique<Holding[]>(FlowKey::kMaxEndpoints);
+  links_ = std::make_unique_for_overwrite<Links[]>(capacity_);
+  most_unconfirmed_ = std::max(capacity_ / 4, kLeastShare);
+  most_over_ = std::max(capacity_ / 8, kLeastShare);
 }
 
 std::size_t ConnectionTable::memory_bytes() const {
-  return arena_.memory_bytes() + 2 * ring_capacity_ * sizeof(Remembered) + FlowKey::kMaxEndpoints * sizeof(EndpointCount);
+  return arena_.memory_bytes() + capacity_ * sizeof(Links) + FlowKey::kMaxEndpoints * sizeof(Holding);
 }
 
 void ConnectionTable::set_digest(FlowKey& key, const AddressPair& addresses) const {
@@ -177,10 +177,16 @@ void ConnectionTable::give_back(std::uint32_t number) {
 ConnectionTable::Inserted ConnectionTable::insert_entries(const Connection& fresh, std::uint64_t hash, std::uint32_t quota,
                                                           const AddressPair* addresses) {
   const FlowKey& key = fresh.key;
-  EndpointCount& count = by_endpoint_[key.endpoint().value];
-  if (count.generation != key.generation()) count = {0, key.generation()};
-  if (count.connections >= quota) return {nullptr, Refusal::quota};
-  if (free_entries_ < (addresses != nullptr ? 2U : 1U)) return {nullptr, Refusal::full};
+  Holding& holding = holdings_[key.endpoint().value];
+  if (holding.generation != key.generation()) [[unlikely]] begin_generation(key.endpoint().value, key.generation());
+  if (holding.connections >= quota) [[unlikely]] {
+    if (!recycle_oldest_unconfirmed(holding)) return {nullptr, Refusal::quota};
+  } else if (holding.unconfirmed_count >= most_unconfirmed_ && is_unconfirmed(fresh.state)) {
+    recycle_oldest_unconfirmed(holding);
+  }
+  while (free_entries_ < (addresses != nullptr ? 2U : 1U)) {
+    if (!make_free_entry()) return {nullptr, Refusal::full};
+  }
   const std::uint32_t first = first_bucket(hash);
   std::uint32_t home = first;
   unsigned empty = matches(buckets_[home], 0);
@@ -207,7 +213,12 @@ ConnectionTable::Inserted ConnectionTable::insert_entries(const Connection& fres
     (new (&entries_[second]) ConnectionAddresses{})->addresses = *addresses;
     connection->link = second;
   }
-  ++count.connections;
+  const Standing standing = standing_of(fresh.state);
+  enlist(holding, *connection, standing);
+  if (standing == Standing::over) [[unlikely]] {
+    ++over_count_;
+    limit_over(holding, *connection);
+  }
   inserted_.add(1);
   return {connection, Refusal::none};
 }
@@ -234,7 +245,9 @@ void ConnectionTable::erase(Connection* connection) {
       if (bucket.entry[way] != number) continue;
       bucket.tag[way] = 0;
       if (home != first) --buckets_[first].spilled;
-      if (!is_over(*connection)) --count_of(*connection);
+      const Standing standing = standing_of(connection->state);
+      over_count_ -= standing == Standing::over;
+      if (Holding* const holding = holding_of(connection->key); holding != nullptr) delist(*holding, *connection, standing);
       if (connection->key.is_ipv6()) give_back(connection->link);
       give_back(number);
       erased_.add(1);
@@ -249,63 +262,149 @@ bool ConnectionTable::adopt(const Connection& connection, const AddressPair& add
   FlowKey& key = arrival.key;
   if (key.is_ipv6()) set_digest(key, addresses);
   // Of a task that has gone: nobody will ask for it.
-  const EndpointCount& count = by_endpoint_[key.endpoint().value];
-  if (count.connections != 0 && is_newer(count.generation, key.generation())) return false;
+  const Holding& holding = holdings_[key.endpoint().value];
+  if (holding.connections != 0 && is_newer(holding.generation, key.generation())) return false;
   const std::uint64_t key_hash = hash(key);
   if ((key.is_ipv6() ? find(key, key_hash, addresses) : find(key, key_hash)) != nullptr) return false;
-  Connection* here = insert_entries(arrival, key_hash, kNoQuota, key.is_ipv6() ? &addresses : nullptr).connection;
-  if (here == nullptr) return false;
-  if (is_unanswered(*here)) remember_unanswered(*here, key_hash);
-  if (is_over(*here)) remember_over(*here, key_hash);
+  if (insert_entries(arrival, key_hash, kNoQuota, key.is_ipv6() ? &addresses : nullptr).connection == nullptr) return false;
   return true;
 }
 
 void ConnectionTable::restart(Connection& connection, const Connection& fresh) {
   log_end_of(connection);
-  if (is_over(connection)) ++count_of(connection);
+  // It is the newest of its list from now on, even where its standing is as it was.
+  const Standing before = standing_of(connection.state), now = standing_of(fresh.state);
+  Holding* const holding = holding_of(connection.key);
+  if (holding != nullptr) delist(*holding, connection, before);
+  over_count_ -= before == Standing::over;
+  over_count_ += now == Standing::over;
   const std::uint32_t link = connection.link;
   connection = fresh;
   connection.link = link;
+  if (holding != nullptr) enlist(*holding, connection, now);
 }
 
-template <bool (*still)(const Connection&)>
-void ConnectionTable::remember(Ring& ring, const Connection& connection, std::uint64_t hash) {
-  const auto place = [&](std::uint32_t behind_first) -> Remembered& {
-    const std::uint32_t at = ring.first + behind_first;
-    return ring.places[at < ring_capacity_ ? at : at - ring_capacity_];
-  };
-  // Not if it is no longer of the kind, or gone: then it takes no room of this kind.
-  const auto may_go = [&](const Remembered& remembered) {
-    const Connection& entry = entries_[remembered.entry];
-    return still(entry) && high_half(this->hash(entry.key)) == remembered.hash_high;
-  };
-  if (ring.count == ring_capacity_) {
-    // What is next in turn was used last long ago. Asked for in time, its entry is here when it comes, and its bucket too if it will go.
-    __builtin_prefetch(&entries_[place(kEntryAhead).entry], 1);
-    const Remembered& soon = place(kBucketAhead);
-    if (may_go(soon)) __builtin_prefetch(&buckets_[bucket_of_high_half(soon.hash_high)], 1);
-    const Remembered oldest = place(0);
-    if (++ring.first == ring_capacity_) ring.first = 0;
-    --ring.count;
-    Connection& entry = entries_[oldest.entry];
-    if (&entry != &connection && may_go(oldest)) {
-      erase(&entry);
-      recycled_.add(1);
-    }
+// --- what makes room -------------------------------------------------------------------------------------------------
+
+std::uint32_t ConnectionTable::Holders::next(std::uint32_t id) const {
+  const std::uint32_t first = id / 64;
+  const std::uint64_t from_id = words_[first] & ~std::uint64_t{0} << id % 64;
+  if (from_id != 0) return first * 64 + static_cast<std::uint32_t>(std::countr_zero(from_id));
+  for (std::uint32_t i = 1; i <= words_.size(); ++i) {
+    const std::uint32_t at = (first + i) % static_cast<std::uint32_t>(words_.size());
+    if (words_[at] != 0) return at * 64 + static_cast<std::uint32_t>(std::countr_zero(words_[at]));
   }
-  place(ring.count++) = {static_cast<std::uint32_t>(&connection - entries_), high_half(hash)};
+  return kNone;
 }
 
-template void ConnectionTable::remember<ConnectionTable::is_unanswered>(Ring&, const Connection&, std::uint64_t);
-template void ConnectionTable::remember<ConnectionTable::is_over>(Ring&, const Connection&, std::uint64_t);
+// What the generation before has left is in no list from now on; the sweep frees it.
+void ConnectionTable::begin_generation(std::uint32_t id, std::uint16_t generation) {
+  holdings_[id] = {};
+  holdings_[id].generation = generation;
+  unconfirmed_holders_.set(id, false);
+  over_holders_.set(id, false);
+}
+
+void ConnectionTable::append(List& list, std::uint32_t number) {
+  links_[number] = {list.newest, kNone};
+  (list.empty() ? list.oldest : links_[list.newest].newer) = number;
+  list.newest = number;
+}
+
+void ConnectionTable::remove(List& list, std::uint32_t number) {
+  const Links links = links_[number];
+  (links.older == kNone ? list.oldest : links_[links.older].newer) = links.newer;
+  (links.newer == kNone ? list.newest : links_[links.newer].older) = links.older;
+}
+
+void ConnectionTable::enlist(Holding& holding, const Connection& connection, Standing standing) {
+  const auto number = static_cast<std::uint32_t>(&connection - entries_);
+  const std::uint32_t id = connection.key.endpoint().value;
+  holding.connections += standing != Standing::over;
+  if (standing == Standing::unconfirmed) {
+    append(holding.unconfirmed, number);
+    if (holding.unconfirmed_count++ == 0) unconfirmed_holders_.set(id, true);
+  } else if (standing == Standing::over) {
+    append(holding.over, number);
+    over_holders_.set(id, true);
+  }
+}
+
+void ConnectionTable::delist(Holding& holding, const Connection& connection, Standing standing) {
+  const auto number = static_cast<std::uint32_t>(&connection - entries_);
+  const std::uint32_t id = connection.key.endpoint().value;
+  holding.connections -= standing != Standing::over;
+  if (standing == Standing::unconfirmed) {
+    remove(holding.unconfirmed, number);
+    if (--holding.unconfirmed_count == 0) unconfirmed_holders_.set(id, false);
+  } else if (standing == Standing::over) {
+    remove(holding.over, number);
+    if (holding.over.empty()) over_holders_.set(id, false);
+  }
+}
+
+void ConnectionTable::changed_standing(Connection& connection, Standing before) {
+  const Standing now = standing_of(connection.state);
+  if (now == before) return;
+  over_count_ += now == Standing::over;
+  over_count_ -= before == Standing::over;
+  Holding* const holding = holding_of(connection.key);
+  if (holding == nullptr) return;
+  delist(*holding, connection, before);
+  enlist(*holding, connection, now);
+  if (now == Standing::over) limit_over(*holding, connection);
+}
+
+void ConnectionTable::limit_over(const Holding& holding, const Connection& newest) {
+  if (over_count_ > most_over_ && &entries_[holding.over.oldest] != &newest) recycle(holding.over.oldest);
+}
+
+void ConnectionTable::recycle(std::uint32_t number) {
+  // What is next in turn is asked for: it was used last long ago.
+  if (const std::uint32_t next = links_[number].newer; next != kNone) {
+    __builtin_prefetch(&entries_[next], 1);
+    if (const std::uint32_t after = links_[next].newer; after != kNone) __builtin_prefetch(&entries_[after], 1);
+  }
+  erase(&entries_[number]);
+  recycled_.add(1);
+}
+
+bool ConnectionTable::recycle_oldest_unconfirmed(const Holding& holding) {
+  if (holding.unconfirmed.empty()) return false;
+  recycle(holding.unconfirmed.oldest);
+  return true;
+}
+
+// The one of a few endpoints, and of the one that was found last, that has most. kNone: nothing is unconfirmed.
+std::uint32_t ConnectionTable::holder_of_many_unconfirmed() {
+  std::uint32_t best = unconfirmed_holders_.next(next_holder_);
+  if (best == kNone) return kNone;
+  if (unconfirmed_holders_.has(large_holder_)) best = large_holder_;
+  for (std::uint32_t i = 0; i < kHoldersLookedAt; ++i) {
+    const std::uint32_t id = unconfirmed_holders_.next(next_holder_);
+    next_holder_ = (id + 1) % FlowKey::kMaxEndpoints;
+    if (holdings_[id].unconfirmed_count > holdings_[best].unconfirmed_count) best = id;
+  }
+  return large_holder_ = best;
+}
+
+// Of a full table. An IPv6 connection gives back two. False: everything is confirmed.
+bool ConnectionTable::make_free_entry() {
+  if (const std::uint32_t id = over_holders_.next(next_holder_); id != kNone) {
+    recycle(holdings_[id].over.oldest);
+    return true;
+  }
+  const std::uint32_t id = holder_of_many_unconfirmed();
+  return id != kNone && recycle_oldest_unconfirmed(holdings_[id]);
+}
 
 bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view) {
   return sweep(count, now, view, [](Connection&, const Endpoint&) {});
 }
 
 std::uint32_t ConnectionTable::size_of(const Endpoint& endpoint) const {
-  const EndpointCount& count = by_endpoint_[endpoint.id.value & (FlowKey::kMaxEndpoints - 1)];
-  return count.generation == (endpoint.generation & FlowKey::kGenerationMask) ? count.connections : 0;
+  const Holding& holding = holdings_[endpoint.id.value & (FlowKey::kMaxEndpoints - 1)];
+  return holding.generation == (endpoint.generation & FlowKey::kGenerationMask) ? holding.connections : 0;
 }
 
 }  // namespace trunkline

@@ -10,6 +10,7 @@
 // how many of its keys had to go to their other one, so that a miss usually costs one line. There are as many buckets as
 // three quarters of their places hold the capacity, no power of two, so that a connection costs 64 + 8.5 bytes. The hash is
 // keyed per table with random bits (three AES rounds), because the tuples are chosen by strangers.
+// The lists take 8 bytes more, in an array of their own.
 //
 // All of it lies in an Arena without pointers, so that another process can go on with it (Arena::adopt, and this class's
 // constructor with `taken_over`). What is counted beside it is made anew from the entries.
@@ -17,10 +18,14 @@
 // Expiry: a packet stores the time in the entry. An entry is dead when it was idle longer than its state allows; who finds
 // it has to ask expired(), sweep() walks the entries with a clock hand and frees the dead.
 //
-// Room: an endpoint may hold so many connections and no more (its quota); those that are over do not count. Connections that nobody has answered yet are
-// remembered in a ring of an eighth of the capacity, those that are over (both FINs, or RST) in another one; when a ring is
-// full the oldest of its kind makes room for the newest. So a flood of SYNs takes an eighth of the table, what is over and
-// only waits for late segments another, and a connection that is alive is never ended for a new one.
+// Room: an endpoint may hold so many connections and no more (its quota); those that are over do not count. What makes room is told by a
+// connection's standing (connection_state.h), and each endpoint has a list of its unconfirmed connections and one of those that are over,
+// each in the order in which they became so:
+//  * an endpoint has at most a quarter of the table in unconfirmed connections; one more takes the place of its own oldest.
+//  * over its quota, too, a new connection takes the place of the endpoint's own oldest unconfirmed one.
+//  * what is over has at most an eighth of the table; one more takes the place of its endpoint's oldest.
+//  * when the table is full, first what is over makes room, then the oldest unconfirmed one of an endpoint that has many.
+// So one endpoint's flood takes the places of its own flood, and a confirmed connection is never ended for a new one.
 //
 // No locks, no allocation after construction; only the owning worker calls anything but the readers marked so.
 #pragma once
@@ -28,6 +33,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -108,14 +114,9 @@ class ConnectionTable {
   // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. False: no room, it is here, or it is of
   // a task that has gone.
   bool adopt(const Connection& connection, const AddressPair& addresses);
-  // To be told of a connection that has just begun and that nobody has answered, and of one that is over: it may have to
-  // make room one day.
-  void remember_unanswered(const Connection& connection, std::uint64_t hash) { remember<is_unanswered>(unanswered_, connection, hash); }
-  void remember_over(const Connection& connection, std::uint64_t hash) {
-    --count_of(connection);  // of what its endpoint may have
-    remember<is_over>(over_, connection, hash);
-  }
-  // A dead entry, or one that is over, is used again by a connection of the same key.
+  // To be told of each change of a connection's standing by its state. Another connection of the endpoint may have to make room.
+  void changed_standing(Connection& connection, Standing before);
+  // An entry is used again by a new connection of the same key.
   void restart(Connection& connection, const Connection& fresh);
   const AddressPair& addresses_of(const Connection& ipv6) const {
     return reinterpret_cast<const ConnectionAddresses&>(entries_[ipv6.link]).addresses;
@@ -138,13 +139,6 @@ class ConnectionTable {
   static bool expired(const Connection& connection, const Timeouts& timeouts, Tick now) {
     return now - connection.last_seen >= timeouts[connection.state];
   }
-  static bool is_unanswered(const Connection& connection) {
-    return is_one_of(connection.state, {ConnectionState::opening, ConnectionState::udp_asked});
-  }
-  static bool is_over(const Connection& connection) {
-    return is_one_of(connection.state, {ConnectionState::closed, ConnectionState::reset});
-  }
-
   // Takes the totals off the next `count` connections from entry `at` on. False: the recorder has no room now; `at` is where to
   // go on. At the end `at` is high_water().
   bool end_interval(std::uint32_t& at, std::uint32_t count, FlowRecorder& recorder);
@@ -198,19 +192,34 @@ class ConnectionTable {
     std::uint32_t number[kNumbers]{};
   };
   static_assert(sizeof(FreeEntries) == 64 && offsetof(FreeEntries, state) == offsetof(Connection, state));
-  // An entry number alone would name whoever uses the entry now; with the half of the key's hash that also finds its bucket it names one
-  // connection.
-  struct Remembered {
-    std::uint32_t entry, hash_high;
+  // Entry numbers; the neighbours of an entry in its endpoint's list.
+  struct Links {
+    std::uint32_t older, newer;
   };
-  // The oldest at `first`.
-  struct Ring {
-    std::unique_ptr<Remembered[]> places;
-    std::uint32_t first = 0, count = 0;
+  struct List {
+    std::uint32_t oldest = kNone, newest = kNone;
+    bool empty() const { return oldest == kNone; }
   };
-  struct EndpointCount {
-    std::uint32_t connections = 0;
+  // What one generation of an endpoint has.
+  struct Holding {
+    std::uint32_t connections = 0;  // that count for the quota
+    std::uint32_t unconfirmed_count = 0;
+    List unconfirmed, over;
     std::uint16_t generation = 0;
+  };
+  // Endpoints, a bit each.
+  class Holders {
+   public:
+    void set(std::uint32_t id, bool is_in) {
+      std::uint64_t& word = words_[id / 64];
+      word = (word & ~(std::uint64_t{1} << id % 64)) | std::uint64_t{is_in} << id % 64;
+    }
+    bool has(std::uint32_t id) const { return (words_[id / 64] >> id % 64 & 1) != 0; }
+    // The first from `id` on, round the end; kNone: there is none.
+    std::uint32_t next(std::uint32_t id) const;
+
+   private:
+    std::array<std::uint64_t, FlowKey::kMaxEndpoints / 64> words_{};
   };
 
   static std::uint32_t bucket_count(std::uint32_t capacity) { return static_cast<std::uint32_t>(std::uint64_t{capacity} * 4 / (3 * kWays)) + 2; }
@@ -245,13 +254,21 @@ class ConnectionTable {
   bool make_room(std::uint32_t bucket);
   template <class Same>
   Connection* find_if(std::uint64_t hash, Same&& same) const;
-  // What counts for the quota; a counter that is nobody's, for a connection of an endpoint that has gone.
-  std::uint32_t& count_of(const Connection& connection) {
-    EndpointCount& count = by_endpoint_[connection.key.endpoint().value];
-    return count.generation == connection.key.generation() ? count.connections : nobodys_;
+  // nullptr: of a generation that has gone. Its connections are in no list.
+  Holding* holding_of(const FlowKey& key) {
+    Holding& holding = holdings_[key.endpoint().value];
+    return holding.generation == key.generation() ? &holding : nullptr;
   }
-  template <bool (*still)(const Connection&)>
-  void remember(Ring& ring, const Connection& connection, std::uint64_t hash);
+  void begin_generation(std::uint32_t id, std::uint16_t generation);
+  void append(List& list, std::uint32_t number);
+  void remove(List& list, std::uint32_t number);
+  void enlist(Holding& holding, const Connection& connection, Standing standing);
+  void delist(Holding& holding, const Connection& connection, Standing standing);
+  void limit_over(const Holding& holding, const Connection& newest);
+  void recycle(std::uint32_t number);
+  bool recycle_oldest_unconfirmed(const Holding& holding);
+  bool make_free_entry();
+  std::uint32_t holder_of_many_unconfirmed();
   FreeEntries& free_entries_at(std::uint32_t number) { return reinterpret_cast<FreeEntries&>(entries_[number]); }
   std::uint32_t take_entry();
   void give_back(std::uint32_t number);
@@ -267,10 +284,12 @@ class ConnectionTable {
   std::uint32_t hand_ = 0;
   std::uint32_t free_ = kNone;  // the first FreeEntries
   std::uint32_t free_entries_;  // not in use, of all
-  std::unique_ptr<EndpointCount[]> by_endpoint_;
-  std::uint32_t nobodys_ = 0;
-  std::uint32_t ring_capacity_;
-  Ring unanswered_, over_;
+  std::unique_ptr<Holding[]> holdings_;  // by EndpointId
+  std::unique_ptr<Links[]> links_;       // by entry
+  Holders unconfirmed_holders_, over_holders_;
+  std::uint32_t most_unconfirmed_, most_over_;  // of one endpoint; of all
+  std::uint32_t over_count_ = 0;                // of all generations
+  std::uint32_t next_holder_ = 0, large_holder_ = 0;  // where holder_of_many_unconfirmed() goes on, and whom it found last
   FlowRecorder* recorder_ = nullptr;
   Counter inserted_, erased_, recycled_;  // written by the worker, read by control
 };

@@ -33,21 +33,21 @@ namespace trunkline {
 
 // Which connections are meant. All that is said has to hold.
 struct FlowFilter {
-  static constexpr std::uint16_t kAnyState = 0xffff;
+  static constexpr std::uint32_t kAnyState = 0xffffffff;
 
   EndpointId endpoint;  // not valid: any
   bool by_remote = false;
   IpPrefix remote;
   int protocol = -1;  // -1: any
   int port = -1;      // TCP and UDP, of either end; -1: any
-  std::uint16_t states = kAnyState;  // a bit per ConnectionState
+  std::uint32_t states = kAnyState;  // a bit per ConnectionState
   Tick min_idle = 0;
 
-  static constexpr std::uint16_t bit(ConnectionState state) { return static_cast<std::uint16_t>(1U << static_cast<unsigned>(state)); }
+  static constexpr std::uint32_t bit(ConnectionState state) { return 1U << static_cast<unsigned>(state); }
   // `remote_address`: of the connection's other end.
   bool matches(const Connection& connection, const IpAddress& remote_address, Tick now) const;
 };
-static_assert(kConnectionStates <= 16);
+static_assert(kConnectionStates <= 32);
 
 class Inspection {
  public:

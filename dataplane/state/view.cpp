@@ -10,7 +10,7 @@ namespace trunkline {
 static_assert(offsetof(Endpoint, first_ipv4) == 16 && offsetof(Endpoint, flow_owner) == 28 && offsetof(Endpoint, max_connections) < 64);
 
 Tick Timeouts::shortest() const {
-  return *std::min_element(ticks_.begin() + static_cast<std::ptrdiff_t>(ConnectionState::opening), ticks_.end());
+  return *std::min_element(ticks_.begin() + static_cast<std::ptrdiff_t>(ConnectionState::syn_sent), ticks_.end());
 }
 
 void Endpoint::derive() {

@@ -28,6 +28,7 @@
 
 #include "config/net.h"
 #include "dataplane/state/clock.h"
+#include "dataplane/state/connection_state.h"
 #include "dataplane/state/flow_key.h"
 #include "dataplane/state/members.h"
 #include "dataplane/state/network_acl.h"
@@ -35,59 +36,6 @@
 #include "dataplane/state/wake_source.h"
 
 namespace trunkline {
-
-// What is known of a conversation; each has its own timeout. The names follow TCP where TCP has one.
-enum class ConnectionState : std::uint8_t {
-  free,         // the entry is not in use
-  addresses,    // the entry holds the addresses of an IPv6 connection that is elsewhere
-  opening,      // TCP: SYN seen, no answer yet
-  established,  // TCP: both have spoken
-  closing,      // TCP: one side has sent FIN
-  closed,       // TCP: both sides have sent FIN (TIME-WAIT), late segments still pass
-  reset,        // TCP: RST seen
-  udp_asked,    // UDP: one side has spoken
-  udp_answered, // UDP: the other has answered
-  udp_again,    // UDP: the first has spoken again
-  udp_stream,   // UDP: and was answered again
-  icmp,
-  other,
-};
-inline constexpr std::size_t kConnectionStates = 13;
-// One bit test, whichever it is.
-[[gnu::always_inline]] constexpr bool is_one_of(ConnectionState state, std::initializer_list<ConnectionState> states) {
-  std::uint32_t set = 0;
-  for (const ConnectionState each : states) set |= 1U << static_cast<unsigned>(each);
-  return (set >> static_cast<unsigned>(state) & 1) != 0;
-}
-
-// How long an idle connection is kept, in ticks, by its state.
-class Timeouts {
- public:
-  Timeouts() {
-    set_tcp(seconds(30), seconds(432000), seconds(120), seconds(10));
-    set_udp(seconds(30), seconds(180));
-    set_icmp(seconds(30));
-    set_other(seconds(600));
-  }
-  void set_tcp(Tick handshake, Tick established, Tick closing, Tick reset) {
-    at(ConnectionState::opening) = handshake;
-    at(ConnectionState::established) = established;
-    at(ConnectionState::closing) = at(ConnectionState::closed) = closing;
-    at(ConnectionState::reset) = reset;
-  }
-  void set_udp(Tick single, Tick stream) {
-    at(ConnectionState::udp_asked) = at(ConnectionState::udp_answered) = at(ConnectionState::udp_again) = single;
-    at(ConnectionState::udp_stream) = stream;
-  }
-  void set_icmp(Tick idle) { at(ConnectionState::icmp) = idle; }
-  void set_other(Tick idle) { at(ConnectionState::other) = idle; }
-  Tick shortest() const;  // of all states of a connection
-  Tick operator[](ConnectionState state) const { return ticks_[static_cast<std::size_t>(state)]; }
-
- private:
-  Tick& at(ConnectionState state) { return ticks_[static_cast<std::size_t>(state)]; }
-  std::array<Tick, kConnectionStates> ticks_{};
-};
 
 using WorkerNumber = std::uint8_t;
 inline constexpr WorkerNumber kNoWorker = 0xff;

@@ -29,8 +29,10 @@ bool is_martian(const IpAddress& address) {
 
 bool is_bad_tcp(const ModelPacket& packet) {
   if (packet.protocol != 6 || (packet.fragment && packet.fragment->offset != 0)) return false;
-  const bool fin = packet.tcp_flags & 1, syn = packet.tcp_flags & 2, rst = packet.tcp_flags & 4, ack = packet.tcp_flags & 16;
-  return (syn && (fin || rst)) || (!syn && !rst && !ack);
+  // What there is without PSH, ECE and CWR, as Linux lists it.
+  enum : unsigned { fin = 1, syn = 2, rst = 4, ack = 16, urg = 32 };
+  static const std::set<unsigned> kGood{syn, syn | urg, syn | ack, rst, rst | ack, fin | ack, fin | ack | urg, ack, ack | urg};
+  return !kGood.contains(packet.tcp_flags & (fin | syn | rst | ack | urg));
 }
 
 IpAddress address(const char* written) { return IpAddress::parse(written).value(); }

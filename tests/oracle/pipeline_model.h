@@ -36,6 +36,7 @@ struct ModelPacket {
   std::uint8_t protocol = 0;
   std::uint16_t source_port = 0, destination_port = 0;
   std::uint8_t tcp_flags = 0, icmp_type = 0, icmp_code = 0;
+  std::uint32_t tcp_header_bytes = 20;
   std::uint16_t icmp_id = 0;
   std::uint32_t bytes = 0;  // of the IP packet
   bool dont_fragment = true;
@@ -104,17 +105,23 @@ class PipelineModel {
   std::map<FlowName, FlowSum> take_flows() { return std::exchange(flows_, {}); }
 
  private:
-  enum class State { opening, established, closing, closed, reset, udp, icmp, other };
+  // Of TCP. `open`: both ends take part; what FINs and new SYNs there were is told by `fin` and `syn`.
+  enum class State { syn_sent, syn_received, picked_up, open, refused, reset, exchange };
   struct Connection {
-    State state = State::other;
+    State state = State::exchange;
+    int protocol = 0;
+    bool icmp = false;
     Direction initiator = Direction::ingress;
     bool untracked = false, audited = false;
     bool allowed[2] = {true, true};
     bool fin[2] = {false, false};
-    int turns = 0;  // UDP: changes of the speaker
+    bool syn[2] = {false, false};    // open: a SYN that nobody has answered
+    bool heard[2] = {false, false};  // picked_up, refused, reset: who has gone on
+    int turns = 0;  // exchange: changes of the speaker
     Direction last_speaker = Direction::ingress;
     std::uint32_t version = 0;
     std::uint64_t last_seen = 0;  // ticks
+    std::uint64_t order = 0;      // since when it is unconfirmed
   };
   // remote, local, protocol, remote port, local port; ICMP: identifier, query type * 256 + code, who asked.
   using ConnectionName = std::tuple<IpAddress, IpAddress, int, int, int, int>;
@@ -174,11 +181,17 @@ class PipelineModel {
   // What goes on: the packet itself, or none, or several.
   std::vector<ModelPacket> fragments(Task& task, Direction direction, const ModelPacket& packet, DropReason& refused);
   DropReason admit(Task& task, Direction direction, const ModelPacket& packet);
+  static bool is_over(const Connection& connection);
+  static bool is_unconfirmed(const Connection& connection);
   static std::size_t live(const Task& task);
+  bool recycle(Task& task);
+  DropReason judge_first(const Task& task, Direction direction, const ModelPacket& packet) const;
+  Connection begin(const Task& task, Direction direction, const ModelPacket& packet, const ConnectionName& name);
   DropReason admit_first(Task& task, Direction direction, const ModelPacket& packet, const ConnectionName& name);
   DropReason refuse(Task& task, DropReason reason);
   void judge(const Task& task, Connection& connection, const ConnectionName& name) const;
-  void advance(Connection& connection, const ModelPacket& packet, Direction direction) const;
+  void advance(Connection& connection, const ModelPacket& packet, Direction direction);
+  static void advance_tcp(Connection& connection, const ModelPacket& packet, Direction direction);
   bool is_alive(const Task& task, const Connection& connection) const;
   bool is_related(const Task& task, Direction direction, const ModelPacket& packet) const;
   DropReason take_allowance(Task& task, Direction direction, const ModelPacket& packet);
@@ -194,7 +207,7 @@ class PipelineModel {
   config::DesiredState state_;
   World rules_;
   std::map<std::string, Task> tasks_;
-  std::uint64_t micros_ = 0, datagrams_ = 0;
+  std::uint64_t micros_ = 0, datagrams_ = 0, unconfirmed_ = 0;
   std::uint64_t errors_tick_ = ~std::uint64_t{0};
   int errors_ = 0;
   ModelCounters counters_;

@@ -34,6 +34,14 @@ bool has(const ModelPacket& packet, unsigned flag) {
   return header && (packet.tcp_flags & flag) != 0;
 }
 constexpr unsigned kFin = 1, kSyn = 2, kRst = 4, kAck = 16;
+bool is_bare_syn(const ModelPacket& packet) { return has(packet, kSyn) && !has(packet, kAck); }
+bool is_syn_ack(const ModelPacket& packet) { return has(packet, kSyn) && has(packet, kAck); }
+bool has_payload(const ModelPacket& packet) {
+  if (packet.protocol != 6 || (packet.fragment && packet.fragment->offset != 0)) return false;
+  if (packet.source.is_v4()) return packet.bytes > 20 + packet.tcp_header_bytes;
+  const std::uint32_t extensions = (packet.hop_by_hop ? 8 : 0) + (packet.options ? 8 : 0) + (packet.fragment ? packet.options_behind ? 16 : 8 : 0);
+  return packet.bytes > 40 + extensions + packet.tcp_header_bytes;
+}
 
 DropReason refused_by_groups(Direction direction) { return direction == Direction::ingress ? DropReason::security_group_ingress : DropReason::security_group_egress; }
 DropReason refused_by_acl(Direction direction) { return direction == Direction::ingress ? DropReason::network_acl_ingress : DropReason::network_acl_egress; }
@@ -94,33 +102,97 @@ bool PipelineModel::is_alive(const Task& task, const Connection& connection) con
   const auto& timeouts = task.attachment.conntrack;
   std::uint64_t idle = 0;
   switch (connection.state) {
-    case State::opening: idle = 30; break;
-    case State::established: idle = timeouts.tcp_established_timeout; break;
-    case State::closing: case State::closed: idle = 120; break;
-    case State::reset: idle = 10; break;
-    case State::udp: idle = connection.turns >= 3 ? timeouts.udp_stream_timeout : timeouts.udp_timeout; break;
-    case State::icmp: idle = 30; break;
-    case State::other: idle = 600; break;
+    case State::syn_sent: case State::syn_received: case State::picked_up: idle = 30; break;
+    case State::open: idle = connection.fin[0] && connection.fin[1] ? 120 : timeouts.tcp_established_timeout; break;
+    case State::refused: idle = 10; break;
+    case State::reset: idle = timeouts.tcp_established_timeout; break;
+    case State::exchange:
+      idle = connection.icmp ? 30 : connection.protocol != 17 ? 600 : connection.turns >= 3 ? timeouts.udp_stream_timeout : timeouts.udp_timeout;
+      break;
   }
   return tick() - connection.last_seen < idle * 10;
 }
 
-void PipelineModel::advance(Connection& connection, const ModelPacket& packet, Direction direction) const {
-  connection.last_seen = tick();
-  if (connection.state == State::udp) {
-    // Request, reply, request, reply: the third change of the speaker makes it a stream.
-    if (std::exchange(connection.last_speaker, direction) != direction) ++connection.turns;
-    return;
+// Nobody has answered, or the initiator has not spoken since: such a connection is recycled for another one of its ENI.
+bool PipelineModel::is_unconfirmed(const Connection& connection) {
+  switch (connection.state) {
+    case State::syn_sent: case State::syn_received: case State::picked_up: return true;
+    case State::exchange: return connection.turns < 2;
+    default: return false;
   }
-  if (packet.protocol != 6) return;
-  if (connection.state == State::reset) return;
-  if (has(packet, kRst)) {
-    connection.state = State::reset;
-  } else if (has(packet, kFin)) {
-    connection.fin[index(direction)] = true;
-    connection.state = connection.fin[0] && connection.fin[1] ? State::closed : State::closing;
-  } else if (connection.state == State::opening && direction != connection.initiator) {
-    connection.state = State::established;
+}
+bool PipelineModel::is_over(const Connection& connection) {
+  return connection.state == State::refused || connection.state == State::reset ||
+         (connection.state == State::open && connection.fin[0] && connection.fin[1]);
+}
+
+void PipelineModel::advance(Connection& connection, const ModelPacket& packet, Direction direction) {
+  const bool was_unconfirmed = is_unconfirmed(connection);
+  connection.last_seen = tick();
+  if (connection.state != State::exchange) {
+    advance_tcp(connection, packet, direction);
+  } else if (std::exchange(connection.last_speaker, direction) != direction) {
+    ++connection.turns;  // UDP: request, reply, request, reply. The third change of the speaker makes it a stream.
+  }
+  if (!was_unconfirmed && is_unconfirmed(connection)) connection.order = ++unconfirmed_;
+}
+
+void PipelineModel::advance_tcp(Connection& connection, const ModelPacket& packet, Direction direction) {
+  const std::size_t self = index(direction), other = 1 - self;
+  const bool by_initiator = direction == connection.initiator;
+  const bool syn_ack = is_syn_ack(packet), syn = is_bare_syn(packet), rst = has(packet, kRst), fin = has(packet, kFin);
+  const auto no_one_heard = [&] { connection.heard[0] = connection.heard[1] = false; };
+  if (rst) {
+    if (is_over(connection) && connection.state == State::open) return;  // closed: it was over before
+    connection.state = connection.state == State::open || connection.state == State::reset ? State::reset : State::refused;
+    return no_one_heard();
+  }
+  const auto open = [&] {
+    connection.state = State::open;
+    connection.syn[0] = connection.syn[1] = false;
+  };
+  switch (connection.state) {
+    case State::syn_sent:
+      if (syn_ack && !by_initiator) connection.state = State::syn_received;
+      if (syn || syn_ack) return;
+      if (fin) connection.fin[self] = true;
+      if (!by_initiator) {
+        connection.state = State::picked_up;
+        connection.heard[self] = true, connection.heard[other] = false;
+      }
+      return;
+    case State::syn_received:
+      if (!syn && fin) connection.fin[self] = true;
+      if (by_initiator ? !syn : !syn && !syn_ack && has_payload(packet)) open();
+      return;
+    case State::picked_up:
+      if (syn || syn_ack) return;
+      if (fin) connection.fin[self] = true;
+      connection.heard[self] = true;
+      if (connection.heard[other]) open();
+      return;
+    case State::open: {
+      const bool closed = connection.fin[0] && connection.fin[1];
+      if (syn && !closed) connection.syn[self] = true;
+      if (syn || syn_ack) return;
+      if (connection.syn[0] || connection.syn[1]) {
+        // Who should have answered a SYN goes on instead; so does who says FIN.
+        if (connection.syn[other] || fin) connection.syn[0] = connection.syn[1] = false;
+        if (fin) connection.fin[self] = true;
+        return;
+      }
+      // Payload behind a FIN takes it back.
+      if (fin) connection.fin[self] = true;
+      else if (has_payload(packet)) connection.fin[self] = false;
+      return;
+    }
+    case State::refused: case State::reset:
+      if (syn_ack && !by_initiator && connection.state == State::refused) connection.state = State::syn_received;
+      if (syn || syn_ack || fin) return;
+      connection.heard[self] = true;
+      if (connection.heard[other]) open(), connection.fin[0] = connection.fin[1] = false;
+      return;
+    case State::exchange: return;
   }
 }
 
@@ -131,7 +203,7 @@ void PipelineModel::judge(const Task& task, Connection& connection, const Connec
     FlowQuery result;
     result.remote = remote;
     result.protocol = static_cast<std::uint8_t>(protocol);
-    if (connection.state == State::icmp) {
+    if (connection.icmp) {
       const int query = second / 256, code = second % 256;
       result.port = static_cast<std::uint16_t>((direction == connection.initiator ? query : answer_of(query)) * 256 + code);
     } else if (protocol == 6 || protocol == 17) {
@@ -184,14 +256,36 @@ DropReason PipelineModel::admit(Task& task, Direction direction, const ModelPack
     if (const auto found = task.connections.find(*name); found != task.connections.end()) {
       Connection& connection = found->second;
       if (connection.version != task.version) judge(task, connection, *name);
-      const bool over = connection.state == State::closing || connection.state == State::closed || connection.state == State::reset ||
-                        (connection.untracked && !(connection.allowed[0] && connection.allowed[1]));
-      const bool reopens = packet.protocol == 6 && has(packet, kSyn) && !has(packet, kAck) && over;
-      if (is_alive(task, connection) && !reopens) {
+      // Each SYN is judged by the rules as they are, and begins anew what was over, or never quite there.
+      const bool syn = is_bare_syn(packet) && packet.protocol == 6;
+      const bool anew = syn && (is_over(connection) || connection.state == State::picked_up ||
+                                (connection.untracked && !(connection.allowed[0] && connection.allowed[1])));
+      if (is_alive(task, connection) && syn && !anew) {
+        const DropReason judgement = judge_first(task, direction, packet);
+        const DropReason reason = judgement == DropReason::none ? judgement : refuse(task, judgement);
+        if (reason != DropReason::none) return reject(reason);
+        advance(connection, packet, direction);
+        return DropReason::none;
+      }
+      if (is_alive(task, connection) && !syn) {
         if (!connection.allowed[index(direction)]) {
           const bool by_acl = !acl_allows(task, direction, query_of(direction, packet));
           const DropReason reason = refuse(task, by_acl ? refused_by_acl(direction) : DropReason::rule_revoked);
           if (reason != DropReason::none) return reject(reason);
+        }
+        if (is_syn_ack(packet) && connection.state == State::open && connection.syn[1 - index(direction)] && !is_over(connection)) {
+          // Both ends have begun anew.
+          ModelPacket first = packet;
+          std::swap(first.source, first.destination);
+          std::swap(first.source_port, first.destination_port);
+          first.tcp_flags = kSyn;
+          Connection fresh = begin(task, opposite(direction), first, *name);
+          fresh.state = State::syn_received;
+          const bool allowed = ask_groups(task, opposite(direction), query_of(opposite(direction), first)).allowed;
+          fresh.audited = !allowed && (task.attachment.audit || connection.audited);
+          judge(task, fresh, *name);
+          connection = fresh;
+          return DropReason::none;
         }
         advance(connection, packet, direction);
         return DropReason::none;
@@ -202,22 +296,57 @@ DropReason PipelineModel::admit(Task& task, Direction direction, const ModelPack
   return reason == DropReason::none ? reason : reject(reason);
 }
 
-// The first packet of a flow, or one that has none, or one whose connection is dead.
 std::size_t PipelineModel::live(const Task& task) {
-  return static_cast<std::size_t>(std::ranges::count_if(
-      task.connections, [](const auto& each) { return each.second.state != State::closed && each.second.state != State::reset; }));
+  return static_cast<std::size_t>(std::ranges::count_if(task.connections, [](const auto& each) { return !is_over(each.second); }));
 }
 
+// The oldest one that is unconfirmed.
+bool PipelineModel::recycle(Task& task) {
+  auto oldest = task.connections.end();
+  for (auto each = task.connections.begin(); each != task.connections.end(); ++each) {
+    if (!is_unconfirmed(each->second)) continue;
+    if (oldest == task.connections.end() || each->second.order < oldest->second.order) oldest = each;
+  }
+  if (oldest == task.connections.end()) return false;
+  task.connections.erase(oldest);
+  return true;
+}
+
+// In the order of its way: the ACL stands at the subnet's edge, the groups at the interface.
+DropReason PipelineModel::judge_first(const Task& task, Direction direction, const ModelPacket& packet) const {
+  const FlowQuery query = query_of(direction, packet);
+  const bool groups = ask_groups(task, direction, query).allowed, acl = acl_allows(task, direction, query);
+  if (direction == Direction::ingress) return !acl ? refused_by_acl(direction) : !groups ? refused_by_groups(direction) : DropReason::none;
+  return !groups ? refused_by_groups(direction) : !acl ? refused_by_acl(direction) : DropReason::none;
+}
+
+PipelineModel::Connection PipelineModel::begin(const Task& task, Direction direction, const ModelPacket& packet, const ConnectionName& name) {
+  const FlowQuery query = query_of(direction, packet);
+  const bool ported = packet.protocol == 6 || packet.protocol == 17;
+  Connection connection;
+  connection.protocol = packet.protocol;
+  connection.initiator = connection.last_speaker = direction;
+  const RuleMatch match = ask_groups(task, direction, query);
+  connection.untracked = ported && !task.attachment.always_track && match.from_anywhere && is_open(task, opposite(direction), packet.protocol, query.remote.is_v4());
+  connection.icmp = is_icmp(packet);
+  if (packet.protocol == 6) {
+    connection.state = has(packet, kSyn) ? State::syn_sent : State::picked_up;
+    connection.heard[index(direction)] = true;
+    connection.fin[index(direction)] = has(packet, kFin);
+  }
+  connection.last_seen = tick();
+  connection.order = ++unconfirmed_;
+  judge(task, connection, name);
+  return connection;
+}
+
+// The first packet of a flow, or one that has none, or one whose connection is dead.
 DropReason PipelineModel::admit_first(Task& task, Direction direction, const ModelPacket& packet, const ConnectionName& name) {
   const FlowQuery query = query_of(direction, packet);
   const RuleMatch match = ask_groups(task, direction, query);
-  const bool acl = acl_allows(task, direction, query);
-  // In the order of its way: the ACL stands at the subnet's edge, the groups at the interface.
-  DropReason judgement = DropReason::none;
-  if (direction == Direction::ingress) judgement = !acl ? refused_by_acl(direction) : !match.allowed ? refused_by_groups(direction) : judgement;
-  if (direction == Direction::egress) judgement = !match.allowed ? refused_by_groups(direction) : !acl ? refused_by_acl(direction) : judgement;
+  const DropReason judgement = judge_first(task, direction, packet);
   if (judgement != DropReason::none) {
-    if (acl && is_related(task, direction, packet)) return DropReason::none;
+    if (acl_allows(task, direction, query) && is_related(task, direction, packet)) return DropReason::none;
     if (const DropReason reason = refuse(task, judgement); reason != DropReason::none) return reason;
   }
   if (is_icmp(packet) && (query_type(packet) < 0 || !is_query(packet))) return DropReason::none;
@@ -227,26 +356,23 @@ DropReason PipelineModel::admit_first(Task& task, Direction direction, const Mod
     return ported && !task.attachment.always_track && by.from_anywhere && is_open(task, opposite(asked), packet.protocol, query.remote.is_v4());
   };
   const bool untracked = untracked_if(direction, match);
-  if (engine_.strict_syn && !untracked && packet.protocol == 6 && !has(packet, kSyn)) {
-    if (const DropReason reason = refuse(task, DropReason::connection_closed); reason != DropReason::none) return reason;
-  }
-  if (!task.connections.contains(name) && live(task) >= engine_.connections_per_endpoint) {
-    // Perhaps the answer within an untracked flow, whose first packet had no entry either.
+  // Perhaps the answer within an untracked flow, whose first packet had no entry either.
+  const auto answers_untracked = [&] {
     FlowQuery first = query;
     first.port = ported ? packet.source_port : query.port;
     const RuleMatch other = ask_groups(task, opposite(direction), first);
-    return untracked || (other.allowed && untracked_if(opposite(direction), other)) ? DropReason::none : DropReason::conntrack_quota;
+    return other.allowed && untracked_if(opposite(direction), other);
+  };
+  if (is_syn_ack(packet)) return untracked || answers_untracked() ? DropReason::none : refuse(task, DropReason::connection_closed);
+  if (engine_.strict_syn && !untracked && packet.protocol == 6 && !is_bare_syn(packet)) {
+    if (const DropReason reason = refuse(task, DropReason::connection_closed); reason != DropReason::none) return reason;
   }
-  Connection connection;
-  connection.initiator = direction;
-  connection.last_speaker = direction;
-  connection.untracked = untracked;
+  if (!task.connections.contains(name) && live(task) >= engine_.connections_per_endpoint && !recycle(task)) {
+    return untracked || answers_untracked() ? DropReason::none : DropReason::conntrack_quota;
+  }
+  Connection connection = begin(task, direction, packet, name);
   connection.audited = judgement != DropReason::none;
-  if (packet.protocol == 6) connection.state = has(packet, kSyn) ? State::opening : State::established;
-  if (packet.protocol == 17) connection.state = State::udp;
-  if (is_icmp(packet)) connection.state = State::icmp;
   judge(task, connection, name);
-  advance(connection, packet, direction);
   task.connections[name] = connection;
   return DropReason::none;
 }

@@ -142,6 +142,7 @@ class Story {
       for (std::uint32_t more = world_.below(6); more > 0 && !failed_; --more, ++sent) send(task, {world_.another_piece()});
       return sent;
     }
+    if (world_.one_in(10)) return conversation(packets[0]);
     if (world_.one_in(25)) {
       // A flood of one flow, which meets the limits.
       for (std::uint32_t more = 20 + world_.below(20); more > 0; --more) packets.push_back(world_.again(packets[0]));
@@ -151,8 +152,28 @@ class Story {
         if (!next.fragment) packets.push_back(std::move(next));
       }
     }
-    send(task, packets);
+    if (world_.engine.connections_per_endpoint != RandomVpc::Engine{}.connections_per_endpoint) {
+      // Where connections make room for each other each packet is a burst: of a burst those go first that move no state.
+      for (const ModelPacket& packet : packets) {
+        if (!failed_) send(task, {packet});
+      }
+    } else {
+      send(task, packets);
+    }
     return static_cast<std::uint32_t>(packets.size());
+  }
+
+  // Both ends speak in turns, each packet a burst.
+  std::uint32_t conversation(ModelPacket packet) {
+    std::uint32_t sent = 0;
+    for (std::uint32_t turns = 1 + world_.below(6); turns > 0 && !failed_; --turns) {
+      send(packet.task, {packet});
+      ++sent;
+      const auto next = world_.answer(packet);
+      if (!next) break;
+      packet = *next;
+    }
+    return sent;
   }
 
   void send(const std::string& task, const std::vector<ModelPacket>& packets) {

@@ -80,7 +80,7 @@ std::uint64_t RandomVpc::duration() {
 RandomVpc::RandomVpc(std::uint64_t seed) : random_(seed) {
   engine.strict_syn = one_in(4);
   engine.icmp_related = one_in(2);
-  if (one_in(3)) engine.connections_per_endpoint = 4 + below(12);
+  if (one_in(3)) engine.connections_per_endpoint = one_in(2) ? 1 + below(2) : 4 + below(12);
   for (const auto& [name, cidr, cidr6] : {std::tuple{"subnet-a", "10.0.0.0/24", "2001:db8:0:a::/64"}, std::tuple{"subnet-b", "10.0.9.0/24", "2001:db8:0:b::/64"}}) {
     config::Subnet subnet;
     subnet.id = name;
@@ -314,7 +314,10 @@ void RandomVpc::choose_headers(ModelPacket& packet) {
     case 0: {
       packet.protocol = 6;
       static constexpr std::uint8_t kFlags[] = {2, 2, 2, 18, 18, 16, 16, 16, 16, 24, 17, 17, 20, 4, 194};
-      packet.tcp_flags = one_in(60) ? (one_in(2) ? std::uint8_t{0} : std::uint8_t{3}) : kFlags[below(std::size(kFlags))];
+      // NULL, SYN+FIN, FIN alone, XMAS, RST+FIN, SYN+RST, and URG where nothing is urgent.
+      static constexpr std::uint8_t kNobodys[] = {0, 3, 1, 41, 5, 21, 6, 36, 50};
+      packet.tcp_flags = one_in(40) ? kNobodys[below(std::size(kNobodys))] : kFlags[below(std::size(kFlags))];
+      packet.tcp_header_bytes = one_in(2) ? 24 : 20;
       break;
     }
     case 1: packet.protocol = 17; break;
@@ -360,7 +363,7 @@ void RandomVpc::choose_headers(ModelPacket& packet) {
 void RandomVpc::choose_size(ModelPacket& packet) {
   const std::uint32_t header = packet.source.is_v4() ? 20 : 40;
   std::uint32_t rest = 24;
-  if (packet.protocol == 6) rest = 32;
+  if (packet.protocol == 6) rest = packet.tcp_header_bytes == 24 ? 24 : 32;  // without payload, and with
   if (packet.quoted) {
     const ModelPacket::Quoted& quoted = *packet.quoted;
     rest = 8 + header + (quoted.options ? 8 : 0) + (header == 40 && quoted.fragment ? 8 : 0) + quoted.transport_bytes + 4;
@@ -387,6 +390,7 @@ void RandomVpc::choose_fragment(ModelPacket& packet) {
       break;
   }
   packet.fragment = piece;
+  packet.tcp_header_bytes = 20;
   packet.dont_fragment = false;
   packet.bytes = (packet.source.is_v4() ? 20 : 48 + extension_bytes(packet)) + piece.length;
   if (piece.offset == 0) return;
@@ -437,6 +441,26 @@ ModelPacket RandomVpc::again(const ModelPacket& packet) {
   return copy;
 }
 
+std::optional<ModelPacket> RandomVpc::answer(const ModelPacket& packet) {
+  if (packet.is_arp || packet.fragment || packet.quoted) return std::nullopt;
+  ModelPacket back = again(packet);
+  std::swap(back.source, back.destination);
+  std::swap(back.source_port, back.destination_port);
+  if (packet.protocol == 6) back.tcp_flags = packet.tcp_flags == 2 ? 18 : 16;
+  if (packet.icmp_type == 8 || packet.icmp_type == 0) back.icmp_type = 8 - packet.icmp_type;
+  if (packet.icmp_type >= 128) back.icmp_type = static_cast<std::uint8_t>(257 - packet.icmp_type);
+  const auto owner = std::ranges::find_if(state.attachments, [&](const auto& each) {
+    return packet.task.empty() ? std::ranges::find(each.second.addresses, back.source) != each.second.addresses.end() : each.first == packet.task;
+  });
+  if (owner == state.attachments.end()) return std::nullopt;
+  const config::Attachment& task = owner->second;
+  back.task = packet.task.empty() ? task.eni_id : "";
+  back.vlan = packet.task.empty() ? -1 : task.vlan->value;
+  back.to = packet.task.empty() ? kRouter : *task.mac;
+  back.from = packet.task.empty() ? *task.mac : kRouter;
+  return back;
+}
+
 ModelPacket RandomVpc::another_piece() {
   ModelPacket packet = again(whole_);
   const std::uint32_t identification = whole_.fragment ? whole_.fragment->identification : 1;
@@ -465,6 +489,7 @@ Frame frame_of(const ModelPacket& packet) {
   if (later) {
   } else if (packet.protocol == 6) {
     payload = tcp_segment(packet.source_port, packet.destination_port, packet.tcp_flags);
+    payload[12] = static_cast<std::uint8_t>(packet.tcp_header_bytes / 4 << 4);  // of 24 bytes: the packet's number lies in the options
   } else if (packet.protocol == 17) {
     // What the whole datagram has; of a fragment only the beginning is here.
     payload = udp_datagram(packet.source_port, packet.destination_port, packet.fragment ? 48 : packet.bytes - (ipv4 ? 20 : 40 + extension_bytes(packet)) - 8);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -37,6 +38,8 @@ class RandomVpc {
   oracle::ModelPacket packet(const std::string& sender);
   // The same again, under another number.
   oracle::ModelPacket again(const oracle::ModelPacket& packet);
+  // What the other end says to it: a SYN-ACK to a SYN, an answer to a query, else the same protocol's next. None: the other end is not here.
+  std::optional<oracle::ModelPacket> answer(const oracle::ModelPacket& packet);
   // Another fragment of the datagram that the last one was of.
   oracle::ModelPacket another_piece();
 

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iostream>
 #include <map>
 #include <random>
 #include <vector>
@@ -136,8 +138,8 @@ TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
   world.add(task);
   ConnectionTable table(1000, 1);
   for (std::uint32_t i = 0; i < 300; ++i) {
-    Connection* connection = table.insert(Connection::of(key(i)), table.hash(key(i))).connection;
-    connection->state = i % 3 == 0 ? ConnectionState::established : ConnectionState::opening;
+    const Connection fresh = Connection::of(key(i), 0, i % 3 == 0 ? ConnectionState::established : ConnectionState::syn_sent);
+    table.insert(fresh, table.hash(fresh.key));
   }
   for (std::uint32_t i = 300; i < 400; ++i) table.insert(Connection::of(key(i, 7)), table.hash(key(i, 7)));  // of nobody
   for (int round = 0; round < 4; ++round) table.sweep(500, seconds(29), *world.view);
@@ -154,74 +156,203 @@ TEST(ConnectionTable, SweepFreesTheDeadAndOnlyThem) {
   for (std::uint32_t i = 1000; i < 1900; ++i) EXPECT_NE(table.insert(Connection::of(key(i)), table.hash(key(i))).connection, nullptr);
 }
 
+class Small {
+ public:
+  explicit Small(std::uint32_t capacity) : table(capacity, 1) {}
+  ConnectionTable::Inserted insert(std::uint32_t number, ConnectionState state, std::uint16_t endpoint = 0, std::uint32_t quota = ConnectionTable::kNoQuota) {
+    const Connection fresh = Connection::of(key(number, endpoint), 0, state);
+    return table.insert(fresh, table.hash(fresh.key), quota);
+  }
+  Connection* find(std::uint32_t number, std::uint16_t endpoint = 0) { return table.find(key(number, endpoint), table.hash(key(number, endpoint))); }
+  bool has(std::uint32_t number, std::uint16_t endpoint = 0) { return find(number, endpoint) != nullptr; }
+  void move(std::uint32_t number, ConnectionState state, std::uint16_t endpoint = 0) {
+    Connection& connection = *find(number, endpoint);
+    const Standing before = standing_of(connection.state);
+    connection.state = state;
+    table.changed_standing(connection, before);
+  }
+
+  ConnectionTable table;
+};
+constexpr auto kConfirmed = ConnectionState::established;
+constexpr auto kUnconfirmed = ConnectionState::syn_sent;
+
 TEST(ConnectionTable, AnEndpointsQuotaIsItsOwn) {
-  ConnectionTable table(1000, 1);
-  for (std::uint32_t i = 0; i < 10; ++i) EXPECT_NE(table.insert(Connection::of(key(i)), table.hash(key(i)), 10).connection, nullptr);
-  EXPECT_EQ(table.insert(Connection::of(key(10)), table.hash(key(10)), 10).refusal, ConnectionTable::Refusal::quota);
-  EXPECT_EQ(table.insert(Connection::of(key(10, 1)), table.hash(key(10, 1)), 10).refusal, ConnectionTable::Refusal::none) << "another's";
-  table.erase(table.find(key(3), table.hash(key(3))));
-  EXPECT_NE(table.insert(Connection::of(key(11)), table.hash(key(11)), 10).connection, nullptr);
+  Small small(1000);
+  const auto refusal_of = [&](std::uint32_t number, std::uint32_t quota, std::uint16_t endpoint = 0) {
+    return small.insert(number, kConfirmed, endpoint, quota).refusal;
+  };
+  for (std::uint32_t i = 0; i < 10; ++i) EXPECT_EQ(refusal_of(i, 10), ConnectionTable::Refusal::none);
+  EXPECT_EQ(refusal_of(10, 10), ConnectionTable::Refusal::quota);
+  EXPECT_EQ(refusal_of(10, 10, 1), ConnectionTable::Refusal::none) << "another's";
+  small.table.erase(small.find(3));
+  EXPECT_EQ(refusal_of(11, 10), ConnectionTable::Refusal::none);
   // What is over does not count, and counts again when it is used anew.
-  Connection* over = table.find(key(5), table.hash(key(5)));
-  over->state = ConnectionState::closed;
-  table.remember_over(*over, table.hash(over->key));
-  EXPECT_NE(table.insert(Connection::of(key(20)), table.hash(key(20)), 10).connection, nullptr);
-  table.restart(*over, Connection::of(over->key));
-  EXPECT_EQ(table.insert(Connection::of(key(21)), table.hash(key(21)), 11).refusal, ConnectionTable::Refusal::quota);
-  over->state = ConnectionState::reset;
-  table.remember_over(*over, table.hash(over->key));
-  table.erase(over);
-  EXPECT_NE(table.insert(Connection::of(key(21)), table.hash(key(21)), 11).connection, nullptr);
-  EXPECT_EQ(table.insert(Connection::of(key(22)), table.hash(key(22)), 11).refusal, ConnectionTable::Refusal::quota);
+  small.move(5, ConnectionState::closed);
+  EXPECT_EQ(refusal_of(20, 10), ConnectionTable::Refusal::none);
+  small.table.restart(*small.find(5), Connection::of(key(5), 0, kConfirmed));
+  EXPECT_EQ(refusal_of(21, 11), ConnectionTable::Refusal::quota);
+  small.move(5, ConnectionState::reset);
+  small.table.erase(small.find(5));
+  EXPECT_EQ(refusal_of(21, 11), ConnectionTable::Refusal::none);
+  EXPECT_EQ(refusal_of(22, 11), ConnectionTable::Refusal::quota);
+  // One that nobody has confirmed makes room for another of its endpoint, the oldest first, and for nobody else's.
+  small.move(7, kUnconfirmed), small.move(6, kUnconfirmed);
+  EXPECT_EQ(refusal_of(22, 11), ConnectionTable::Refusal::none);
+  EXPECT_FALSE(small.has(7));
+  EXPECT_TRUE(small.has(6));
+  EXPECT_EQ(small.table.recycled(), 1U);
   // The id's next generation begins with none.
   FlowKey next = key(12);
   next.owner = FlowKey::owner_of(EndpointId{0}, 2) | FlowKey::protocol_bits(6);
-  EXPECT_NE(table.insert(Connection::of(next), table.hash(next), 10).connection, nullptr);
+  EXPECT_NE(small.table.insert(Connection::of(next, 0, kUnconfirmed), small.table.hash(next), 1).connection, nullptr);
+  // What the generation before has left is in nobody's way, and may go.
+  small.table.erase(small.find(6));
+  next.local_port = 7;
+  EXPECT_EQ(small.table.insert(Connection::of(next), small.table.hash(next), 1).refusal, ConnectionTable::Refusal::none) << "its own made room";
 }
 
-TEST(ConnectionTable, UnansweredMakeRoomAndAnsweredStay) {
-  ConnectionTable table(8000, 1);  // so that 1000 may wait for an answer
-  const auto open = [&](std::uint32_t number, ConnectionState state) {
-    Connection* connection = table.insert(Connection::of(key(number)), table.hash(key(number))).connection;
-    ASSERT_NE(connection, nullptr);
-    connection->state = state;
-    if (ConnectionTable::is_unanswered(*connection)) table.remember_unanswered(*connection, table.hash(connection->key));
+TEST(ConnectionTable, AnEndpointsUnconfirmedMakeRoomForItsOwn) {
+  Small small(4000);  // so that an endpoint may have 1000
+  small.insert(1, kUnconfirmed, 1);  // the neighbour's, older than all
+  for (std::uint32_t i = 0; i < 1000; ++i) small.insert(i, kUnconfirmed);
+  small.move(0, kConfirmed);
+  EXPECT_EQ(small.table.recycled(), 0U);
+  small.insert(1000, kUnconfirmed);
+  EXPECT_EQ(small.table.recycled(), 0U);
+  small.insert(1001, kUnconfirmed);
+  EXPECT_EQ(small.table.recycled(), 1U);
+  EXPECT_TRUE(small.has(0));
+  EXPECT_FALSE(small.has(1)) << "its oldest that is unconfirmed";
+  EXPECT_TRUE(small.has(2));
+  EXPECT_TRUE(small.has(1, 1));
+  small.insert(5000, kConfirmed);  // displaces nothing
+  EXPECT_TRUE(small.has(2));
+  // An entry that was freed and is another's now is in the other's list.
+  small.table.erase(small.find(2));
+  small.insert(6000, kUnconfirmed);
+  EXPECT_TRUE(small.has(3));
+  EXPECT_EQ(small.table.recycled(), 1U);
+  // A flood never has more than its quarter, and never a confirmed connection or a neighbour's.
+  for (std::uint32_t i = 10'000; i < 60'000; ++i) small.insert(i, kUnconfirmed);
+  EXPECT_EQ(small.table.size(), 1U + 1002);
+  EXPECT_TRUE(small.has(0) && small.has(5000) && small.has(1, 1));
+}
+
+TEST(ConnectionTable, AFullTableMakesRoomOutOfTheManyUnconfirmed) {
+  Small small(256);
+  // Endpoint 1 has more than a few, endpoint 2 a few; the rest of the table is endpoint 3's and confirmed.
+  for (std::uint32_t i = 0; i < 60; ++i) small.insert(i, kUnconfirmed, 1);
+  for (std::uint32_t i = 0; i < 10; ++i) small.insert(i, kUnconfirmed, 2);
+  std::uint32_t others = 0;
+  while (small.table.recycled() == 0 && others < 1000) small.insert(others++, kConfirmed, 3);
+  EXPECT_EQ(others, 256U - 70 + 1);
+  EXPECT_FALSE(small.has(0, 1));
+  EXPECT_TRUE(small.has(1, 1) && small.has(0, 2));
+  // What is over goes before.
+  small.move(100, ConnectionState::reset, 3);
+  small.insert(1000, kConfirmed, 4);
+  EXPECT_FALSE(small.has(100, 3));
+  EXPECT_TRUE(small.has(1, 1));
+  // In the end only what is confirmed is there, and stays.
+  for (std::uint32_t i = 0; i < 69; ++i) EXPECT_NE(small.insert(2000 + i, kConfirmed, 4).connection, nullptr) << i;
+  EXPECT_EQ(small.insert(3000, kConfirmed, 4).refusal, ConnectionTable::Refusal::full);
+  EXPECT_EQ(small.insert(3000, kUnconfirmed, 1).refusal, ConnectionTable::Refusal::full);
+  EXPECT_EQ(small.table.recycled(), 71U);
+  EXPECT_EQ(small.table.size(), 256U);
+}
+
+TEST(ConnectionTable, WhatIsOverHasAnEighth) {
+  Small small(1600);  // so that 200 may be over
+  for (std::uint32_t i = 0; i < 300; ++i) {
+    small.insert(i, kConfirmed, i % 2);
+    small.move(i, ConnectionState::closed, i % 2);
+  }
+  EXPECT_EQ(small.table.size(), 200U);
+  EXPECT_EQ(small.table.recycled(), 100U);
+  EXPECT_FALSE(small.has(0));
+  EXPECT_TRUE(small.has(299, 1));
+  // One that goes on after all is not over.
+  small.move(299, kConfirmed, 1);
+  for (std::uint32_t i = 300; i < 900; ++i) {
+    small.insert(i, kConfirmed, 1);
+    small.move(i, ConnectionState::refused, 1);
+  }
+  EXPECT_TRUE(small.has(299, 1));
+}
+
+// Random life of three endpoints against plain lists: who is there, who counts, and who made room.
+TEST(ConnectionTable, WhoMakesRoomAgainstPlainLists) {
+  const std::uint64_t seed = std::random_device{}();
+  std::cout << "seed " << seed << '\n';
+  std::mt19937_64 random(seed);
+  Small small(512);
+  struct Entry {
+    ConnectionState state;
+    std::uint64_t since;
   };
-  const auto has = [&](std::uint32_t number) { return table.find(key(number), table.hash(key(number))) != nullptr; };
-  for (std::uint32_t i = 0; i < 1000; ++i) open(i, ConnectionState::opening);
-  table.find(key(0), table.hash(key(0)))->state = ConnectionState::established;  // the first was answered
-  EXPECT_EQ(table.recycled(), 0U);
-  open(1000, ConnectionState::opening);  // takes the answered one's place in the ring
-  EXPECT_EQ(table.recycled(), 0U);
-  open(1001, ConnectionState::opening);
-  EXPECT_EQ(table.recycled(), 1U);
-  EXPECT_TRUE(has(0));
-  EXPECT_FALSE(has(1)) << "the oldest that nobody answered";
-  EXPECT_TRUE(has(2));
-  // An entry that was freed and is somebody else's now is not the one that the ring remembers.
-  table.erase(table.find(key(2), table.hash(key(2))));
-  open(5000, ConnectionState::opening);  // takes the freed entry; the ring's oldest place names key 2
-  EXPECT_TRUE(has(5000));
-  EXPECT_TRUE(has(3));
-  EXPECT_EQ(table.recycled(), 1U);
-  // A flood never has more than its eighth, and never an answered connection.
-  for (std::uint32_t i = 10'000; i < 60'000; ++i) open(i, ConnectionState::opening);
-  EXPECT_EQ(table.size(), 1001U);
-  EXPECT_TRUE(has(0));
+  std::map<std::uint32_t, Entry> model[3];
+  std::uint64_t order = 0;
+  const auto count = [&](std::uint16_t endpoint, Standing standing) {
+    return std::ranges::count_if(model[endpoint], [&](const auto& each) { return standing_of(each.second.state) == standing; });
+  };
+  const auto drop_oldest = [&](std::uint16_t endpoint, Standing standing) {
+    auto oldest = model[endpoint].end();
+    for (auto each = model[endpoint].begin(); each != model[endpoint].end(); ++each) {
+      if (standing_of(each->second.state) == standing && (oldest == model[endpoint].end() || each->second.since < oldest->second.since)) oldest = each;
+    }
+    if (oldest != model[endpoint].end()) model[endpoint].erase(oldest);
+  };
+  const auto limit_over = [&](std::uint16_t endpoint, std::uint32_t newest, Standing standing) {
+    if (standing != Standing::over || count(0, Standing::over) + count(1, Standing::over) + count(2, Standing::over) <= 64) return;
+    if (count(endpoint, Standing::over) > 1) drop_oldest(endpoint, Standing::over);
+    ASSERT_TRUE(model[endpoint].contains(newest));
+  };
+  static constexpr ConnectionState kStates[] = {ConnectionState::syn_sent, ConnectionState::syn_received, ConnectionState::established,
+                                                ConnectionState::closing, ConnectionState::closed, ConnectionState::reset, ConnectionState::udp_asked,
+                                                ConnectionState::udp_again, ConnectionState::other_answered};
+  for (int step = 0; step < 200'000; ++step) {
+    const auto endpoint = static_cast<std::uint16_t>(random() % 3);
+    const auto number = static_cast<std::uint32_t>(random() % 120);
+    const ConnectionState state = kStates[random() % std::size(kStates)];
+    const auto found = model[endpoint].find(number);
+    ASSERT_EQ(small.has(number, endpoint), found != model[endpoint].end()) << "step " << step;
+    if (found == model[endpoint].end()) {
+      const std::uint32_t quota = 60;
+      const bool at_quota = count(endpoint, Standing::confirmed) + count(endpoint, Standing::unconfirmed) >= quota;
+      const bool fits = !at_quota || count(endpoint, Standing::unconfirmed) != 0;
+      if (at_quota) drop_oldest(endpoint, Standing::unconfirmed);
+      ASSERT_EQ(small.insert(number, state, endpoint, quota).refusal == ConnectionTable::Refusal::none, fits) << "step " << step;
+      if (fits) model[endpoint][number] = {state, ++order}, limit_over(endpoint, number, standing_of(state));
+    } else if (random() % 3 == 0) {
+      small.table.erase(small.find(number, endpoint));
+      model[endpoint].erase(found);
+    } else {
+      const Standing before = standing_of(found->second.state);
+      small.move(number, state, endpoint);
+      const std::uint64_t since = standing_of(state) == before ? found->second.since : ++order;
+      found->second = {state, since};
+      if (standing_of(state) != before) limit_over(endpoint, number, standing_of(state));
+    }
+    Endpoint holder;
+    holder.id = EndpointId{endpoint};
+    holder.generation = 1;
+    ASSERT_EQ(small.table.size_of(holder), count(endpoint, Standing::confirmed) + count(endpoint, Standing::unconfirmed)) << "step " << step;
+    ASSERT_EQ(small.table.size(), model[0].size() + model[1].size() + model[2].size()) << "step " << step;
+  }
 }
 
 TEST(ConnectionTable, WhatIsAdoptedMakesRoomLikeAnyOther) {
-  ConnectionTable table(800, 1);  // so that 100 may wait for an answer, and 100 that are over for late segments
-  for (const ConnectionState state : {ConnectionState::opening, ConnectionState::closed, ConnectionState::established}) {
-    for (std::uint32_t i = 0; i < 150; ++i) {
-      Connection connection = Connection::of(key(1000 * static_cast<std::uint32_t>(state) + i));
-      connection.state = state;
+  ConnectionTable table(800, 1);  // so that 200 may be unconfirmed
+  for (const ConnectionState state : {ConnectionState::syn_sent, ConnectionState::established}) {
+    for (std::uint32_t i = 0; i < 250; ++i) {
+      const Connection connection = Connection::of(key(1000 * static_cast<std::uint32_t>(state) + i), 0, state);
       EXPECT_TRUE(table.adopt(connection, {}));
       EXPECT_FALSE(table.adopt(connection, {})) << "it is here";
     }
   }
-  EXPECT_EQ(table.recycled(), 100U);
-  EXPECT_EQ(table.size(), 100U + 100 + 150);
+  EXPECT_EQ(table.recycled(), 50U);
+  EXPECT_EQ(table.size(), 200U + 250);
 }
 
 TEST(ConnectionTable, Ipv6TakesTwoEntriesAndComparesAddresses) {
@@ -247,10 +378,10 @@ TEST(ConnectionTable, Ipv6TakesTwoEntriesAndComparesAddresses) {
   EXPECT_NE(table.insert(Connection::of(one_more), table.hash(one_more)).connection, nullptr) << "both entries came back";
 }
 
-// The promise of 64 bytes and 8.5, and a little for what waits.
+// The promise of 64 bytes, 8.5 for the buckets, 8 for the lists, and a little for the endpoints.
 TEST(ConnectionTable, MemoryAConnection) {
   ConnectionTable table(1'000'000, 1);
-  EXPECT_LE(static_cast<double>(table.memory_bytes()) / 1e6, 76.0);
+  EXPECT_LE(static_cast<double>(table.memory_bytes()) / 1e6, 82.0);
 }
 
 TEST(ConnectionTable, SeedChangesTheHash) {

@@ -90,7 +90,7 @@ TEST_F(ExplainTest, AnAllowedPacketWithEveryStageAndItsRule) {
   EXPECT_EQ(said(answer, 0, "demux"), "for eni-1: VLAN 101, its MAC and its address");
   EXPECT_EQ(said(answer, 0, "track"), "no connection");
   EXPECT_EQ(said(answer, 0, "admit"),
-            "rule 1 of sg-0000000a (ingress): tcp 80 from 198.51.100.0/24, 10.0.0.0/24, 2001:db8::/32; it opens a connection: opening, began ingress, tracked");
+            "rule 1 of sg-0000000a (ingress): tcp 80 from 198.51.100.0/24, 10.0.0.0/24, 2001:db8::/32; it opens a connection: syn_sent, began ingress, tracked");
   EXPECT_EQ(said(answer, 0, "forward"), "to tap:ns1/eth0");
 }
 
@@ -126,7 +126,7 @@ TEST_F(ExplainTest, ALiveConnectionCounts) {
   const Json answer = ask(reply);
   EXPECT_EQ(answer["delivered"], true);
   EXPECT_EQ(answer["connections"], 1);
-  EXPECT_EQ(said(answer, 0, "track"), "belongs to a connection: established, began ingress, tracked") << "as it is when this packet has passed";
+  EXPECT_EQ(said(answer, 0, "track"), "belongs to a connection: syn_received, began ingress, tracked") << "as it is when this packet has passed";
   EXPECT_EQ(said(answer, 0, "admit"), "the connection lets it pass; the rules are not asked");
   EXPECT_EQ(said(answer, 0, "forward"), "out on the trunk, with VLAN 102");
   EXPECT_EQ(answer["halves"][0]["rule"]["index"], 1) << "the rule that let the first packet in";
@@ -222,7 +222,7 @@ TEST_F(ExplainTest, FlowsAreListedWithTheirRulesAndSorted) {
   EXPECT_EQ(all["flows"][0]["ingress"], (Json{{"packets", 1}, {"bytes", 528}}));
   EXPECT_EQ(all["flows"][0]["worker"], 1);
   EXPECT_EQ(all["flows"][1]["rule"]["index"], 1);
-  EXPECT_EQ(all["flows"][1]["state"], "opening");
+  EXPECT_EQ(all["flows"][1]["state"], "syn_sent");
   EXPECT_EQ(list({{"limit", 1}})["flows"].size(), 1U);
   EXPECT_EQ(list({{"limit", 1}})["matched"], 2);
   EXPECT_EQ(list({{"task", "eni-1"}})["flows"][0]["local"], "10.0.0.17");

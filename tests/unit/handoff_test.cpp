@@ -281,7 +281,8 @@ TEST_F(HandoffTest, MovedEndpointsConnectionsAreAskedFor) {
   EXPECT_EQ(workers[0]->connections.size(), 0U);
   EXPECT_EQ(workers[1]->connections.size(), 2U);
   workers[1]->connections.for_each([](const Connection& connection) {
-    EXPECT_EQ(connection.state, ConnectionState::established);
+    // The initiator's ACK of the IPv4 one has passed at the new owner.
+    EXPECT_EQ(connection.state, connection.key.is_ipv6() ? ConnectionState::syn_received : ConnectionState::established);
     // Each packet once: who is asked for a connection counts nothing.
     const bool v6 = connection.key.is_ipv6();
     EXPECT_EQ(connection.totals[0].packets, v6 ? 1U : 2U);

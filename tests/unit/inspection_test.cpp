@@ -92,13 +92,13 @@ TEST_F(InspectionTest, EachFilterAndAllOfThemTogether) {
   filter.port = 4001;
   EXPECT_EQ(remotes(filter), (Remotes{"0/198.51.100.2"})) << "the other end's";
   filter = {};
-  filter.states = FlowFilter::bit(ConnectionState::established);
+  filter.states = FlowFilter::bit(ConnectionState::picked_up);
   EXPECT_EQ(remotes(filter), (Remotes{"0/198.51.100.2"}));
   filter.states = FlowFilter::bit(ConnectionState::closing);
   EXPECT_EQ(remotes(filter), Remotes{});
   filter = {};
   filter.endpoint = EndpointId{0}, filter.protocol = 6, filter.port = 80, filter.by_remote = true, filter.remote = *IpPrefix::parse("198.51.100.0/24");
-  filter.states = FlowFilter::bit(ConnectionState::opening);
+  filter.states = FlowFilter::bit(ConnectionState::syn_sent);
   EXPECT_EQ(remotes(filter), (Remotes{"0/198.51.100.1"}));
 }
 

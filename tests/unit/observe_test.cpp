@@ -86,7 +86,7 @@ TEST_F(ObserveTest, APacketThatPassesAsItCameAndAsItLeft) {
     EXPECT_TRUE(each.what.filtered && each.what.has_connection);
     EXPECT_FALSE(each.what.known);
     EXPECT_EQ(each.what.connection.rule, 1U);
-    EXPECT_EQ(each.what.connection.state, ConnectionState::opening);
+    EXPECT_EQ(each.what.connection.state, ConnectionState::syn_sent);
     EXPECT_EQ(each.what.headers.vlan, 101U);
     EXPECT_EQ(each.what.key.local_port_number(), 80U);
   }
@@ -95,7 +95,7 @@ TEST_F(ObserveTest, APacketThatPassesAsItCameAndAsItLeft) {
   const auto answer = read(observer);
   ASSERT_EQ(answer.size(), 2U);
   EXPECT_TRUE(answer[0].what.known);
-  EXPECT_EQ(answer[0].what.connection.state, ConnectionState::established);
+  EXPECT_EQ(answer[0].what.connection.state, ConnectionState::syn_received);
   EXPECT_EQ(answer[1].what.route, Route::trunk);
   EXPECT_EQ(answer[1].bytes, ip_packet({kRouter, kA, 101}, ip("10.0.0.10"), ip("198.51.100.9"), 6, tcp_segment(80, 4000, kSynAck)));
 }

@@ -308,6 +308,7 @@ TEST_F(PipelineTest, TcpEstablishedOutlivesTheHandshakeTimeout) {
   world.publish();
   world.from_trunk({tcp_in(40000, 80, kSyn)});
   world.from_task(0, {tcp_out(80, 40000, kSynAck)});
+  world.from_trunk({tcp_in(40000, 80, kAck)});
   world.pass(seconds(400000));
   EXPECT_EQ(world.from_task(0, {tcp_out(80, 40000, kAck)}).trunk.size(), 1U);
   world.from_trunk({tcp_in(40001, 80, kSyn)});
@@ -355,10 +356,14 @@ TEST_F(PipelineTest, FullTableRefusesTrackedFlowsAndPassesUntracked) {
   table->view = world.view.get();
   std::size_t refused = 0;
   for (std::uint16_t port = 1; port <= 40; ++port) {
-    Burst burst;
-    burst.add(world.mbufs.make(tcp_in(port, 80, kSyn)));
-    process_from_trunk(burst, *table);
-    refused += burst.verdict[0] == DropReason::conntrack_full;
+    Burst syn, answer, ack;
+    syn.add(world.mbufs.make(tcp_in(port, 80, kSyn)));
+    process_from_trunk(syn, *table);
+    refused += syn.verdict[0] == DropReason::conntrack_full;
+    answer.add(world.mbufs.make(tcp_out(80, port, kSynAck)));
+    process_from_task(answer, *table, *world.view->endpoints[0]);
+    ack.add(world.mbufs.make(tcp_in(port, 80, kAck)));
+    process_from_trunk(ack, *table);
     table->outbox.empty([](PortSlot, const Outbox::Batch&) {});
     table->outbox.clear_discarded();
   }
@@ -386,10 +391,16 @@ TEST_F(PipelineTest, AnEndpointHasNoMoreConnectionsThanItsQuota) {
   world.tasks[0].max_connections = 3;
   world.publish();
   world.movements();
-  for (std::uint16_t port = 1; port <= 5; ++port) world.from_trunk({tcp_in(port, 80, kSyn)});
-  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 5}, {"trunk.in.tx", 5}, {"web.ingress.rx", 5}, {"web.ingress.tx", 3}, {"web.ingress.conntrack_quota", 2}}));
+  for (std::uint16_t port = 1; port <= 3; ++port) {
+    world.from_trunk({tcp_in(port, 80, kSyn)});
+    world.from_task(0, {tcp_out(80, port, kSynAck)});
+    world.from_trunk({tcp_in(port, 80, kAck)});
+  }
+  world.movements();
+  for (std::uint16_t port = 4; port <= 5; ++port) world.from_trunk({tcp_in(port, 80, kSyn)});
+  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 2}, {"trunk.in.tx", 2}, {"web.ingress.rx", 2}, {"web.ingress.conntrack_quota", 2}}));
   // What it has goes on; when one has ended there is room for another.
-  EXPECT_EQ(world.from_task(0, {tcp_out(80, 1, kSynAck)}).trunk.size(), 1U);
+  EXPECT_EQ(world.from_task(0, {tcp_out(80, 1, kAck)}).trunk.size(), 1U);
   world.from_trunk({tcp_in(2, 80, kRst)});
   world.pass(seconds(11));
   world.worker.connections.sweep(100, world.worker.now, *world.view);
@@ -401,11 +412,12 @@ TEST_F(PipelineTest, AFloodOfSynsEndsNoAnsweredConnection) {
   world.publish();
   world.from_trunk({tcp_in(1, 80, kSyn)});
   world.from_task(0, {tcp_out(80, 1, kSynAck)});
-  // The table of a World holds 4096, of which 512 may be unanswered.
+  world.from_trunk({tcp_in(1, 80, kAck)});
+  // The table of a World holds 4096, of which an endpoint may have 1024 unconfirmed.
   for (std::uint32_t port = 2; port < 6000; ++port) {
     ASSERT_EQ(world.from_trunk({tcp_in(static_cast<std::uint16_t>(port), 80, kSyn)}).task["web"].size(), 1U) << port;
   }
-  EXPECT_EQ(world.worker.connections.size(), 513U);
+  EXPECT_EQ(world.worker.connections.size(), 1025U);
   EXPECT_EQ(world.from_task(0, {tcp_out(80, 1, kAck)}).trunk.size(), 1U) << "established";
   EXPECT_EQ(world.from_task(0, {tcp_out(80, 5999, kSynAck)}).trunk.size(), 1U) << "the newest can still be answered";
   world.tasks[0].groups[0].egress.clear();
@@ -420,6 +432,7 @@ TEST_F(PipelineTest, WhatIsOverMakesRoomForWhatIsOverLater) {
   const auto live = [&](std::uint16_t port) {
     world.from_trunk({tcp_in(port, 80, kSyn)});
     world.from_task(0, {tcp_out(80, port, kSynAck)});
+    world.from_trunk({tcp_in(port, 80, kAck)});
   };
   live(1);
   // The table of a World holds 4096, of which 512 may be over.
