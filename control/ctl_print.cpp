@@ -274,7 +274,7 @@ std::string print_status(const Json& result, const Style& style) {
   page.line("endpoints", count("active") + ", " + count("waiting") + ", " + count("failed") + ", at most " +
                              text(endpoints, "limit"));
   const Json& connections = member(result, "connections");
-  page.line("connections", text(connections, "used") + " of " + text(connections, "limit"));
+  page.line("connections", text(connections, "used") + " of " + text(connections, "limit") + ", " + text(connections, "recycled") + " made room for others");
   const Json& memory = member(result, "memory");
   page.line("memory", text(memory, "hugepages_mb") + " MB of huge pages, " + text(memory, "mbufs_used") + " of " +
                           text(memory, "mbufs") + " mbufs in use");

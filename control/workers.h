@@ -61,6 +61,12 @@ class Workers {
     for (const Worker* worker : workers_) count += worker->state.connections.size();
     return count;
   }
+  // That made room for others since the workers' start (docs/connections.md).
+  std::uint64_t recycled_connections() const {
+    std::uint64_t count = 0;
+    for (const Worker* worker : workers_) count += worker->state.connections.recycled();
+    return count;
+  }
   std::uint64_t connection_capacity() const {
     std::uint64_t count = 0;
     for (const Worker* worker : workers_) count += worker->state.connections.capacity();

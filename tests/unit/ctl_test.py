@@ -58,7 +58,7 @@ RESULTS = {
                "trunk": {"device": "0000:00:06.0", "mode": "tagged", "link": "up", "mtu": 9001, "mac": "0a:11"},
                "workers": WORKERS,
                "endpoints": {"active": 2, "waiting": 0, "failed": 0, "limit": 512},
-               "connections": {"used": 12, "limit": 262144},
+               "connections": {"used": 12, "limit": 262144, "recycled": 3},
                "memory": {"hugepages_mb": 512, "mbufs_used": 5, "mbufs": 100},
                "state": {"durable": True, "journal": "/var/lib/trunkline/j", "quarantined": None},
                "flow_logs": {"configured": 1, "records_written": 40, "records_lost": 5, "write_errors": 4, "trouble": ["fl-1: disk full"]},
@@ -372,7 +372,7 @@ class Looking(Case):
         out = self.asks("status", {}, "status")
         self.assertEqual(out.splitlines()[0], "healthy: trunklined 0.1.0, up 1 h 1 min, revision 7, pid 12")
         for part in ("trunk        0000:00:06.0, tagged, link up, MTU 9001", "2 active, 0 waiting, 0 failed, at most 512",
-                     "12 of 262144", "512 MB of huge pages", "durable, journal", "/run/hosts/enis, NOT WRITTEN: no room", "rte_flow: no, ENA has none",
+                     "12 of 262144, 3 made room for others", "512 MB of huge pages", "durable, journal", "/run/hosts/enis, NOT WRITTEN: no room", "rte_flow: no, ENA has none",
                      "worker 0     lcore 1, 2 endpoints, 12 connections, busy 10%, now spinning", "worker 1     lcore 2, 0 endpoints",
                      "steering     1 of 3 endpoints in hardware, 3 rules, vlan+mac+address,vlan, flow table full after 3 rules\n",
                      "flow logs    1, 40 records written, 5 lost, 4 write errors\n             fl-1: disk full\n"):
