@@ -52,22 +52,30 @@ struct PrefixList {
 
 struct Subnet {
   std::string id;
-  IpPrefix cidr;                       // IPv4, canonical
-  std::optional<IpPrefix> ipv6_cidr;   // a /64, canonical
+  // Canonical. At least one is there: an IPv6-only subnet has no IPv4 range.
+  std::optional<IpPrefix> cidr;       // IPv4, /16 to /28
+  std::optional<IpPrefix> ipv6_cidr;  // /44 to /64 in steps of 4
   std::string availability_zone;
   std::string vpc_id;
   // The first range of the VPC: its base and 2 is where Amazon's DNS resolver answers. Without one: the subnet's.
   std::optional<IpPrefix> vpc_cidr{};
 
   // The VPC router answers at the first address of the subnet (AWS reserves it), and over IPv6 at <subnet>::1.
-  IpAddress router() const { return IpAddress::from_v4(cidr.address.v4() + 1); }
+  std::optional<IpAddress> router() const {
+    if (!cidr) return std::nullopt;
+    return IpAddress::from_v4(cidr->address.v4() + 1);
+  }
   std::optional<IpAddress> router6() const {
     if (!ipv6_cidr) return std::nullopt;
     IpAddress address = ipv6_cidr->address;
     address.bytes[15] = 1;
     return address;
   }
-  IpAddress resolver() const { return IpAddress::from_v4((vpc_cidr ? vpc_cidr->network() : cidr).address.v4() + 2); }
+  std::optional<IpAddress> resolver() const {
+    const std::optional<IpPrefix>& range = vpc_cidr ? vpc_cidr : cidr;
+    if (!range) return std::nullopt;
+    return IpAddress::from_v4(range->network().address.v4() + 2);
+  }
   friend bool operator==(const Subnet&, const Subnet&) = default;
 };
 
@@ -162,6 +170,9 @@ struct Attachment {
   std::string attachment_status = "ATTACHED";
   std::optional<MacAddress> mac;
   std::vector<IpAddress> addresses;  // the first IPv4 address is the primary one
+  // Delegated to the ENI (Ipv4Prefixes, Ipv6Prefixes): canonical, IPv4 first, sorted. The engine cannot serve them: an
+  // ENI that has one waits (missing_facts()).
+  std::vector<IpPrefix> prefixes;
   std::string subnet_id;
   std::optional<VlanId> vlan;
   std::optional<MacAddress> trunk_mac;

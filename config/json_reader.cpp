@@ -193,12 +193,24 @@ constexpr std::string_view kWantedPrefix = "an address and a prefix length such 
 
 }  // namespace
 
+namespace {
+
+bool is_utf16(std::string_view text) {
+  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff")) return true;
+  return text.size() >= 2 && ((text[0] == '\0') != (text[1] == '\0'));
+}
+
+}  // namespace
+
 std::expected<Json, Problem> parse_json(std::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.max_bytes) {
     return std::unexpected(Problem{"limit",
                                    {},
                                    "the document has " + std::to_string(text.size()) + " bytes; at most " +
                                        std::to_string(limits.max_bytes) + " are read"});
+  }
+  if (is_utf16(text)) {
+    return std::unexpected(Problem{"parse_error", {}, "line 1, column 1: the text is UTF-16; wanted UTF-8, so save it as that"});
   }
   // To nlohmann's lexer a zero byte is the end of the text, and what follows it would never be looked at.
   if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
@@ -207,6 +219,57 @@ std::expected<Json, Problem> parse_json(std::string_view text, const JsonLimits&
   Builder builder(text, limits);
   Json::sax_parse(text.begin(), text.end(), &builder, Json::input_format_t::json, true, limits.comments);
   return std::move(builder).result();
+}
+
+namespace {
+
+// The pointer without the indices of lists: "/SecurityGroups/3/Tags" becomes "SecurityGroups[].Tags".
+std::string name_of(std::string_view pointer) {
+  std::string name;
+  while (!pointer.empty()) {
+    pointer.remove_prefix(1);
+    const std::size_t end = std::min(pointer.find('/'), pointer.size());
+    const std::string_view part = pointer.substr(0, end);
+    const bool is_index = !part.empty() && std::ranges::all_of(part, [](char c) { return c >= '0' && c <= '9'; });
+    if (is_index) {
+      name += "[]";
+    } else {
+      name += (name.empty() ? "" : ".") + std::string(part);
+    }
+    pointer.remove_prefix(end);
+  }
+  return name;
+}
+
+// A value that says nothing: nothing is lost if it is not read.
+bool says_nothing(const Json& value) {
+  return value.is_null() || value == false || ((value.is_string() || value.is_structured()) && value.empty());
+}
+
+}  // namespace
+
+void UnreadKeys::add(const std::string& pointer, std::string_view key) {
+  std::string place = pointer_to(pointer, shorten(key));
+  std::string name = name_of(place);
+  auto found = names_.find(name);
+  if (found == names_.end()) {
+    if (names_.size() >= kMaxNames) {
+      ++more_;
+      return;
+    }
+    found = names_.try_emplace(std::move(name), std::move(place), 0).first;
+  }
+  ++found->second.count;
+}
+
+std::vector<std::string> UnreadKeys::sentences() const {
+  std::vector<std::string> result;
+  for (const auto& [name, found] : names_) {
+    result.push_back(in_quotes(shorten(name, 200)) + " was not read: the engine does not know it (" +
+                     (found.count == 1 ? "at " : std::to_string(found.count) + " times, first at ") + in_quotes(shorten(found.first, 200)) + ")");
+  }
+  if (more_ != 0) result.push_back(std::to_string(more_) + " members more, of other names, were not read");
+  return result;
 }
 
 std::string pointer_to(std::string_view parent, std::string_view key) {
@@ -419,22 +482,45 @@ void ObjectReader::missing(std::string_view key, std::string_view what) {
               {"invalid_params", pointer_to(key), in_quotes(key) + " is missing; wanted " + std::string(what)});
 }
 
+// The known key that is spelled nearly so: at most as many letters are wrong. `absent_only`: of those that were asked for in vain.
+std::string_view ObjectReader::nearest_known(std::string_view key, std::size_t most_mistakes, bool absent_only) const {
+  std::string_view nearest;
+  std::size_t fewest = most_mistakes + 1;
+  if (key.size() > 64) return nearest;
+  for (const std::string& known : known_) {
+    if (absent_only && (ignored_.contains(known) || has(known))) continue;
+    if (key.size() > known.size() + most_mistakes || known.size() > key.size() + most_mistakes) continue;
+    const std::size_t mistakes = mistakes_between(key, known);
+    if (mistakes < fewest && mistakes < known.size()) {
+      fewest = mistakes;
+      nearest = known;
+    }
+  }
+  return nearest;
+}
+
+void ObjectReader::tell_unread() {
+  for (const auto& [key, value] : object_->items()) {
+    if (known_.contains(key) || says_nothing(value)) continue;
+    const std::string_view meant = nearest_known(key, 2, true);
+    if (meant.empty()) {
+      unread_->add(pointer_, key);
+    } else {
+      complain(key, "invalid_params", "unknown key " + in_quotes(key) + ", and " + in_quotes(meant) + " is missing; if that is meant, spell it so");
+    }
+  }
+}
+
 void ObjectReader::finish() {
-  if (object_ == nullptr || unknown_allowed_) return;
+  if (object_ == nullptr || std::exchange(finished_, true)) return;
+  if (unknown_allowed_) {
+    if (unread_ != nullptr) tell_unread();
+    return;
+  }
   for (const auto& [key, value] : object_->items()) {
     if (known_.contains(key)) continue;
     if (problems_.size() > kMaxProblems) return;
-    std::string_view nearest;
-    std::size_t fewest = key.size() <= 3 ? 2 : 3;  // as many mistakes are a different word
-    if (key.size() <= 64) {
-      for (const std::string& known : known_) {
-        const std::size_t mistakes = mistakes_between(key, known);
-        if (mistakes < fewest && mistakes < known.size()) {
-          fewest = mistakes;
-          nearest = known;
-        }
-      }
-    }
+    const std::string_view nearest = nearest_known(key, key.size() <= 3 ? 1 : 2, false);
     std::string message = "unknown key " + in_quotes(key);
     if (!nearest.empty()) {
       message += "; did you mean " + in_quotes(nearest) + "?";

@@ -4,6 +4,7 @@
 // attachment) are left out, so that what is written is as short as what an operator would write.
 #include "config/state_json.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -95,7 +96,8 @@ Json to_json(const PortSpec& port) {
 }
 
 Json to_json(const Subnet& subnet) {
-  Json object{{"cidr", subnet.cidr.to_string()}};
+  Json object = Json::object();
+  if (subnet.cidr) object["cidr"] = subnet.cidr->to_string();
   if (subnet.ipv6_cidr) object["ipv6_cidr"] = subnet.ipv6_cidr->to_string();
   put_text(object, "availability_zone", subnet.availability_zone);
   put_text(object, "vpc_id", subnet.vpc_id);
@@ -123,6 +125,7 @@ Json to_json(const Attachment& attachment) {
   put_text(object, "attachment_id", attachment.attachment_id);
   if (attachment.mac) object["mac"] = attachment.mac->to_string();
   if (!attachment.addresses.empty()) object["addresses"] = texts_of(attachment.addresses);
+  if (!attachment.prefixes.empty()) object["prefixes"] = texts_of(attachment.prefixes);
   put_text(object, "subnet", attachment.subnet_id);
   if (attachment.vlan && attachment.vlan->is_untagged()) object["vlan"] = "untagged";
   if (attachment.vlan && !attachment.vlan->is_untagged()) object["vlan"] = attachment.vlan->value;
@@ -312,8 +315,10 @@ std::vector<std::string> read_ids(ObjectReader& reader, std::string_view key, st
 Subnet read_subnet(ObjectReader& reader, std::string id) {
   Subnet subnet;
   subnet.id = std::move(id);
-  if (!reader.has("cidr")) reader.missing("cidr", "the IPv4 range of the subnet such as \"10.0.0.0/24\"");
-  subnet.cidr = reader.network("cidr").value_or(IpPrefix{});
+  if (!reader.has("cidr") && !reader.has("ipv6_cidr")) {
+    reader.missing("cidr", "the IPv4 range of the subnet such as \"10.0.0.0/24\", or \"ipv6_cidr\" of an IPv6-only one");
+  }
+  subnet.cidr = reader.network("cidr");
   subnet.ipv6_cidr = reader.network("ipv6_cidr");
   subnet.availability_zone = reader.text("availability_zone").value_or("");
   subnet.vpc_id = reader.text("vpc_id").value_or("");
@@ -366,6 +371,11 @@ AttachmentFacts read_attachment_facts(ObjectReader& reader, std::uint16_t defaul
   facts.mac = reader.mac("mac");
   auto addresses = reader.addresses("addresses");
   if (reader.has("addresses")) facts.addresses = std::move(addresses);
+  auto prefixes = reader.networks("prefixes");
+  if (reader.has("prefixes")) {
+    std::ranges::sort(prefixes);
+    facts.prefixes = std::move(prefixes);
+  }
   facts.subnet_id = read_id(reader, "subnet", "subnet");
   // The trunk ENI's own traffic has no tag: said in a word, so that a VLAN of 0 stays the mistake that it is.
   if (const Json* vlan = reader.any("vlan"); vlan != nullptr && *vlan == "untagged") {
@@ -408,6 +418,7 @@ void merge(Attachment& attachment, const AttachmentFacts& facts) {
   take(attachment.attachment_status, facts.attachment_status);
   take(attachment.mac, facts.mac);
   take(attachment.addresses, facts.addresses);
+  take(attachment.prefixes, facts.prefixes);
   take(attachment.subnet_id, facts.subnet_id);
   take(attachment.vlan, facts.vlan);
   take(attachment.trunk_mac, facts.trunk_mac);

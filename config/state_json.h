@@ -29,6 +29,7 @@ struct AttachmentFacts {
   std::optional<std::string> attachment_status;
   std::optional<MacAddress> mac;
   std::optional<std::vector<IpAddress>> addresses;
+  std::optional<std::vector<IpPrefix>> prefixes;
   std::optional<std::string> subnet_id;
   std::optional<VlanId> vlan;
   std::optional<MacAddress> trunk_mac;

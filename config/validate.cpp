@@ -215,7 +215,7 @@ class Validator {
     for (const Subnet& subnet : config_.subnets) {
       if (!state_.subnets.contains(subnet.id)) all.push_back({&subnet, {}});
     }
-    check_subnets(std::move(all), problems_);
+    check_subnets(std::move(all), problems_, config_.identity.vpc_id);
   }
 
   void check_group(const std::string& id, const SecurityGroup& group) {
@@ -344,7 +344,11 @@ class Validator {
                       "address " + address.to_string() + " is IPv6 and " + subnet.id +
                           " has no IPv6 range; put the subnet with one");
     }
-    const IpPrefix range = (address.is_v4() ? subnet.cidr : *subnet.ipv6_cidr).network();
+    if (address.is_v4() && !subnet.cidr) {
+      return complain("address_outside_subnet", pointer,
+                      "address " + address.to_string() + " is IPv4 and " + subnet.id + " is IPv6-only; put the subnet with its IPv4 range");
+    }
+    const IpPrefix range = (address.is_v4() ? *subnet.cidr : *subnet.ipv6_cidr).network();
     if (!range.contains(address)) {
       return complain(
           "address_outside_subnet", pointer,
@@ -482,6 +486,11 @@ std::optional<std::string> missing_facts(const Attachment& attachment, const Des
     if (!state.security_groups.contains(id)) missing.push_back("group " + id + " (sg put)");
   }
   if (!attachment.port) missing.emplace_back("its port (task_defaults.port in the config file, or --port)");
+  if (!attachment.prefixes.empty()) {
+    const std::size_t others = attachment.prefixes.size() - 1;
+    missing.push_back("delegated prefix " + attachment.prefixes.front().to_string() + (others == 0 ? "" : " and " + std::to_string(others) + " more") +
+                      " to be unassigned, since the engine serves single addresses only (then describe-network-interfaces again)");
+  }
   if (missing.empty()) return std::nullopt;
   std::string sentence = "waits for ";
   for (std::size_t i = 0; i < missing.size(); ++i) {

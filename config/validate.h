@@ -82,6 +82,7 @@ struct PlacedSubnet {
   const Subnet* subnet;
   std::string pointer;  // empty: known from elsewhere, so never the one that is complained about
 };
-void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems);
+// `own_vpc`: the VPC of subnets whose own nobody named; ranges are unique in a VPC only.
+void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems, std::string_view own_vpc = {});
 
 }  // namespace trunkline::config

@@ -2,6 +2,7 @@
 //
 // The checks of validate.h that look at one thing alone.
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "config/json_reader.h"
@@ -16,25 +17,37 @@ bool is_path_text(std::string_view text) {
   return std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; });
 }
 
-// Two prefixes overlap only if one holds the other; in order of address, the holder comes first.
-void check_overlap(std::vector<std::pair<IpPrefix, const PlacedSubnet*>> ranges, const char* member,
-                   Problems& problems) {
+using PlacedRange = std::pair<IpPrefix, const PlacedSubnet*>;
+
+void complain_of_overlap(const PlacedRange& earlier, const PlacedRange& later, const char* member, Problems& problems) {
+  const bool mine = !later.second->pointer.empty();
+  const auto& [complained, other] = mine ? std::pair(later, earlier) : std::pair(earlier, later);
+  if (complained.second->pointer.empty()) return;  // both are from elsewhere, and were complained about there
+  add_problem(problems, {"invalid_params", pointer_to(complained.second->pointer, member),
+                         complained.first.to_string() + " of " + complained.second->subnet->id + " overlaps " + other.first.to_string() +
+                             " of " + other.second->subnet->id +
+                             "; an address can be in one subnet of a VPC only (vpc_id tells VPCs apart)"});
+}
+
+// Ranges are unique within a VPC; a subnet whose VPC nobody named counts as one of `own_vpc`. Two prefixes overlap only if one
+// holds the other; in order of address, the holder comes first. So the widest so far of each VPC is all that has to be remembered.
+void check_overlap(std::vector<PlacedRange> ranges, const char* member, std::string_view own_vpc, Problems& problems) {
   std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  const std::pair<IpPrefix, const PlacedSubnet*>* widest = nullptr;
-  for (const auto& range : ranges) {
-    if (widest == nullptr || !widest->first.contains(range.first.address)) {
-      widest = &range;
-      continue;
+  std::map<std::string_view, const PlacedRange*> widest;
+  for (const PlacedRange& range : ranges) {
+    const std::string& named = range.second->subnet->vpc_id;
+    const PlacedRange*& holder = widest[named.empty() ? own_vpc : std::string_view(named)];
+    if (holder != nullptr && holder->first.contains(range.first.address)) {
+      complain_of_overlap(*holder, range, member, problems);
+    } else {
+      holder = &range;
     }
-    const bool mine = !range.second->pointer.empty();
-    const auto& [complained, other] = mine ? std::pair(range, *widest) : std::pair(*widest, range);
-    if (complained.second->pointer.empty()) continue;  // both are from elsewhere, and were complained about there
-    add_problem(problems, {"invalid_params", pointer_to(complained.second->pointer, member),
-                           complained.first.to_string() + " of " + complained.second->subnet->id + " overlaps " +
-                               other.first.to_string() + " of " + other.second->subnet->id +
-                               "; an address can be in one subnet only"});
   }
 }
+
+bool is_ipv4_range(const IpPrefix& range) { return range.is_v4() && range.length >= 16 && range.length <= 28; }
+// What CreateSubnet allows: /44 to /64 in steps of 4.
+bool is_ipv6_range(const IpPrefix& range) { return !range.is_v4() && range.length >= 44 && range.length <= 64 && range.length % 4 == 0; }
 
 }  // namespace
 
@@ -178,34 +191,38 @@ void check_port(const PortSpec& port, const std::string& pointer, Problems& prob
   }
 }
 
-void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems) {
+void check_subnets(std::vector<PlacedSubnet> subnets, Problems& problems, std::string_view own_vpc) {
   std::vector<std::pair<IpPrefix, const PlacedSubnet*>> v4, v6;
   for (const PlacedSubnet& placed : subnets) {
     const Subnet& subnet = *placed.subnet;
-    if (subnet.cidr.is_v4() && subnet.cidr.length >= 16 && subnet.cidr.length <= 28) {
-      v4.emplace_back(subnet.cidr.network(), &placed);
-    } else if (!placed.pointer.empty()) {
+    if (subnet.cidr && is_ipv4_range(*subnet.cidr)) {
+      v4.emplace_back(subnet.cidr->network(), &placed);
+    } else if (subnet.cidr && !placed.pointer.empty()) {
       add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "cidr"),
-                             "the range of " + subnet.id + " is " + subnet.cidr.to_string() +
+                             "the range of " + subnet.id + " is " + subnet.cidr->to_string() +
                                  "; wanted an IPv4 range from /16 to /28"});
+    } else if (!subnet.cidr && !subnet.ipv6_cidr && !placed.pointer.empty()) {
+      add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "cidr"),
+                             subnet.id + " has neither an IPv4 nor an IPv6 range; wanted \"cidr\" or \"ipv6_cidr\""});
     }
-    const bool vpc_fits = !subnet.vpc_cidr || (subnet.vpc_cidr->is_v4() && subnet.vpc_cidr->length >= 16 && subnet.vpc_cidr->length <= 28);
+    const bool vpc_fits = !subnet.vpc_cidr || is_ipv4_range(*subnet.vpc_cidr);
     if (!vpc_fits && !placed.pointer.empty()) {
       add_problem(problems, {"invalid_params", pointer_to(placed.pointer, "vpc_cidr"),
                              "the first range of the VPC of " + subnet.id + " is " + subnet.vpc_cidr->to_string() +
                                  "; wanted an IPv4 range from /16 to /28"});
     }
     if (!subnet.ipv6_cidr) continue;
-    if (!subnet.ipv6_cidr->is_v4() && subnet.ipv6_cidr->length == 64) {
+    if (is_ipv6_range(*subnet.ipv6_cidr)) {
       v6.emplace_back(subnet.ipv6_cidr->network(), &placed);
     } else if (!placed.pointer.empty()) {
       add_problem(problems,
                   {"invalid_params", pointer_to(placed.pointer, "ipv6_cidr"),
-                   "the IPv6 range of " + subnet.id + " is " + subnet.ipv6_cidr->to_string() + "; wanted an IPv6 /64"});
+                   "the IPv6 range of " + subnet.id + " is " + subnet.ipv6_cidr->to_string() +
+                       "; wanted an IPv6 range of /44, /48, /52, /56, /60 or /64"});
     }
   }
-  check_overlap(std::move(v4), "cidr", problems);
-  check_overlap(std::move(v6), "ipv6_cidr", problems);
+  check_overlap(std::move(v4), "cidr", own_vpc, problems);
+  check_overlap(std::move(v6), "ipv6_cidr", own_vpc, problems);
 }
 
 }  // namespace trunkline::config

@@ -77,9 +77,9 @@ void read_association(ObjectReader& reader, AttachmentFacts& facts) {
 
 // The subnet that has this network, or a new one that goes by the network until something names it.
 void find_subnet(AttachmentFacts& facts, const IpPrefix& gateway, EventBuilder& builder) {
-  config::Subnet subnet{.id = {}, .cidr = gateway.network(), .ipv6_cidr = {}, .availability_zone = {}, .vpc_id = {}};
+  config::Subnet subnet{.id = {}, .cidr = gateway.network(), .ipv6_cidr = {}, .availability_zone = {}, .vpc_id = builder.host.vpc_id};
   for (const IpAddress& address : *facts.addresses) {
-    if (!address.is_v4()) subnet.ipv6_cidr = IpPrefix{address, 64}.network();  // a subnet's IPv6 block is a /64
+    if (!address.is_v4()) subnet.ipv6_cidr = IpPrefix{address, 64}.network();  // the usual length, until describe-subnets says it
   }
   const auto known = builder.state.attachments.find(*facts.eni_id);
   if (known != builder.state.attachments.end() && !known->second.subnet_id.empty()) {
@@ -89,18 +89,24 @@ void find_subnet(AttachmentFacts& facts, const IpPrefix& gateway, EventBuilder& 
         builder.find_subnet([&](const config::Subnet& other) { return other.id == subnet.id; });
     if (named != nullptr) {
       if (named->cidr != subnet.cidr) {
-        builder.warn(*facts.eni_id + " is in " + subnet.id + ", which is " + named->cidr.to_string() +
-                     ", but its gateway says " + subnet.cidr.to_string() + "; the former was kept");
+        builder.warn(*facts.eni_id + " is in " + subnet.id + ", which is " + (named->cidr ? named->cidr->to_string() : "IPv6-only") +
+                     ", but its gateway says " + subnet.cidr->to_string() + "; the former was kept");
       }
       return;
     }
   } else {
-    const auto* same = builder.find_subnet([&](const config::Subnet& other) { return other.cidr == subnet.cidr; });
+    bool ambiguous = false;
+    const auto* same = builder.find_own_subnet([&](const config::Subnet& other) { return other.cidr == subnet.cidr; }, ambiguous);
     if (same != nullptr) {
       facts.subnet_id = same->id;
       return;
     }
-    subnet.id = gateway_subnet_id(subnet.cidr);
+    if (ambiguous) {
+      builder.warn(*facts.eni_id + " is in one of several subnets of " + subnet.cidr->to_string() +
+                   "; say which VPC this host is in (identity.vpc_id in the config file), or its subnet");
+      return;
+    }
+    subnet.id = gateway_subnet_id(*subnet.cidr);
     facts.subnet_id = subnet.id;
   }
   auto& added = builder.effect.subnets;
@@ -112,15 +118,15 @@ void find_subnet(AttachmentFacts& facts, const IpPrefix& gateway, EventBuilder& 
   }
 }
 
-void find_subnet6(AttachmentFacts& facts, const IpPrefix& network, EventBuilder& builder) {
+void find_subnet6(AttachmentFacts& facts, const IpAddress& address, EventBuilder& builder) {
   const auto known = builder.state.attachments.find(*facts.eni_id);
   if (known != builder.state.attachments.end() && !known->second.subnet_id.empty()) return;
-  const auto* same = builder.find_subnet([&](const config::Subnet& other) { return other.ipv6_cidr == network; });
+  const auto* same = builder.find_subnet([&](const config::Subnet& other) { return other.ipv6_cidr && other.ipv6_cidr->contains(address); });
   if (same != nullptr) {
     facts.subnet_id = same->id;
     return;
   }
-  builder.warn(*facts.eni_id + " has only IPv6 addresses, and no known subnet is " + network.to_string() +
+  builder.warn(*facts.eni_id + " has only IPv6 addresses, and no known subnet has " + address.to_string() +
                "; tell of it with describe-subnets");
 }
 
@@ -165,7 +171,7 @@ void read_interface(ObjectReader& reader, AttachmentFacts& facts, EventBuilder& 
   }
   if (has_v4 && gateway) find_subnet(facts, *gateway, builder);
   // The gateway may be link-local; the addresses are not.
-  if (!has_v4 && gateway6) find_subnet6(facts, IpPrefix{facts.addresses->front(), 64}.network(), builder);
+  if (!has_v4 && gateway6) find_subnet6(facts, facts.addresses->front(), builder);
 }
 
 // The ENIs of one task. A task whose ENI was detached never gets one again.

@@ -90,8 +90,8 @@ inline std::optional<IpAddress> read_address(config::ObjectReader& reader, std::
   return std::nullopt;
 }
 
-// Calls `read` with a reader for every element; what AWS adds to its elements over time is ignored.
-inline void for_each(const config::Json& list, const std::string& pointer, config::Problems& problems,
+// Calls `read` with a reader for every element. What AWS adds to its elements over time is told to `unread`, if there is one.
+inline void for_each(const config::Json& list, const std::string& pointer, config::Problems& problems, config::UnreadKeys* unread,
                      const std::function<void(config::ObjectReader&)>& read) {
   if (!list.is_array()) {
     add_problem(problems, {"invalid_params", pointer,
@@ -102,7 +102,8 @@ inline void for_each(const config::Json& list, const std::string& pointer, confi
   }
   for (std::size_t i = 0; i < list.size(); ++i) {
     config::ObjectReader reader(list[i], config::pointer_to(pointer, i), problems);
-    reader.allow_unknown();
+    reader.allow_unknown(unread);
+    if (!list[i].is_object()) continue;  // told by the reader
     read(reader);
     reader.finish();
   }
@@ -110,7 +111,7 @@ inline void for_each(const config::Json& list, const std::string& pointer, confi
 
 inline void for_each_in(config::ObjectReader& parent, std::string_view key,
                         const std::function<void(config::ObjectReader&)>& read) {
-  if (const config::Json* list = parent.array(key)) for_each(*list, parent.pointer_to(key), parent.problems(), read);
+  if (const config::Json* list = parent.array(key)) for_each(*list, parent.pointer_to(key), parent.problems(), parent.unread(), read);
 }
 
 inline void complain_twice(config::ObjectReader& reader, std::string_view key, const std::string& id) {

@@ -335,14 +335,16 @@ std::shared_ptr<const Endpoint> Controller::make_endpoint(const config::Attachme
   for (const IpAddress& address : attachment.addresses) {
     if (endpoint->address_count < Endpoint::kMaxAddresses) endpoint->address_list[endpoint->address_count++] = address;
   }
-  endpoint->subnet4 = subnet.cidr;
-  endpoint->router4 = subnet.router();
+  // An IPv6-only subnet has no IPv4 neighbours, router or resolver: an address that no host has stands for each.
+  constexpr IpPrefix kNobody{IpAddress::from_v4(0xffffffff), 32};
+  endpoint->subnet4 = subnet.cidr.value_or(kNobody);
+  endpoint->router4 = subnet.router().value_or(kNobody.address);
   if (subnet.ipv6_cidr) {
     endpoint->has_ipv6_subnet = true;
     endpoint->subnet6 = *subnet.ipv6_cidr;
     endpoint->router6 = *subnet.router6();
   }
-  endpoint->resolver = subnet.resolver();
+  endpoint->resolver = subnet.resolver().value_or(kNobody.address);
   endpoint->source_dest_check = attachment.source_dest_check;
   endpoint->audit = attachment.audit;
   endpoint->always_track = attachment.always_track;

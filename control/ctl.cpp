@@ -93,8 +93,9 @@ namespace {
 
 Json object_from(const std::string& file) {
   Json document = read_json(file);
-  if (!document.is_object()) throw UsageError(file + ": a JSON object is wanted");
-  return document;
+  if (document.is_object()) return document;
+  throw UsageError((file == "-" ? "standard input" : file) + ": a JSON object is wanted, and this is " + (document.is_array() ? "a list" : "a single value") +
+                   "; give the document whole, as the AWS CLI prints it with --output json and without --query");
 }
 
 int drops(Session& s) {
@@ -130,7 +131,7 @@ int task_set(Session& s) {
 }
 
 int put_some_or_all(Session& s, const char* method) {
-  Json params = object_from(s.in.operands[0]);
+  Json params = {{"document", object_from(s.in.operands[0])}};
   if (s.in.has("replace-all")) params["replace_all"] = true;
   return s.change(method, std::move(params));
 }
@@ -164,6 +165,8 @@ int event_submit(Session& s) {
   }
   Json params = {{"event", object_from(s.in.operands[0])}};
   if (Json defaults = attach_params(s.in); !defaults.empty()) params["defaults"] = std::move(defaults);
+  if (s.in.has("all")) params["all"] = true;
+  if (s.in.has("instance")) params["instance"] = s.in.value("instance");
   return s.change("event.submit", std::move(params));
 }
 
@@ -232,10 +235,12 @@ int help(Session& s) {
   return kDone;
 }
 
-// The parameters of these are what was typed, as it is.
+// The file is one member of the request: nothing in it can be taken for an option.
 template <const char* Method>
 int put_file(Session& s) {
-  return s.change(Method, object_from(s.in.operands[0]));
+  Json params = {{"document", object_from(s.in.operands[0])}};
+  if (s.in.has("id")) params["id"] = s.in.value("id");
+  return s.change(Method, std::move(params));
 }
 constexpr char kPrefixListPut[] = "prefix_list.put", kSubnetPut[] = "subnet.put", kVpcPut[] = "vpc.put", kStateReplace[] = "state.replace";
 
@@ -283,7 +288,7 @@ const Command kCommands[] = {
        s.look("sg.show", {{"groups", s.in.operands}}, print_sg_show, "SecurityGroups");
        return 0;
      }},
-    {"sg put", "FILE|-", kChange | kReplaceAll, "groups as describe-security-groups prints them", sg_put},
+    {"sg put", "FILE|-", kChange | kReplaceAll, "groups as describe-security-groups or describe-security-group-rules prints them", sg_put},
     {"sg delete", "ID", kChange, "remove a group",
      [](S s) {
        return s.change("sg.delete", {{"group", s.in.operands[0]}});
@@ -297,7 +302,8 @@ const Command kCommands[] = {
      sg_members_put},
     {"sg members-add", "ID ADDR [ADDR…]", kChange, "some more of them", sg_members_add},
     {"sg members-remove", "ID ADDR [ADDR…]", kChange, "some of them no longer", sg_members_remove},
-    {"prefix-list put", "FILE|-", kChange, "one list: its PrefixListId and Entries", put_file<kPrefixListPut>},
+    {"prefix-list put", "FILE|-", kChange | kPrefixList, "a list as get-managed-prefix-list-entries prints it (with --id), or describe-prefix-lists",
+     put_file<kPrefixListPut>},
     {"subnet list", "", 0, "the subnets",
      [](S s) {
        s.look("subnet.list", Json::object(), print_subnet_list, "Subnets");
@@ -320,7 +326,7 @@ const Command kCommands[] = {
      [](S s) {
        return s.change("acl.delete", {{"acl", s.in.operands[0]}});
      }},
-    {"event submit", "FILE|-", kChange | kAttach | kSettings, "what ECS or EC2 said; options fill in the rest", event_submit},
+    {"event submit", "FILE|-", kChange | kAttach | kSettings | kInterfaces, "what ECS or EC2 said; options fill in the rest", event_submit},
     {"state get", "", 0, "the whole dynamic state (JSON)",
      [](S s) {
        s.look("state.get", Json::object(), print_json);

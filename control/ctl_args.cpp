@@ -36,6 +36,9 @@ constexpr std::array kOptions = {
     Option{"watch", 0, "", "again every second", kWatch},
     Option{"missing-ok", 0, "", "succeed when there is no such task", kMissingOk},
     Option{"replace-all", 0, "", "remove those that are not given", kReplaceAll},
+    Option{"id", 0, "ID", "the prefix list that the entries are of", kPrefixList},
+    Option{"instance", 0, "INSTANCE", "of describe-network-interfaces: this host's instance (else identity.instance_id of the engine's config)", kInterfaces},
+    Option{"all", 0, "", "of interfaces: also those that nothing says are this host's", kInterfaces},
     Option{"eni", 0, "ENI", "the network interface", kAttach},
     Option{"attachment-id", 0, "ID", "its attachment", kAttach},
     Option{"task-arn", 0, "ARN", "the task", kAttach},
@@ -333,25 +336,13 @@ Json read_json(const std::string& file) {
     throw UsageError(name + " is over 16 MiB; the engine takes at most 1 MiB a request. Nothing was sent");
   }
 
-  std::vector<std::set<std::string>> seen;
-  std::string twice;
-  const Json::parser_callback_t watch = [&](int, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start) seen.emplace_back();
-    if (event == Json::parse_event_t::object_end) seen.pop_back();
-    if (event == Json::parse_event_t::key && !seen.back().insert(value.get<std::string>()).second) twice = value.dump();
-    return true;
-  };
-  try {
-    Json document = Json::parse(text, watch);
-    if (!twice.empty()) throw UsageError(name + ": an object has the member " + twice + " twice");
-    return document;
-  } catch (const Json::exception& error) {
-    static constexpr std::string_view kWhere = "parse error at ";
-    std::string_view what = error.what();  // "[json.exception…] parse error at line 1, column 2: …"
-    what.remove_prefix(std::min(what.find("] ") + 2, what.size()));
-    if (what.starts_with(kWhere)) what.remove_prefix(kWhere.size());
-    throw UsageError(name + ": not JSON: " + std::string(what));
-  }
+  // Inside a request it lies two levels deeper, and the engine takes 32 in all.
+  auto document = config::parse_json(text, {.max_bytes = kMaxFile, .max_depth = 30});
+  if (document) return std::move(*document);
+  const std::size_t first = text.find_first_not_of(" \t\r\n\xef\xbb\xbf");
+  const bool looks_like_json = first == std::string::npos || text[first] == '{' || text[first] == '[';
+  throw UsageError(name + ": " + (document.error().name == "limit" ? "" : "not JSON: ") + document.error().message +
+                   (looks_like_json ? "" : "; the AWS CLI prints JSON with --output json"));
 }
 
 Json attach_params(const Invocation& in) {

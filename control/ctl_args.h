@@ -40,7 +40,9 @@ enum OptionSet : unsigned {
   kExplain = 2048,
   kPackets = 4096,  // which packets are looked at
   kTrace = 8192,
-  kCapture = 16384
+  kCapture = 16384,
+  kPrefixList = 32768,
+  kInterfaces = 65536  // which of a document's interfaces are meant
 };
 
 struct Option {
@@ -94,8 +96,8 @@ Invocation parse_words(const std::vector<std::string>& words, std::span<const Co
 long long whole_number(const std::string& typed, const std::string& what);
 long long integer_option(const Invocation& in, std::string_view option);
 
-// FILE or "-" (standard input) as JSON. Only that it is JSON is checked, and that no object has a member twice, which
-// would be lost on the way to the engine that refuses it.
+// FILE or "-" (standard input) as JSON, read as the engine reads it (config::parse_json): a text that is cut, has a member twice,
+// a zero byte or too many levels is refused here, in words.
 Json read_json(const std::string& file);
 
 // The parameters of task.attach that --from and the options of kAttach say; options win.

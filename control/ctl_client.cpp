@@ -177,9 +177,10 @@ Json Client::read_message(std::string_view waiting_for) {
     unreachable("closed the connection before it answered (" + std::string(waiting_for) + "); see its log");
   }
   const std::size_t end = buffer_.find('\n');
-  Json message = Json::parse(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+  auto read = config::parse_json(std::string_view(buffer_).substr(0, end), {.max_bytes = kMaxAnswer, .max_depth = kMaxDepth});
   buffer_.erase(0, end + 1);
-  if (message.is_discarded()) malformed("a line that is not JSON");
+  if (!read) malformed("a line that is not JSON");
+  Json message = std::move(*read);
   if (!message.is_object() || string_or(message, "jsonrpc", "") != "2.0") malformed("a line that is not JSON-RPC 2.0");
   if (message.contains("error") && !message["error"].is_object()) malformed("an error that is not an object");
   return message;

@@ -12,15 +12,16 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <chrono>
 #include <cstddef>
-#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
+#include "config/json_reader.h"
+
 namespace trunkline::control {
 
-// Keeps the order of members as the engine sent them, since people read it.
-using Json = nlohmann::ordered_json;
+// One reader of JSON for the engine and for trunkctl, so that both take the same texts for the same documents.
+using config::Json;
 
 // The exit codes of trunkctl, as the protocol page has them.
 enum Exit : int { kDone = 0, kRefused = 1, kUsage = 2, kNotFound = 3, kUnreachable = 4, kConflict = 5 };
@@ -39,6 +40,7 @@ class Client {
  public:
   static constexpr int kApiMajor = 1;
   static constexpr std::size_t kMaxRequest = 1u << 20;  // the protocol's limit of a line, its newline included
+  static constexpr std::size_t kMaxDepth = 64;           // of an answer's objects and lists
   static constexpr std::size_t kMaxAnswer = 64u << 20;  // no engine says that much; a broken one might
 
   // Connects and hears the hello, or throws.

@@ -8,6 +8,7 @@
 
 #include "config/protocol.h"
 #include "config/validate.h"
+#include "control/aws/known_keys.h"
 #include "control/aws_reader.h"
 #include "control/ec2_shapes.h"
 
@@ -42,7 +43,7 @@ void read_pair(ObjectReader& reader, std::string_view key, std::string_view firs
   const Json* object = reader.object(key);
   if (object == nullptr) return;
   ObjectReader pair(*object, reader.pointer_to(key), reader.problems());
-  pair.allow_unknown();
+  pair.allow_unknown(reader.unread());
   const auto from = pair.integer(first, least, most), to = pair.integer(second, least, most);
   const std::string wanted = "a number from " + std::to_string(least) + " to " + std::to_string(most);
   if (!from && !pair.has(first)) pair.missing(first, wanted);
@@ -171,12 +172,13 @@ Json last_entry_json(bool ipv4, bool egress) {
 
 }  // namespace
 
-std::vector<NetworkAcl> read_network_acls(const Json& list, const std::string& pointer, Problems& problems) {
+std::vector<NetworkAcl> read_network_acls(const Json& list, const std::string& pointer, Problems& problems, config::UnreadKeys* unread) {
   std::vector<NetworkAcl> acls;
   std::set<std::string> seen;
   std::map<std::string, std::string> acl_of;  // by subnet
-  for_each(list, pointer, problems, [&](ObjectReader& reader) {
+  for_each(list, pointer, problems, unread, [&](ObjectReader& reader) {
     const std::size_t before = problems.size();
+    reader.ignore_all(harmless::kNetworkAcl);
     NetworkAcl acl;
     acl.id = take_aws_id(reader, "NetworkAclId", "acl");
     acl.vpc_id = reader.text("VpcId").value_or("");
@@ -185,7 +187,10 @@ std::vector<NetworkAcl> read_network_acls(const Json& list, const std::string& p
     // Without the list nobody said that everything is denied.
     if (!reader.has("Entries")) reader.missing("Entries", "the list of entries, which may be empty");
     for_each_in(reader, "Entries", [&](ObjectReader& entry) { read_entry(entry, acl, numbers); });
+    // Nor that it is taken off its subnets, which would let everything pass there.
+    if (!reader.has("Associations")) reader.missing("Associations", "the list of its subnets, which may be empty");
     for_each_in(reader, "Associations", [&](ObjectReader& association) {
+      association.ignore_all(harmless::kNetworkAclAssociation);
       const std::string subnet = take_aws_id(association, "SubnetId", "subnet");
       if (subnet.empty()) return;
       if (const auto [owner, is_new] = acl_of.try_emplace(subnet, acl.id); !is_new) {
@@ -198,6 +203,7 @@ std::vector<NetworkAcl> read_network_acls(const Json& list, const std::string& p
     check_quota(reader, acl);
     if (!acl.id.empty() && !seen.insert(acl.id).second) complain_twice(reader, "NetworkAclId", acl.id);
     for (auto* entries : {&acl.ingress, &acl.egress}) std::ranges::sort(*entries, {}, &NetworkAclEntry::number);
+    reader.finish();
     if (problems.size() == before) acls.push_back(std::move(acl));
   });
   return acls;

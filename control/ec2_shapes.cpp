@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "control/aws/known_keys.h"
 #include "control/aws_reader.h"
 
 namespace trunkline::control {
@@ -109,17 +110,21 @@ SecurityGroupRule read_permission(ObjectReader& reader) {
   const std::string protocol = read_protocol(reader, rule);
   if (!protocol.empty()) read_ports(reader, rule, protocol);
   for_each_in(reader, "IpRanges", [&](ObjectReader& range) {
+    range.ignore_all(harmless::kSource);
     if (const auto cidr = read_cidr(range, "CidrIp", true)) add_once(rule.ranges, *cidr);
   });
   for_each_in(reader, "Ipv6Ranges", [&](ObjectReader& range) {
+    range.ignore_all(harmless::kSource);
     if (const auto cidr = read_cidr(range, "CidrIpv6", false)) add_once(rule.ranges, *cidr);
   });
   for_each_in(reader, "PrefixListIds", [&](ObjectReader& list) {
+    list.ignore_all(harmless::kSource);
     if (const std::string id = take_aws_id(list, "PrefixListId", "pl"); !id.empty()) {
       add_once(rule.prefix_list_ids, id);
     }
   });
   for_each_in(reader, "UserIdGroupPairs", [&](ObjectReader& pair) {
+    pair.ignore_all(harmless::kGroupReference);
     if (!pair.has("GroupId") && pair.has("GroupName")) {
       // A name is unique only within its VPC, and a rule may well point into another one.
       pair.complain("GroupName", "invalid_params",
@@ -134,29 +139,37 @@ SecurityGroupRule read_permission(ObjectReader& reader) {
 
 }  // namespace
 
-std::vector<SecurityGroup> read_security_groups(const Json& list, const std::string& pointer, Problems& problems) {
+std::vector<SecurityGroup> read_security_groups(const Json& list, const std::string& pointer, Problems& problems, config::UnreadKeys* unread) {
   std::vector<SecurityGroup> groups;
   std::set<std::string> seen;
-  for_each(list, pointer, problems, [&](ObjectReader& reader) {
+  for_each(list, pointer, problems, unread, [&](ObjectReader& reader) {
     const std::size_t before = problems.size();
+    reader.ignore_all(harmless::kSecurityGroup);
     SecurityGroup group;
     group.id = take_aws_id(reader, "GroupId", "sg");
     group.name = reader.text("GroupName").value_or("");
     group.description = reader.text("Description").value_or("");
     group.vpc_id = reader.text("VpcId").value_or("");
+    // The group is replaced whole, and without the list nobody said that nothing is allowed.
+    for (const char* rules : {"IpPermissions", "IpPermissionsEgress"}) {
+      if (!reader.has(rules)) reader.missing(rules, "the list of rules, which may be empty; give the group whole, as describe-security-groups prints it");
+    }
     for_each_in(reader, "IpPermissions", [&](ObjectReader& rule) { group.ingress.push_back(read_permission(rule)); });
     for_each_in(reader, "IpPermissionsEgress",
                 [&](ObjectReader& rule) { group.egress.push_back(read_permission(rule)); });
     if (!group.id.empty() && !seen.insert(group.id).second) complain_twice(reader, "GroupId", group.id);
+    reader.finish();
     if (problems.size() == before) groups.push_back(std::move(group));
   });
   return groups;
 }
 
-std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std::string& pointer, Problems& problems) {
+std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std::string& pointer, Problems& problems,
+                                                     config::UnreadKeys* unread) {
   std::map<std::string, SecurityGroup> groups;
-  for_each(list, pointer, problems, [&](ObjectReader& reader) {
+  for_each(list, pointer, problems, unread, [&](ObjectReader& reader) {
     const std::size_t before = problems.size();
+    reader.ignore_all(harmless::kSecurityGroupRule);
     SecurityGroupRule rule;
     const std::string id = take_aws_id(reader, "GroupId", "sg");
     const auto is_egress = reader.boolean("IsEgress");
@@ -166,19 +179,23 @@ std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std
 
     int sources = 0;
     for (const std::string_view key : {"CidrIpv4", "CidrIpv6"}) {
+      reader.any(key);
       if (!reader.has(key)) continue;
       ++sources;
       if (const auto cidr = read_cidr(reader, key, key == "CidrIpv4")) add_once(rule.ranges, *cidr);
     }
+    reader.any("PrefixListId");
     if (reader.has("PrefixListId")) {
       ++sources;
       rule.prefix_list_ids.push_back(take_aws_id(reader, "PrefixListId", "pl"));
     }
+    reader.any("ReferencedGroupInfo");
     if (reader.has("ReferencedGroupInfo")) {
       ++sources;
       if (const Json* referenced = reader.object("ReferencedGroupInfo")) {
         ObjectReader info(*referenced, reader.pointer_to("ReferencedGroupInfo"), problems);
-        info.allow_unknown();
+        info.allow_unknown(reader.unread());
+        info.ignore_all(harmless::kGroupReference);
         rule.group_ids.push_back(take_aws_id(info, "GroupId", "sg"));
         info.finish();
       }
@@ -191,6 +208,7 @@ std::vector<SecurityGroup> read_security_group_rules(const Json& list, const std
                        "but exactly one of CidrIpv4, CidrIpv6, PrefixListId and ReferencedGroupInfo is wanted; "
                        "write one row for each source"});
     }
+    reader.finish();
     if (problems.size() != before || id.empty() || !is_egress) return;
 
     SecurityGroup& group = groups[id];
@@ -253,11 +271,17 @@ Json security_group_json(const SecurityGroup& group) {
   return json;
 }
 
-config::PrefixList read_prefix_list(ObjectReader& reader) {
+config::PrefixList read_prefix_list(ObjectReader& reader, const std::string& id) {
   config::PrefixList list;
-  list.id = take_aws_id(reader, "PrefixListId", "pl");
+  list.id = id;
+  if (id.empty() || reader.has("PrefixListId")) list.id = take_aws_id(reader, "PrefixListId", "pl");
+  if (!id.empty() && !list.id.empty() && list.id != id) {
+    reader.complain("PrefixListId", "invalid_params",
+                    "the document is of " + list.id + ", but the request names " + id + "; give the entries of the list that is meant");
+  }
   if (!reader.has("Entries")) reader.missing("Entries", "a list like [{\"Cidr\":\"10.2.0.0/16\"}], which may be empty");
   for_each_in(reader, "Entries", [&](ObjectReader& entry) {
+    entry.ignore_all(harmless::kPrefixListEntry);
     const auto cidr = entry.network("Cidr");
     if (!cidr) {
       if (!entry.has("Cidr")) entry.missing("Cidr", "a CIDR like \"10.2.0.0/16\"");

@@ -4,6 +4,7 @@
 // reader asks of the state. Not for anyone else.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <set>
 #include <span>
@@ -20,6 +21,7 @@ struct EventBuilder {
   const config::DesiredState& state;
   std::span<const config::Subnet> configured{};
   std::optional<std::int64_t> now_ms{};
+  HostIdentity host{};
   EventEffect effect{};
   config::Problems problems{};
   std::set<std::string> seen_interfaces{};
@@ -72,6 +74,35 @@ struct EventBuilder {
     }
     const auto found = std::ranges::find_if(configured, wanted);
     return found == configured.end() ? nullptr : &*found;
+  }
+
+  // The VPC that this host's ENIs are in: as the config file says, or that of the subnets of the known ones. "": not known.
+  std::string own_vpc() const {
+    if (!host.vpc_id.empty()) return host.vpc_id;
+    std::set<std::string> vpcs;
+    for (const auto& [id, attachment] : state.attachments) {
+      const config::Subnet* subnet = find_subnet([&](const config::Subnet& other) { return other.id == attachment.subnet_id; });
+      if (subnet != nullptr && !subnet->vpc_id.empty()) vpcs.insert(subnet->vpc_id);
+    }
+    return vpcs.size() == 1 ? *vpcs.begin() : std::string();
+  }
+
+  // The one subnet that `wanted` fits. Where several VPCs have such a one, that of this host's VPC; nullptr: none, or nobody can
+  // tell, and then `ambiguous`.
+  const config::Subnet* find_own_subnet(const auto& wanted, bool& ambiguous) const {
+    std::map<std::string, const config::Subnet*> found;
+    for (const config::Subnet& subnet : configured) {
+      if (wanted(subnet)) found.try_emplace(subnet.id, &subnet);
+    }
+    for (const auto& [id, subnet] : state.subnets) {
+      if (wanted(subnet)) found.insert_or_assign(id, &subnet);
+    }
+    ambiguous = false;
+    const std::string own = own_vpc();
+    std::erase_if(found, [&](const auto& each) { return !own.empty() && !each.second->vpc_id.empty() && each.second->vpc_id != own; });
+    if (found.size() == 1) return found.begin()->second;
+    ambiguous = found.size() > 1;
+    return nullptr;
   }
 
   void warn(std::string sentence) { effect.warnings.push_back(std::move(sentence)); }

@@ -4,8 +4,11 @@
 #include "control/events.h"
 
 #include <array>
+#include <utility>
 
-#include "control/ec2_shapes.h"
+#include "control/aws/documents.h"
+#include "control/aws/known_keys.h"
+#include "control/aws/own_interfaces.h"
 #include "control/event_builder.h"
 
 namespace trunkline::control {
@@ -70,7 +73,7 @@ void read_detail(ObjectReader& detail, AttachmentFacts& facts) {
 void read_attachment(ObjectReader& reader, std::vector<InterfaceAttachment>& attachments) {
   // EventBridge says "eni" where describe-tasks says "ElasticNetworkInterface".
   const std::string type = reader.text("type").value_or("");
-  if (type != "ElasticNetworkInterface" && type != "eni") return;
+  if (type != "ElasticNetworkInterface" && type != "eni") return reader.leave_out();
   InterfaceAttachment attachment;
   attachment.pointer = reader.pointer();
   AttachmentFacts& facts = attachment.facts;
@@ -103,6 +106,7 @@ void read_attachment(ObjectReader& reader, std::vector<InterfaceAttachment>& att
 }
 
 void read_container(ObjectReader& reader, config::Task& task, std::vector<ContainerAddress>& addresses) {
+  reader.ignore_all(harmless::kContainer);
   config::Task::Container container;
   container.arn = reader.text("containerArn").value_or("");
   container.name = reader.text("name").value_or("");
@@ -113,6 +117,7 @@ void read_container(ObjectReader& reader, config::Task& task, std::vector<Contai
     const std::string id(last_part(interface.text("attachmentId").value_or("")));
     // Not the spelling of the details: "Ipv4" here, "IPv4" there.
     for (const std::string_view key : {"privateIpv4Address", "ipv6Address"}) {
+      interface.any(key);
       if (!interface.has(key) || (interface.any(key)->is_string() && *interface.any(key) == "")) continue;
       if (const auto address = read_address(interface, key, key == "privateIpv4Address")) {
         addresses.push_back({id, *address});
@@ -144,6 +149,7 @@ bool is_stale(const config::Task& task, std::optional<std::int64_t> version, Sou
 
 void read_task(ObjectReader& reader, Source source, EventBuilder& builder) {
   const std::size_t before = builder.problems.size();
+  reader.ignore_all(harmless::kTask);
   config::Task task;
   task.task_arn = take_task_arn(reader, "taskArn");
   const auto take = [&](std::string_view key, std::string& member) { member = reader.text(key).value_or(""); };
@@ -163,6 +169,7 @@ void read_task(ObjectReader& reader, Source source, EventBuilder& builder) {
   for_each_in(reader, "attachments", [&](ObjectReader& entry) { read_attachment(entry, attachments); });
   std::vector<ContainerAddress> addresses;
   for_each_in(reader, "containers", [&](ObjectReader& entry) { read_container(entry, task, addresses); });
+  reader.finish();
   if (builder.problems.size() != before || task.task_arn.empty()) return;
 
   // ECS goes on reporting a task whose ENI was taken away before it stopped; one that is to stop gets no new ENI.
@@ -200,75 +207,125 @@ void read_task(ObjectReader& reader, Source source, EventBuilder& builder) {
   }
 }
 
-void read_describe_tasks(ObjectReader& reader, EventBuilder& builder) {
-  std::set<std::string> seen;
-  for_each_in(reader, "tasks", [&](ObjectReader& task) {
-    const auto arn = task.text("taskArn");
-    if (arn && !seen.insert(*arn).second) {
-      complain_twice(task, "taskArn", in_quotes(*arn));
-      return;
-    }
-    read_task(task, Source::poll, builder);
-  });
-  for_each_in(reader, "failures", [&](ObjectReader& failure) {
+// Takes over what reading a document brought.
+void settle(Document& document, EventBuilder& builder) {
+  document.finish();
+  for (config::Problem& problem : document.problems) add_problem(builder.problems, std::move(problem));
+  for (std::string& warning : document.warnings) builder.warn(std::move(warning));
+}
+
+void warn_of_page(EventBuilder& builder) {
+  builder.warn("the document is one page of several (it has a NextToken); submit the other pages as well");
+}
+
+void read_describe_tasks(const Json& event, const std::string& place, EventBuilder& builder) {
+  Document document(event, place);
+  const auto list = document.take_one_of({"tasks"}, "ecs describe-tasks");
+  if (list.value != nullptr) {
+    std::set<std::string> seen;
+    std::size_t usable = 0;
+    for_each(*list.value, list.pointer, builder.problems, &document.unread, [&](ObjectReader& task) {
+      const std::size_t before = builder.problems.size();
+      const auto arn = task.text("taskArn");
+      if (arn && !seen.insert(*arn).second) {
+        complain_twice(task, "taskArn", in_quotes(*arn));
+        return;
+      }
+      read_task(task, Source::poll, builder);
+      if (builder.problems.size() == before) ++usable;
+    });
+    document.problems = std::exchange(builder.problems, {});
+    document.leave_out_unusable(list, "taskArn", usable);
+  }
+  for_each_in(document.reader(), "failures", [&](ObjectReader& failure) {
+    failure.ignore_all(harmless::kTaskFailure);
     builder.warn("ECS could not describe " + failure.text("arn").value_or("a task") + ": " +
                  failure.text("reason").value_or("no reason given") + "; nothing was changed for it");
   });
+  if (document.is_page()) warn_of_page(builder);
+  settle(document, builder);
 }
 
-void read_eventbridge(ObjectReader& reader, EventBuilder& builder) {
+void read_eventbridge(const Json& event, const std::string& place, EventBuilder& builder) {
+  Document document(event, place);
+  ObjectReader& reader = document.reader();
+  reader.ignore_all(harmless::kTaskEvent);
   const std::string type = reader.required_text("detail-type");
+  const Json* detail = nullptr;
   if (!type.empty() && type != "ECS Task State Change") {
     reader.complain("detail-type", "invalid_params",
                     "detail-type is " + in_quotes(type) +
                         ", but \"ECS Task State "
                         "Change\" is wanted; let the EventBridge rule pass only that one");
-    return;
+  } else if (detail = reader.object("detail"); detail == nullptr && !reader.has("detail")) {
+    reader.missing("detail", "the Task object");
   }
-  const Json* detail = reader.object("detail");
-  if (detail == nullptr) {
-    if (!reader.has("detail")) reader.missing("detail", "the Task object");
-    return;
+  reader.any("detail");
+  if (detail != nullptr) {
+    ObjectReader task(*detail, reader.pointer_to("detail"), builder.problems);
+    task.allow_unknown(&document.unread);
+    read_task(task, Source::event, builder);
   }
-  ObjectReader task(*detail, reader.pointer_to("detail"), builder.problems);
-  task.allow_unknown();
-  read_task(task, Source::event, builder);
+  settle(document, builder);
 }
 
-void read_interfaces(ObjectReader& reader, std::string_view key, EventBuilder& builder) {
-  const Json* list = reader.array(key);
-  if (list == nullptr) return;
-  const std::string pointer = reader.pointer_to(key);
-  EventEffect& effect = builder.effect;
-  effect.attach = key == "NetworkInterfaces"
-                      ? read_network_interfaces(*list, pointer, builder.problems, effect.warnings)
-                      : read_trunk_associations(*list, pointer, builder.problems, effect.warnings);
+void read_interfaces(const Json& event, const std::string& place, std::string_view key, EventBuilder& builder) {
+  Document document(event, place);
+  const bool described = key == "NetworkInterfaces";
+  const auto list = document.take_one_of({key}, described ? "ec2 describe-network-interfaces" : "ec2 describe-trunk-interface-associations");
+  if (list.value != nullptr) {
+    const auto read = described ? read_network_interfaces : read_trunk_associations;
+    std::vector<InterfaceContext> contexts;
+    auto facts = read(*list.value, list.pointer, document.problems, document.warnings, &document.unread, &contexts);
+    document.leave_out_unusable(list, described ? "NetworkInterfaceId" : "BranchInterfaceId", facts.size());
+    if (document.problems.empty()) {
+      builder.effect.attach = described ? own_interfaces(std::move(facts), contexts, builder) : own_branches(std::move(facts), contexts, builder);
+    }
+  }
+  if (document.is_page()) warn_of_page(builder);
+  settle(document, builder);
+}
+
+// What read_..._document() answered.
+template <typename Read>
+std::optional<Read> take(std::expected<Read, config::Problems> read, EventBuilder& builder) {
+  if (!read) {
+    for (config::Problem& problem : read.error()) add_problem(builder.problems, std::move(problem));
+    return std::nullopt;
+  }
+  for (std::string& warning : read->warnings) builder.warn(std::move(warning));
+  return std::move(*read);
+}
+
+void read_groups(const Json& event, const std::string& place, EventBuilder& builder) {
+  auto read = take(read_groups_document(event, place, false), builder);
+  if (!read) return;
+  builder.effect.groups = std::move(read->groups);
+  builder.effect.rules_only = read->rules_only;
 }
 
 struct Shape {
   std::string_view key;  // what a document of this shape has
-  void (*read)(ObjectReader& reader, EventBuilder& builder);
+  void (*read)(const Json& event, const std::string& place, EventBuilder& builder);
 };
 
-constexpr std::array<Shape, 7> kShapes{{
+constexpr std::array<Shape, 8> kShapes{{
     {"tasks", read_describe_tasks},
     {"detail-type", read_eventbridge},
-    {"NetworkInterfaces", [](ObjectReader& r, EventBuilder& b) { read_interfaces(r, "NetworkInterfaces", b); }},
-    {"InterfaceAssociations", [](ObjectReader& r, EventBuilder& b) { read_interfaces(r, "InterfaceAssociations", b); }},
+    {"NetworkInterfaces", [](const Json& e, const std::string& p, EventBuilder& b) { read_interfaces(e, p, "NetworkInterfaces", b); }},
+    {"InterfaceAssociations", [](const Json& e, const std::string& p, EventBuilder& b) { read_interfaces(e, p, "InterfaceAssociations", b); }},
     {"Subnets",
-     [](ObjectReader& r, EventBuilder& b) {
-       if (const Json* list = r.array("Subnets"))
-         b.effect.subnets = read_subnets(*list, r.pointer_to("Subnets"), b.problems);
+     [](const Json& e, const std::string& p, EventBuilder& b) {
+       auto read = take(read_subnets_document(e, p), b);
+       if (!read) return;
+       b.effect.subnets = without_ambiguous(std::move(read->subnets), b);
+       b.effect.silent_on_ipv6 = std::move(read->silent_on_ipv6);
      }},
-    {"SecurityGroups",
-     [](ObjectReader& r, EventBuilder& b) {
-       const Json* list = r.array("SecurityGroups");
-       if (list) b.effect.groups = read_security_groups(*list, r.pointer_to("SecurityGroups"), b.problems);
-     }},
+    {"SecurityGroups", read_groups},
+    {"SecurityGroupRules", read_groups},
     {"NetworkAcls",
-     [](ObjectReader& r, EventBuilder& b) {
-       const Json* list = r.array("NetworkAcls");
-       if (list) b.effect.acls = read_network_acls(*list, r.pointer_to("NetworkAcls"), b.problems);
+     [](const Json& e, const std::string& p, EventBuilder& b) {
+       if (auto read = take(read_acls_document(e, p, false), b)) b.effect.acls = std::move(read->acls);
      }},
 }};
 
@@ -277,8 +334,8 @@ constexpr std::array<Shape, 7> kShapes{{
 std::expected<EventEffect, config::Problems> read_event(const Json& event, std::string_view pointer,
                                                         const config::DesiredState& state,
                                                         std::span<const config::Subnet> configured,
-                                                        std::optional<std::int64_t> now_ms) {
-  EventBuilder builder{.state = state, .configured = configured, .now_ms = now_ms};
+                                                        std::optional<std::int64_t> now_ms, const HostIdentity& host) {
+  EventBuilder builder{.state = state, .configured = configured, .now_ms = now_ms, .host = host};
   const std::string place(pointer);
   ObjectReader reader(event, place, builder.problems);
   reader.allow_unknown();
@@ -294,16 +351,13 @@ std::expected<EventEffect, config::Problems> read_event(const Json& event, std::
                 {"invalid_params", place,
                  std::string("the event has ") + (found.empty() ? "none" : "more than one") +
                      " of the keys that tell its shape: tasks, detail-type, type with message, NetworkInterfaces, "
-                     "InterfaceAssociations, Subnets, SecurityGroups, NetworkAcls; give one document as AWS prints it"});
+                     "InterfaceAssociations, Subnets, SecurityGroups, SecurityGroupRules, NetworkAcls; give one document as AWS prints it" +
+                     (reader.has("Vpcs") ? " (Vpcs are for vpc.put)" : "") +
+                     (reader.has("Entries") || reader.has("PrefixLists") ? " (prefix lists are for prefix_list.put)" : "")});
   } else if (from_agent) {
     read_agent_message(event, place, builder);
   } else {
-    found.front()->read(reader, builder);
-    const Json* more = reader.any("NextToken");
-    if (more == nullptr) more = reader.any("nextToken");
-    if (more != nullptr && more->is_string() && *more != "") {
-      builder.warn("the document is one page of several (it has a NextToken); submit the other pages as well");
-    }
+    found.front()->read(event, place, builder);
   }
   if (!builder.problems.empty()) return std::unexpected(std::move(builder.problems));
   return std::move(builder.effect);

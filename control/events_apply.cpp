@@ -3,6 +3,7 @@
 // The second step of events.h: from what an event says to the next state.
 #include <algorithm>
 
+#include "control/aws/documents.h"
 #include "control/aws_reader.h"
 #include "control/events.h"
 
@@ -129,8 +130,13 @@ bool is_gateway_subnet_id(std::string_view id) {
   return id.starts_with(prefix) && id.size() == prefix.size() + kGatewaySubnetIdDigits;
 }
 
-void put_subnet(config::Subnet subnet, DesiredState& next) {
-  if (const config::Subnet* known = next.subnets.get(subnet.id); known != nullptr && !subnet.vpc_cidr) subnet.vpc_cidr = known->vpc_cidr;
+void put_subnet(config::Subnet subnet, DesiredState& next, bool says_ipv6) {
+  if (const config::Subnet* known = next.subnets.get(subnet.id); known != nullptr) {
+    if (!subnet.vpc_cidr) subnet.vpc_cidr = known->vpc_cidr;
+    if (!says_ipv6) subnet.ipv6_cidr = known->ipv6_cidr;
+    if (subnet.vpc_id.empty()) subnet.vpc_id = known->vpc_id;
+    if (subnet.availability_zone.empty()) subnet.availability_zone = known->availability_zone;
+  }
   if (!subnet.vpc_cidr && !subnet.vpc_id.empty()) {
     const auto knows = [&](const auto& each) { return each.second.vpc_id == subnet.vpc_id && each.second.vpc_cidr; };
     const auto neighbour = std::ranges::find_if(next.subnets, knows);
@@ -142,15 +148,15 @@ void put_subnet(config::Subnet subnet, DesiredState& next) {
 
 void apply(EventEffect&& effect, const AttachmentFacts& defaults, DesiredState& next) {
   for (config::Subnet& subnet : effect.subnets) {
-    const std::string made_up = gateway_subnet_id(subnet.cidr);
+    const std::string made_up = subnet.cidr ? gateway_subnet_id(*subnet.cidr) : std::string();
     const std::string id = subnet.id;
-    put_subnet(std::move(subnet), next);
-    if (id != made_up) rename_gateway_subnet(made_up, id, next);
+    const config::Subnet* by_gateway = next.subnets.get(made_up);
+    // The one of another VPC has the same range and is not meant.
+    const bool is_same = by_gateway == nullptr || by_gateway->vpc_id.empty() || subnet.vpc_id.empty() || by_gateway->vpc_id == subnet.vpc_id;
+    put_subnet(std::move(subnet), next, !effect.silent_on_ipv6.contains(id));
+    if (id != made_up && is_same) rename_gateway_subnet(made_up, id, next);
   }
-  for (config::SecurityGroup& group : effect.groups) {
-    const std::string id = group.id;
-    next.security_groups.insert_or_assign(id, std::move(group));
-  }
+  for (config::SecurityGroup& group : effect.groups) put_group(std::move(group), effect.rules_only, next);
   for (config::NetworkAcl& acl : effect.acls) {
     const std::string id = acl.id;
     next.network_acls.insert_or_assign(id, std::move(acl));

@@ -46,7 +46,7 @@ EniFacts eni_facts(const config::Attachment& attachment, EndpointId id, std::uin
     if (!own->vpc_id.empty()) facts.vpc_id = own->vpc_id;
     for (const auto& [subnet_id, subnet] : state.subnets) {
       if (subnet_id != own->id && (own->vpc_id.empty() || subnet.vpc_id != own->vpc_id)) continue;
-      facts.vpc_ranges.push_back(subnet.cidr);
+      if (subnet.cidr) facts.vpc_ranges.push_back(*subnet.cidr);
       if (subnet.ipv6_cidr) facts.vpc_ranges.push_back(*subnet.ipv6_cidr);
       if (subnet.vpc_cidr) facts.vpc_ranges.push_back(*subnet.vpc_cidr);
     }

@@ -300,7 +300,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
     return config::Json{{"server", "trunklined"},
                         {"version", facts.version},
                         {"api", {{"major", 1}, {"minor", 1}}},
-                        {"features", {"dry_run", "expect_revision", "wait", "sg.members.add", "flow.list", "flow_logs", "explain", "capture", "steering",
+                        {"features", {"dry_run", "expect_revision", "wait", "document", "sg.members.add", "flow.list", "flow_logs", "explain", "capture", "steering",
                                       "events.describe-tasks", "events.eventbridge", "events.acs"}},
                         {"boot_id", facts.boot_id},
                         {"revision", controller.desired().revision},

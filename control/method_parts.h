@@ -5,7 +5,9 @@
 #pragma once
 
 #include <expected>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "config/json_reader.h"
@@ -60,6 +62,36 @@ class Params {
   config::Problems problems;
   config::ObjectReader reader;
 };
+
+// A document of AWS's (or a whole state) among the parameters: the member "document", whose own members are never the request's.
+struct GivenDocument {
+  const config::Json* value = nullptr;  // null: a problem was added
+  std::string pointer;
+};
+
+// Clients of before gave the document's members as the request's own: `older_keys` tell that form. It is still taken where nothing
+// stands beside them, since then nobody can mean the one and say the other.
+inline GivenDocument take_document(Params& in, const config::Json& params, std::initializer_list<std::string_view> older_keys, std::string_view command) {
+  config::ObjectReader& reader = in.reader;
+  std::string_view older;
+  std::size_t of_older_form = 0;
+  for (const std::string_view key : older_keys) {
+    if (!params.contains(key)) continue;
+    if (older.empty()) older = key;
+    ++of_older_form;
+    reader.ignore(key);
+  }
+  if (const config::Json* document = reader.object("document"); document != nullptr && older.empty()) return {document, "/document"};
+  if (older.empty()) {
+    if (!reader.has("document")) reader.missing("document", "what " + std::string(command) + " prints");
+    return {};
+  }
+  if (of_older_form == params.size()) return {&params, ""};
+  reader.complain(older, "invalid_params",
+                  config::words::in_quotes(older) + " stands among the request's own members, and a document has members of its own; give the document as one: "
+                  "{\"document\":{" + config::words::in_quotes(older) + ":...}}");
+  return {};
+}
 
 // `pointer_prefix`: problems of the state under it are told as problems of the call's own members.
 inline Answer change_state(Controller& controller, const ChangeOptions& options, const Edit& edit, const std::string& pointer_prefix = "") {

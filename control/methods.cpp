@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "config/state_json.h"
+#include "control/aws/documents.h"
 #include "control/ec2_shapes.h"
 #include "control/events.h"
 #include "control/method_parts.h"
@@ -224,13 +225,21 @@ class Methods {
     }
     const Json* event = in.reader.object("event");
     if (event == nullptr && in.problems.empty()) in.reader.missing("event", "one of the shapes of docs/control-protocol.md");
+    HostIdentity host = this_host();
+    host.take_all = in.reader.boolean("all").value_or(false);
+    if (const auto instance = in.reader.text("instance")) {
+      host.instance_id = *instance;
+      if (!config::is_resource_id("i", *instance)) {
+        in.reader.complain("instance", "invalid_params", "\"instance\" is " + config::words::in_quotes(*instance) + "; wanted an id like \"i-0123456789abcdef0\"");
+      }
+    }
     if (!in.sound()) return in.refusal();
     const auto& config_defaults = controller_.config().task_defaults;
     if (!defaults.port) defaults.port = config_defaults.port;
     if (!defaults.group_ids && !config_defaults.group_ids.empty()) defaults.group_ids = config_defaults.group_ids;
     return change(options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
       const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch());
-      auto effect = read_event(*event, "/event", next, {}, now.count());
+      auto effect = read_event(*event, "/event", next, {}, now.count(), host);
       if (!effect) return effect.error();
       warnings = effect->warnings;
       const config::DesiredState before = next;
@@ -244,25 +253,25 @@ class Methods {
     Params in(params);
     const ChangeOptions options = in.change_options();
     const bool replace_all = in.reader.boolean("replace_all").value_or(false);
-    std::vector<config::SecurityGroup> groups;
-    if (const Json* list = in.reader.array("SecurityGroups")) {
-      groups = read_security_groups(*list, "/SecurityGroups", in.problems);
-    } else if (in.problems.empty()) {
-      in.reader.missing("SecurityGroups", "the list that aws ec2 describe-security-groups prints");
-    }
+    const auto document = take_document(in, params, {"SecurityGroups", "SecurityGroupRules"}, "aws ec2 describe-security-groups");
     if (!in.sound()) return in.refusal();
-    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
+    auto read = read_groups_document(*document.value, document.pointer, replace_all);
+    if (!read) return std::unexpected(refuse(std::move(read.error())));
+    auto& groups = read->groups;
+    const std::string list_pointer = document.pointer + "/SecurityGroups";
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
+      warnings = read->warnings;
       if (replace_all) {
         Problems problems;
         for (const auto& [id, group] : next.security_groups) {
           const bool given = std::any_of(groups.begin(), groups.end(), [&](const auto& g) { return g.id == id; });
-          if (!given) refuse_if_used(next, id, "/SecurityGroups", problems);
+          if (!given) refuse_if_used(next, id, list_pointer, problems);
         }
         if (!problems.empty()) return problems;
         next.security_groups.erase_if(
             [&](const auto& known) { return std::ranges::find(groups, known.first, &config::SecurityGroup::id) == groups.end(); });
       }
-      for (auto& group : groups) next.security_groups.insert_or_assign(group.id, std::move(group));
+      for (auto& group : groups) put_group(std::move(group), read->rules_only, next);
       return Problems{};
     });
   }
@@ -305,10 +314,17 @@ class Methods {
   Answer prefix_list_put(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
-    const config::PrefixList list = read_prefix_list(in.reader);
+    const std::string id = in.reader.text("id").value_or("");
+    if (in.reader.has("id") && !config::is_resource_id("pl", id)) {
+      in.reader.complain("id", "invalid_params", "\"id\" is " + config::words::in_quotes(id) + "; wanted an id like \"pl-0a1b2c3d\"");
+    }
+    const auto document = take_document(in, params, {"Entries", "PrefixListId", "PrefixLists"}, "aws ec2 get-managed-prefix-list-entries");
     if (!in.sound()) return in.refusal();
-    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
-      next.prefix_lists.insert_or_assign(list.id, list);
+    auto read = read_prefix_lists_document(*document.value, document.pointer, id);
+    if (!read) return std::unexpected(refuse(std::move(read.error())));
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
+      warnings = read->warnings;
+      for (const config::PrefixList& list : read->lists) next.prefix_lists.insert_or_assign(list.id, list);
       return Problems{};
     });
   }
@@ -316,15 +332,14 @@ class Methods {
   Answer subnet_put(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
-    std::vector<config::Subnet> subnets;
-    if (const Json* list = in.reader.array("Subnets")) {
-      subnets = read_subnets(*list, "/Subnets", in.problems);
-    } else if (in.problems.empty()) {
-      in.reader.missing("Subnets", "the list that aws ec2 describe-subnets prints");
-    }
+    const auto document = take_document(in, params, {"Subnets"}, "aws ec2 describe-subnets");
     if (!in.sound()) return in.refusal();
-    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
-      for (const auto& subnet : subnets) put_subnet(subnet, next);
+    if (auto read = read_subnets_document(*document.value, document.pointer); !read) return std::unexpected(refuse(std::move(read.error())));
+    return change(options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
+      auto effect = read_event(*document.value, document.pointer, next, {}, {}, this_host());
+      if (!effect) return effect.error();
+      warnings = effect->warnings;
+      apply(std::move(*effect), {}, next);
       return Problems{};
     });
   }
@@ -332,10 +347,11 @@ class Methods {
   Answer state_replace(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
-    Json document = params;
-    for (const char* member : {"dry_run", "expect_revision", "wait"}) document.erase(member);
-    if (!in.problems.empty()) return in.refusal();
-    auto state = config::state_from_json(document);
+    const auto document = take_document(in, params,
+                                        {"revision", "subnets", "security_groups", "prefix_lists", "network_acls", "remote_members", "attachments", "finished_tasks"},
+                                        "state.get");
+    if (!in.sound()) return in.refusal();
+    auto state = config::state_from_json(*document.value, document.pointer);
     if (!state) return std::unexpected(refuse(std::move(state.error())));
     return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
       next = std::move(*state);
@@ -360,6 +376,11 @@ class Methods {
       if (known.empty()) next.remote_members.erase(id);
       return Problems{};
     });
+  }
+
+  HostIdentity this_host() const {
+    const config::Identity& identity = controller_.config().identity;
+    return {.instance_id = identity.instance_id, .vpc_id = identity.vpc_id};
   }
 
   Answer change(const ChangeOptions& options, const Edit& edit, const std::string& pointer_prefix = "") {

@@ -5,6 +5,7 @@
 // ACL out (refused).
 #include <algorithm>
 
+#include "control/aws/documents.h"
 #include "control/ec2_shapes.h"
 #include "control/method_parts.h"
 
@@ -68,14 +69,14 @@ class AclMethods {
     Params in(params);
     const ChangeOptions options = in.change_options();
     const bool replace_all = in.reader.boolean("replace_all").value_or(false);
-    std::vector<config::NetworkAcl> acls;
-    if (const Json* list = in.reader.array("NetworkAcls")) {
-      acls = read_network_acls(*list, "/NetworkAcls", in.problems);
-    } else if (in.problems.empty()) {
-      in.reader.missing("NetworkAcls", "the list that aws ec2 describe-network-acls prints");
-    }
+    const auto document = take_document(in, params, {"NetworkAcls"}, "aws ec2 describe-network-acls");
     if (!in.sound()) return in.refusal();
+    auto read = read_acls_document(*document.value, document.pointer, replace_all);
+    if (!read) return std::unexpected(refuse(std::move(read.error())));
+    auto& acls = read->acls;
+    const std::string list_pointer = document.pointer + "/NetworkAcls";
     return change_state(controller_, options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
+      warnings = read->warnings;
       const config::DesiredState before = next;
       config::DesiredState dropped = before;  // what those not given had; what those given have was said
       for (const auto& acl : acls) dropped.network_acls.erase(acl.id);
@@ -84,7 +85,7 @@ class AclMethods {
       }
       for (auto& acl : acls) next.network_acls.insert_or_assign(acl.id, std::move(acl));
       Problems problems;
-      if (replace_all) refuse_to_open(dropped, next, "/NetworkAcls", problems);
+      if (replace_all) refuse_to_open(dropped, next, list_pointer, problems);
       warn_of_open(before, next, warnings);
       return problems;
     });
@@ -108,14 +109,13 @@ class AclMethods {
   Answer vpc_put(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
-    std::map<std::string, IpPrefix> ranges;
-    if (const Json* list = in.reader.array("Vpcs")) {
-      ranges = read_vpcs(*list, "/Vpcs", in.problems);
-    } else if (in.problems.empty()) {
-      in.reader.missing("Vpcs", "the list that aws ec2 describe-vpcs prints");
-    }
+    const auto document = take_document(in, params, {"Vpcs"}, "aws ec2 describe-vpcs");
     if (!in.sound()) return in.refusal();
+    const auto read = read_vpcs_document(*document.value, document.pointer);
+    if (!read) return std::unexpected(refuse(Problems(read.error())));
+    const auto& ranges = read->ranges;
     return change_state(controller_, options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
+      warnings = read->warnings;
       std::map<std::string, std::string> wanted;  // subnet -> its VPC
       for (const auto& [id, subnet] : next.subnets) {
         if (ranges.contains(subnet.vpc_id)) wanted[id] = subnet.vpc_id;

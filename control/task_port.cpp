@@ -53,11 +53,12 @@ TaskInterface interface_of(const config::Attachment& attachment, const config::S
   wanted.vnet_hdr = vnet_hdr;
   bool ipv4 = false, ipv6 = false;
   for (const IpAddress& address : attachment.addresses) {
-    const std::uint8_t length = address.is_v4() ? subnet.cidr.length : std::uint8_t{64};
+    const std::optional<IpPrefix>& range = address.is_v4() ? subnet.cidr : subnet.ipv6_cidr;
+    const std::uint8_t length = range ? range->length : std::uint8_t{64};
     wanted.addresses.push_back({address, length});
     (address.is_v4() ? ipv4 : ipv6) = true;
   }
-  if (ipv4) wanted.gateways.push_back(subnet.router());
+  if (const auto router = subnet.router(); ipv4 && router) wanted.gateways.push_back(*router);
   if (const auto router = subnet.router6(); ipv6 && router) wanted.gateways.push_back(*router);
   return wanted;
 }

@@ -44,7 +44,7 @@ class EngineSide:
         self.lab.start()
         outside = self._make_trunk()
         self.lab.start_engine(self.config)
-        self.call("sg.put", {"SecurityGroups": [GROUP]})
+        self.call("sg.put", {"document": {"SecurityGroups": [GROUP]}})
         self.attached = [{"eni": f"eni-{number:08x}", "mac": f"0a:47:e4:7a:2c:{number:02x}", "addresses": [f"10.0.0.{30 + number}"],
                           "subnet": "subnet-c070009b", "vlan": "untagged", "groups": [GROUP["GroupId"]],
                           "port": {"kind": "tap", "netns": self.lab.netns(f"t{number}"), "ifname": "eth0", "mtu": self.mtu, "offloads": self.offloads}}

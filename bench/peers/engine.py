@@ -54,8 +54,8 @@ class Engine(Device):
         self._epoch = None
 
     def _attach(self):
-        self.call("subnet.put", {"Subnets": [SUBNET]})
-        self.call("sg.put", {"SecurityGroups": [policy.security_group(self.settings.rules)]})
+        self.call("subnet.put", {"document": {"Subnets": [SUBNET]}})
+        self.call("sg.put", {"document": {"SecurityGroups": [policy.security_group(self.settings.rules)]}})
         self.call("task.attach", {
             "eni": ENI, "mac": policy.MAC, "addresses": [policy.ADDRESS], "subnet": SUBNET["SubnetId"],
             "vlan": policy.VLAN, "groups": ["sg-0000bench"],

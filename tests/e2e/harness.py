@@ -336,7 +336,7 @@ class LabTest(unittest.TestCase):
         self.lab.fabric_enis([task.of_vpc() for task in self.tasks.values()])
 
     def put_groups(self, *groups, **options):
-        return self.call("sg.put", {"SecurityGroups": list(groups), **options})
+        return self.call("sg.put", {"document": {"SecurityGroups": list(groups)}, **options})
 
     def attach(self, number, **facts):
         """A task in a namespace of its own, known to the VPC and in service."""

@@ -29,7 +29,7 @@ class TestAcls(LabTest):
         self.web = self.attach(1)
 
     def put(self, *some, **options):
-        return self.call("acl.put", {"NetworkAcls": list(some), **options})
+        return self.call("acl.put", {"document": {"NetworkAcls": list(some)}, **options})
 
     def acl_of(self, task):
         return self.call("task.show", {"task": task.eni})["network_acl"]
@@ -51,9 +51,9 @@ class TestAcls(LabTest):
         self.refused("acl.show", {"acls": ["acl-0"]}, "not_found", "/acls")
         broken = acls()
         broken[0]["Entries"][0]["PortRange"]["To"] = 70000
-        self.refused("acl.put", {"NetworkAcls": broken}, "invalid_params", "/NetworkAcls/0/Entries/0/PortRange/To")
-        self.refused("acl.put", {"NetworkAcls": [acl("acl-2", SUBNET_ID)]}, "duplicate_subnet", "/network_acls/acl-9aeb5ef7/subnets/0")
-        self.refused("acl.put", {}, "invalid_params", "/NetworkAcls")
+        self.refused("acl.put", {"document": {"NetworkAcls": broken}}, "invalid_params", "/document/NetworkAcls/0/Entries/0/PortRange/To")
+        self.refused("acl.put", {"document": {"NetworkAcls": [acl("acl-2", SUBNET_ID)]}}, "duplicate_subnet", "/network_acls/acl-9aeb5ef7/subnets/0")
+        self.refused("acl.put", {}, "invalid_params", "/document")
 
     def test_live_traffic_is_cut_at_once_within_the_subnet_it_is_not(self):
         def entry(number, egress, action, protocol, **more):
@@ -93,7 +93,7 @@ class TestAcls(LabTest):
     def test_a_subnet_is_not_opened_by_leaving_out(self):
         self.put(acl("acl-1", SUBNET_ID), acl("acl-2"))
         self.refused("acl.delete", {"acl": "acl-1"}, "acl_in_use", "/acl")
-        self.refused("acl.put", {"NetworkAcls": [acl("acl-2")], "replace_all": True}, "acl_in_use", "/NetworkAcls", says=SUBNET_ID)
+        self.refused("acl.put", {"document": {"NetworkAcls": [acl("acl-2")]}, "replace_all": True}, "acl_in_use", "/document/NetworkAcls", says=SUBNET_ID)
         self.refused("acl.delete", {"acl": "acl-3"}, "not_found", "/acl")
         # To another ACL in one step is fine, and so is what was said.
         answer = self.put(acl("acl-2", SUBNET_ID), replace_all=True)
@@ -148,23 +148,23 @@ class TestAcls(LabTest):
 
     def test_the_range_of_a_vpc(self):
         subnet = {"SubnetId": OTHER_ID, "CidrBlock": "10.0.1.0/24", "VpcId": "vpc-1"}
-        self.call("subnet.put", {"Subnets": [subnet]})
+        self.call("subnet.put", {"document": {"Subnets": [subnet]}})
 
         def range_of(subnet_id):
             return {each["SubnetId"]: each.get("VpcCidrBlock") for each in self.call("subnet.list")["Subnets"]}[subnet_id]
 
         self.assertIsNone(range_of(OTHER_ID))
-        self.call("vpc.put", {"Vpcs": [{"VpcId": "vpc-1", "CidrBlock": "10.0.0.0/16"}]})
+        self.call("vpc.put", {"document": {"Vpcs": [{"VpcId": "vpc-1", "CidrBlock": "10.0.0.0/16"}]}})
         self.assertEqual(range_of(OTHER_ID), "10.0.0.0/16")
         # describe-subnets does not know it: what is put again keeps it, and a neighbour has the same.
-        self.assertEqual(self.call("subnet.put", {"Subnets": [subnet]})["changed"], False)
-        self.call("subnet.put", {"Subnets": [{"SubnetId": "subnet-3", "CidrBlock": "10.0.3.0/24", "VpcId": "vpc-1"}]})
+        self.assertEqual(self.call("subnet.put", {"document": {"Subnets": [subnet]}})["changed"], False)
+        self.call("subnet.put", {"document": {"Subnets": [{"SubnetId": "subnet-3", "CidrBlock": "10.0.3.0/24", "VpcId": "vpc-1"}]}})
         self.assertEqual(range_of("subnet-3"), "10.0.0.0/16")
-        self.call("subnet.put", {"Subnets": [{**subnet, "VpcCidrBlock": "10.0.0.0/20"}]})
+        self.call("subnet.put", {"document": {"Subnets": [{**subnet, "VpcCidrBlock": "10.0.0.0/20"}]}})
         self.assertEqual((range_of(OTHER_ID), range_of("subnet-3")), ("10.0.0.0/20", "10.0.0.0/16"))
-        self.assertIn("no subnet of vpc-2", self.call("vpc.put", {"Vpcs": [{"VpcId": "vpc-2", "CidrBlock": "10.1.0.0/16"}]})["warnings"][0])
-        self.refused("vpc.put", {"Vpcs": [{"VpcId": "vpc-1", "CidrBlock": "10.0.0.0/8"}]}, "invalid_params")
-        self.refused("vpc.put", {"Vpcs": [{"VpcId": "vpc-1"}]}, "invalid_params", "/Vpcs/0/CidrBlock")
+        self.assertIn("no subnet of vpc-2", self.call("vpc.put", {"document": {"Vpcs": [{"VpcId": "vpc-2", "CidrBlock": "10.1.0.0/16"}]}})["warnings"][0])
+        self.refused("vpc.put", {"document": {"Vpcs": [{"VpcId": "vpc-1", "CidrBlock": "10.0.0.0/8"}]}}, "invalid_params")
+        self.refused("vpc.put", {"document": {"Vpcs": [{"VpcId": "vpc-1"}]}}, "invalid_params", "/document/Vpcs/0/CidrBlock")
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class TestEvents(LabTest):
             self.assertEqual(self.state(), "active", (order, self.lab.task(self.ENI)))
             show = self.call("task.show", {"task": self.ENI})
             results[order] = {key: show[key] for key in ("vlan", "mac", "addresses", "subnet", "groups", "port", "task_arn")}
-            self.call("state.replace", empty)
+            self.call("state.replace", {"document": empty})
             self.assertIsNone(self.state())
         first = next(iter(results.values()))
         self.assertEqual(first["addresses"], [self.ADDRESS, "2001:db8:1234:1a00::35"])
@@ -265,28 +265,28 @@ class TestRefusals(LabTest):
         self.assert_state(self.web2, "active")
         self.assert_ping(self.lab.client, self.web2.address, 3)
         self.refused("sg.delete", {"group": "sg-0000aaaa"}, "group_in_use", "/group", self.web2.eni)
-        self.refused("sg.put", {"SecurityGroups": [], "replace_all": True}, "group_in_use")
+        self.refused("sg.put", {"document": {"SecurityGroups": []}, "replace_all": True}, "group_in_use")
 
     def test_round_trip(self):
         state = self.call("state.get")
-        answer = self.call("state.replace", state)
+        answer = self.call("state.replace", {"document": state})
         self.assertEqual((answer["changed"], answer["revision"], answer["steps"]), (False, state["revision"], []))
         # By trunkctl as a person does it.
         path = self.lab.write_file("state.json", self.lab.ctl("state", "get"))
         self.assertFalse(self.lab.ctl("state", "replace", path)["changed"])
         # Without the task it leaves, with it it is back, and the round trip of groups changes nothing either.
         groups = self.call("sg.show")
-        self.assertFalse(self.call("sg.put", groups)["changed"])
+        self.assertFalse(self.call("sg.put", {"document": groups})["changed"])
         empty = {**state, "attachments": type(state["attachments"])()}
-        self.assertTrue(self.call("state.replace", empty)["changed"])
+        self.assertTrue(self.call("state.replace", {"document": empty})["changed"])
         self.assertIsNone(self.lab.interface(self.web1.netns))
-        self.assertTrue(self.call("state.replace", state)["changed"])
+        self.assertTrue(self.call("state.replace", {"document": state})["changed"])
         self.assert_ping(self.lab.client, self.web1.address, 3)
         # One bad object in it, and nothing of it is taken.
         broken = copy.deepcopy(state)
         some = broken["attachments"][0] if isinstance(broken["attachments"], list) else next(iter(broken["attachments"].values()))
         some["vlan"] = 4095
-        self.refused("state.replace", broken, "invalid_params")
+        self.refused("state.replace", {"document": broken}, "invalid_params")
 
     def test_dry_run(self):
         before = self.call("state.get")
@@ -298,7 +298,7 @@ class TestRefusals(LabTest):
         self.assertIn("eth0", steps)
         detach = self.call("task.detach", {"task": self.web1.eni, "dry_run": True})
         self.assertIn(self.web1.eni, " ".join(detach["steps"]))
-        self.call("sg.put", {"SecurityGroups": [group(tcp(81))], "dry_run": True})
+        self.call("sg.put", {"document": {"SecurityGroups": [group(tcp(81))]}, "dry_run": True})
         self.assertEqual(self.call("state.get"), before)
         self.assertIsNone(self.lab.interface(self.web2.netns))
         self.assert_ping(self.lab.client, self.web1.address, 3)
@@ -316,7 +316,7 @@ class TestRefusals(LabTest):
         # Two writers who read the same revision: one of them hears of it.
         revision = self.lab.revision()
         with Connection(self.lab.socket) as first, Connection(self.lab.socket) as second:
-            answers = [one.call("sg.put", {"SecurityGroups": [group(tcp(port))], "expect_revision": revision})
+            answers = [one.call("sg.put", {"document": {"SecurityGroups": [group(tcp(port))]}, "expect_revision": revision})
                        for one, port in ((first, 81), (second, 82))]
         self.assertIn("result", answers[0])
         self.assertEqual(answers[1]["error"]["data"]["name"], "conflict")
@@ -501,8 +501,8 @@ class TestAbuse(LabTest):
         with Ping(self.lab, self.lab.client, self.web1.address) as ping, Connection(self.lab.socket) as connection:
             began = time.monotonic()
             for number in range(200):
-                answer = connection.call("sg.put", {"SecurityGroups": [
-                    group(tcp(80), PING, *[tcp(2000 + (number + i) % 50) for i in range(number % 40)])]})
+                answer = connection.call("sg.put", {"document": {"SecurityGroups": [
+                    group(tcp(80), PING, *[tcp(2000 + (number + i) % 50) for i in range(number % 40)])]}})
                 self.assertTrue(answer["result"]["changed"] or number % 50 == 0, answer)
             took = time.monotonic() - began
             while time.monotonic() < began + 1:

@@ -59,7 +59,7 @@ class RealPrograms(unittest.TestCase):
         cls.lab.start_engine()
         cls.tasks = [Task(cls.lab, 1), Task(cls.lab, 2)]
         cls.lab.fabric_enis([task.fabric() for task in cls.tasks])
-        call(cls.lab, "sg.put", {"SecurityGroups": [group("sg-0000000a", [80, 5201])]})
+        call(cls.lab, "sg.put", {"document": {"SecurityGroups": [group("sg-0000000a", [80, 5201])]}})
         for task in cls.tasks:
             task.attach(cls.lab)
             Nginx(cls.lab, task.netns, f"page of {task.eni}", ports=(80, 8080))
@@ -139,7 +139,7 @@ class ManyTasks(unittest.TestCase):
         self.addCleanup(lab.stop)
         lab.start()
         lab.start_engine(lab.engine_config(limits={"endpoints": self.COUNT}))
-        call(lab, "sg.put", {"SecurityGroups": [group("sg-0000000a", [80])]})
+        call(lab, "sg.put", {"document": {"SecurityGroups": [group("sg-0000000a", [80])]}})
         tasks = [Task(lab, number + 1) for number in range(self.COUNT)]
         lab.fabric_enis([task.fabric() for task in tasks])
         started = time.time()
@@ -186,7 +186,7 @@ class UntaggedTrunk(unittest.TestCase):
         config = lab.engine_config()
         config["trunk"]["mode"] = "untagged"
         lab.start_engine(config)
-        call(lab, "sg.put", {"SecurityGroups": [group("sg-0000000a", [80])]})
+        call(lab, "sg.put", {"document": {"SecurityGroups": [group("sg-0000000a", [80])]}})
         tasks = [Task(lab, 1), Task(lab, 2)]
         lab.fabric_enis([{k: v for k, v in task.fabric().items() if k != "vlan"} for task in tasks])
         for task in tasks:

@@ -29,7 +29,7 @@ class Targets(LabTest):
         super().setUp()
         self.addCleanup(lambda: os.path.exists("/run/trunkline-test-targets.log") and os.unlink("/run/trunkline-test-targets.log"))
         # Only the load balancer may reach the targets.
-        self.call("sg.put", {"SecurityGroups": [group(tcp(80, ranges=[{"CidrIp": f"{CLIENT}/32"}]))]})
+        self.call("sg.put", {"document": {"SecurityGroups": [group(tcp(80, ranges=[{"CidrIp": f"{CLIENT}/32"}]))]}})
         self.proxy_socket = os.path.join(self.lab.directory, "haproxy.sock")
         path = os.path.join(self.lab.directory, "haproxy.cfg")
         slots = "\n".join(f"  server t{n} {self.task(n).address}:80 check inter 200ms fall 2 rise 1" for n in (1, 2))

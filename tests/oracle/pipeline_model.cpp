@@ -43,7 +43,7 @@ IpPrefix prefix(const char* written) { return IpPrefix::parse(written).value(); 
 bool PipelineModel::Task::owns(const IpAddress& wanted) const { return std::ranges::find(attachment.addresses, wanted) != attachment.addresses.end(); }
 
 bool PipelineModel::Task::in_subnet(const IpAddress& wanted) const {
-  if (wanted.is_v4()) return subnet.cidr.contains(wanted);
+  if (wanted.is_v4()) return subnet.cidr && subnet.cidr->contains(wanted);
   return subnet.ipv6_cidr && subnet.ipv6_cidr->contains(wanted);
 }
 

@@ -59,9 +59,9 @@ std::shared_ptr<const Endpoint> Vpc::make_endpoint(const Attached& attached) {
   endpoint->vlan = attachment.vlan.value_or(VlanId{});
   endpoint->mac = attachment.mac.value();
   for (const IpAddress& address : attachment.addresses) endpoint->address_list.at(endpoint->address_count++) = address;
-  endpoint->subnet4 = subnet.cidr;
-  endpoint->router4 = subnet.router();
-  endpoint->resolver = subnet.resolver();
+  endpoint->subnet4 = subnet.cidr.value();
+  endpoint->router4 = subnet.router().value();
+  endpoint->resolver = subnet.resolver().value();
   if (subnet.ipv6_cidr) {
     endpoint->has_ipv6_subnet = true;
     endpoint->subnet6 = *subnet.ipv6_cidr;

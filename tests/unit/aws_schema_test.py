@@ -30,6 +30,8 @@ EXAMPLES = {
     "describe-network-acls": ["describe-network-acls"],
     "describe-vpcs": ["describe-vpcs"],
     "describe-network-interfaces": ["describe-network-interfaces"],
+    "describe-security-group-rules": ["describe-security-group-rules"],
+    "managed-prefix-list-entries": ["managed-prefix-list-entries"],
 }
 
 MISSING = object()
@@ -98,6 +100,14 @@ BROKEN = [
     ("describe-network-acls", "describe-network-acls", ["NetworkAcls", 0, "Associations", 0, "SubnetId"], MISSING),
     ("describe-vpcs", "describe-vpcs", ["Vpcs", 0, "CidrBlock"], "10.0.0.0/8"),
     ("describe-vpcs", "describe-vpcs", ["Vpcs", 0, "VpcId"], MISSING),
+    ("describe-network-acls", "describe-network-acls", ["NetworkAcls", 0, "Associations"], MISSING),
+    ("describe-security-groups", "describe-security-groups", ["SecurityGroups", 0, "IpPermissions"], MISSING),
+    ("describe-security-groups", "describe-security-groups", ["SecurityGroups", 0, "IpPermissionsEgress"], None),
+    ("describe-subnets", "describe-subnets", ["Subnets", 0, "CidrBlock"], MISSING),
+    ("describe-security-group-rules", "describe-security-group-rules", ["SecurityGroupRules", 0, "IsEgress"], MISSING),
+    ("describe-security-group-rules", "describe-security-group-rules", ["SecurityGroupRules", 0, "CidrIpv6"], "::/0"),
+    ("managed-prefix-list-entries", "managed-prefix-list-entries", ["Entries", 0, "Cidr"], MISSING),
+    ("managed-prefix-list-entries", "managed-prefix-list-entries", ["PrefixListId"], "sg-1"),
     ("describe-network-interfaces", "describe-network-interfaces", ["NetworkInterfaces", 0, "SourceDestCheck"], "true"),
     ("describe-network-interfaces", "describe-network-interfaces",
      ["NetworkInterfaces", 0, "ConnectionTrackingConfiguration", "UdpTimeout"], 61),

@@ -517,17 +517,18 @@ class Changing(Case):
             self.ok("task", "list", "--socket", engine.path)
 
     def test_each_request(self):
-        body = {"a": [1]}
+        body = {"a": [1], "dry_run": True, "replace_all": True, "wait": "enforced", "document": {}}
+        document = {"document": body}
         for words, method, params in [
             (("task", "detach", "f5"), "task.detach", {"task": "f5"}),
             (("task", "detach", "f5", "--missing-ok"), "task.detach", {"task": "f5", "missing_ok": True}),
-            (("sg", "put", "-"), "sg.put", body),
-            (("sg", "put", "-", "--replace-all"), "sg.put", {**body, "replace_all": True}),
+            (("sg", "put", "-"), "sg.put", document),
+            (("sg", "put", "-", "--replace-all"), "sg.put", {**document, "replace_all": True}),
             (("sg", "delete", "sg-1"), "sg.delete", {"group": "sg-1"}),
-            (("acl", "put", "-"), "acl.put", body),
-            (("acl", "put", "-", "--replace-all"), "acl.put", {**body, "replace_all": True}),
+            (("acl", "put", "-"), "acl.put", document),
+            (("acl", "put", "-", "--replace-all"), "acl.put", {**document, "replace_all": True}),
             (("acl", "delete", "acl-1", "--dry-run"), "acl.delete", {"acl": "acl-1", "dry_run": True}),
-            (("vpc", "put", "-"), "vpc.put", body),
+            (("vpc", "put", "-"), "vpc.put", document),
             (("task", "set", "f5", "--audit", "on", "--block-imds", "off"), "task.set", {"task": "f5", "audit": True, "block_imds": False}),
             (("task", "set", "f5", "--ingress-bits", "8000", "--egress-packets", "0"), "task.set",
              {"task": "f5", "limits": {"ingress_bits": 8000, "egress_packets": 0}}),
@@ -539,12 +540,15 @@ class Changing(Case):
             (("sg", "members-add", "sg-1", "10.0.0.1", "::1"), "sg.members.add", {"group": "sg-1", "members": ["10.0.0.1", "::1"]}),
             (("sg", "members-remove", "sg-1", "10.0.0.1"), "sg.members.remove", {"group": "sg-1", "members": ["10.0.0.1"]}),
             (("sg", "members-add", "sg-1", "::1", "--no-wait"), "sg.members.add", {"group": "sg-1", "members": ["::1"], "wait": "enforced"}),
-            (("prefix-list", "put", "-"), "prefix_list.put", body),
-            (("subnet", "put", "-"), "subnet.put", body),
+            (("prefix-list", "put", "-"), "prefix_list.put", document),
+            (("prefix-list", "put", "--id", "pl-1", "-"), "prefix_list.put", {**document, "id": "pl-1"}),
+            (("subnet", "put", "-"), "subnet.put", document),
+            (("subnet", "put", "-", "--dry-run"), "subnet.put", {**document, "dry_run": True}),
             (("event", "submit", "-"), "event.submit", {"event": body}),
+            (("event", "submit", "-", "--all", "--instance", "i-1"), "event.submit", {"event": body, "all": True, "instance": "i-1"}),
             (("event", "submit", "-", "--vlan", "9", "--netns", ""), "event.submit",
              {"event": body, "defaults": {"vlan": 9, "port": {"kind": "tap", "netns": ""}}}),
-            (("state", "replace", "-"), "state.replace", body),
+            (("state", "replace", "-"), "state.replace", document),
             (("worker", "move", "f5", "1"), "worker.move", {"task": "f5", "worker": 1}),
         ]:
             with self.subTest(words=words):
@@ -631,9 +635,36 @@ class Usage(Case):
         self.fails(2, "sg", "put", "/nonexistent", says="cannot read /nonexistent")
         self.fails(2, "sg", "put", "/", says="cannot read /")
         self.fails(2, "sg", "put", "-", stdin='{"a":1,\n "b" 2}', says="standard input: not JSON: line 2, column 6")
-        self.fails(2, "sg", "put", "-", stdin="[]", says="a JSON object is wanted")
-        self.fails(2, "sg", "put", "-", stdin='{"a":[{"b":1,"b":2}]}', says='has the member "b" twice')
+        self.fails(2, "sg", "put", "-", stdin="[]", says="standard input: a JSON object is wanted, and this is a list; give the document whole")
+        self.fails(2, "sg", "put", "-", stdin='{"a":[{"b":1,"b":2}]}', says='the key "b" is given twice, at "/a/0/b"')
         self.fails(2, "event", "submit", "-", "--from", "-", says="not both")
+
+    def test_files_that_are_no_document_are_refused_in_words(self):
+        """Nothing is sent, nothing is lost in silence, nothing ends the program."""
+        whole = b'{"Subnets": []}'
+        for content, says in [
+                (whole + b"\0" + whole, "line 1, column 16: a zero byte is not JSON"), (whole + b" " + whole, "line 1, column 17"),
+                (b"[" * 80000 + b"]" * 80000, "levels deep"), (b'{"a":' * 80000, "levels deep"), (b'{"a":' * 31 + b"1" + b"}" * 31, "more than 30 levels deep"),
+                (whole.decode().encode("utf-16"), "UTF-16"), (whole.decode().encode("utf-16-le"), "UTF-16"), (whole.decode().encode("utf-16-be"), "UTF-16"),
+                (whole[:-3], "not JSON: line 1"), (b"", "not JSON: line 1, column 1"), (b"\xff{}", "not JSON"), (b'{"a":"\xc3("}', "UTF-8"),
+                (b'{"a":"\\ud800"}', "surrogate"), (b'{"a":1e400}', "a number that is too large"), (b"{'a':1}", "not JSON"), (b'{"a":1,}', "not JSON"),
+                (b'{"a":NaN}', "not JSON"), (b'// c\n{}', "not JSON"), (b"Subnets:\n- CidrBlock: 10.0.0.0/24\n", "--output json"),
+                (b"SUBNETS\tus-west-2a\t251\n", "--output json"), (b"-----------\n|  DescribeSubnets  |\n", "--output json"), (b'"x"', "single value")]:
+            for words in (("subnet", "put"), ("event", "submit"), ("state", "replace")):
+                with self.subTest(content=content[:40], words=words), Engine() as engine, tempfile.NamedTemporaryFile() as file:
+                    file.write(content)
+                    file.flush()
+                    self.fails(2, *words, file.name, engine=engine, says=says)
+                    self.assertEqual(engine.requests, [])
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"\xef\xbb\xbf" + whole)  # a byte order mark before UTF-8 says nothing else
+            file.flush()
+            self.asks("subnet.put", {"document": {"Subnets": []}}, "subnet", "put", file.name)
+            file.seek(0)
+            file.write(b'{"a":' * 30 + b"1" + b"}" * 30)
+            file.flush()
+            with Engine() as engine:
+                self.ok("subnet", "put", file.name, engine=engine)
 
     def test_too_large_is_not_sent(self):
         with Engine() as engine:
@@ -707,7 +738,8 @@ class BrokenEngines(Case):
                    line({"jsonrpc": "2.0", "id": 1, "result": 5}), line({"jsonrpc": "2.0", "id": 1, "error": "no"}),
                    line({"jsonrpc": "2.0", "id": 1, "result": {}}),
                    line({"jsonrpc": "2.0", "id": 1, "result": {"tasks": 5}}),
-                   line({"jsonrpc": "2.0", "id": 1, "result": {"tasks": [5]}})]
+                   line({"jsonrpc": "2.0", "id": 1, "result": {"tasks": [5]}}), b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 200000 + b"\n",
+                   b'{"jsonrpc":"2.0","id":1,"result":' + b'{"tasks":' * 100000 + b"1" + b"}" * 100001 + b"\n"]
         for answer in answers:
             with self.subTest(answer=answer), Engine(lambda r, a=answer: a) as engine:
                 self.assertEqual(self.fails(4, "task", "list", "--timeout", "0.5", engine=engine).count("\n"), 1)

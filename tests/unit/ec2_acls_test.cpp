@@ -20,7 +20,7 @@ Json entry(int number, const char* protocol, Json more = Json::object()) {
   return json;
 }
 
-Json document(const Json& entries) { return Json::array({{{"NetworkAclId", "acl-1"}, {"Entries", entries}}}); }
+Json document(const Json& entries) { return Json::array({{{"NetworkAclId", "acl-1"}, {"Entries", entries}, {"Associations", Json::array()}}}); }
 
 // The one ingress entry that is read from this one.
 NetworkAclEntry read_one(const Json& json) {
@@ -148,7 +148,8 @@ TEST(NetworkAcls, ASubnetHasOne) {
   read_network_acls(Json::array({acl("acl-1", "subnet-1"), acl("acl-1", "subnet-2"), Json{{"NetworkAclId", "acl-3"}}}), "", problems);
   EXPECT_TRUE(has_problem(problems, "/1/NetworkAclId", "twice")) << all_of(problems);
   EXPECT_TRUE(has_problem(problems, "/2/Entries", "missing")) << all_of(problems);
-  EXPECT_EQ(problems.size(), 2U);
+  EXPECT_TRUE(has_problem(problems, "/2/Associations", "missing")) << all_of(problems);
+  EXPECT_EQ(problems.size(), 3U);
 }
 
 TEST(Vpcs, TheirFirstRange) {
@@ -169,7 +170,7 @@ TEST(Vpcs, ASubnetMaySayTheRange) {
   const Json document = Json::array({{{"SubnetId", "subnet-1"}, {"CidrBlock", "10.0.1.0/24"}, {"VpcCidrBlock", "10.0.0.0/16"}}});
   const auto subnets = read_subnets(document, "", problems);
   ASSERT_EQ(subnets.size(), 1U) << all_of(problems);
-  EXPECT_EQ(subnets[0].resolver().to_string(), "10.0.0.2");
+  EXPECT_EQ(subnets[0].resolver()->to_string(), "10.0.0.2");
   EXPECT_EQ(read_subnets(Json::array({subnet_json(subnets[0])}), "", problems), subnets);
   read_subnets(Json::array({{{"SubnetId", "subnet-1"}, {"CidrBlock", "10.0.1.0/24"}, {"VpcCidrBlock", "::/0"}}}), "", problems);
   EXPECT_TRUE(has_problem(problems, "/0/VpcCidrBlock", "IPv4")) << all_of(problems);

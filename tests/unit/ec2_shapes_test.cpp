@@ -21,7 +21,7 @@ std::vector<SecurityGroup> groups_of(const Json& document) {
 // A group with this one permission in, and what is wrong with it.
 Problems problems_of_permission(const Json& permission) {
   Problems problems;
-  const Json list{{{"GroupId", "sg-9effe8e4"}, {"IpPermissions", Json::array({permission})}}};
+  const Json list{{{"GroupId", "sg-9effe8e4"}, {"IpPermissions", Json::array({permission})}, {"IpPermissionsEgress", Json::array()}}};
   EXPECT_TRUE(read_security_groups(list, "", problems).empty() || problems.empty());
   return problems;
 }
@@ -67,22 +67,24 @@ TEST(SecurityGroups, BothSpellingsOfAProtocolAreOne) {
   for (const auto& [name, number] : {std::pair{"tcp", "6"}, {"udp", "17"}, {"icmp", "1"}, {"icmpv6", "58"}}) {
     const auto one = [](const char* protocol) {
       const Json rule{{"IpProtocol", protocol}, {"FromPort", 8}, {"ToPort", 9}};
-      return groups_of({{"SecurityGroups", {{{"GroupId", "sg-1"}, {"IpPermissions", Json::array({rule})}}}}});
+      return groups_of({{"SecurityGroups", {{{"GroupId", "sg-1"}, {"IpPermissions", Json::array({rule})}, {"IpPermissionsEgress", Json::array()}}}}});
     };
     EXPECT_EQ(one(name), one(number));
   }
 }
 
-TEST(SecurityGroups, AbsentListsAreEmptyAndHostBitsAreCleared) {
-  const auto bare =
-      groups_of({{"SecurityGroups", {{{"GroupId", "sg-1"}, {"NewKeyOfAws", 1}, {"IpPermissionsEgress", nullptr}}}}});
-  ASSERT_EQ(bare.size(), 1U);
-  EXPECT_TRUE(bare[0].ingress.empty() && bare[0].egress.empty());
+TEST(SecurityGroups, AbsentListsAreRefusedAndHostBitsAreCleared) {
+  Problems problems;
+  EXPECT_TRUE(read_security_groups({{{"GroupId", "sg-1"}, {"NewKeyOfAws", 1}, {"IpPermissionsEgress", nullptr}}}, "", problems).empty());
+  EXPECT_EQ(problems.size(), 2U) << all_of(problems);
+  EXPECT_TRUE(has_problem(problems, "/0/IpPermissions", "missing"));
+  EXPECT_TRUE(has_problem(problems, "/0/IpPermissionsEgress", "missing"));
   const Json rule{{"IpProtocol", "47"},
                   {"FromPort", 1},
                   {"ToPort", 2},
                   {"IpRanges", {{{"CidrIp", "10.0.7.9/16"}}, {{"CidrIp", "10.0.0.0/16"}}}}};
-  const auto group = groups_of({{"SecurityGroups", {{{"GroupId", "sg-1"}, {"IpPermissions", Json::array({rule})}}}}});
+  const auto group =
+      groups_of({{"SecurityGroups", {{{"GroupId", "sg-1"}, {"IpPermissions", Json::array({rule})}, {"IpPermissionsEgress", Json::array()}}}}});
   const SecurityGroupRule& read = group[0].ingress[0];
   EXPECT_EQ(read.from_port, -1) << "the ports of a protocol without ports are not looked at";
   ASSERT_EQ(read.ranges.size(), 1U) << "the same range twice is one";
@@ -198,7 +200,7 @@ TEST(Subnets, InAndOut) {
   ASSERT_TRUE(problems.empty()) << all_of(problems);
   ASSERT_EQ(subnets.size(), 2U);
   EXPECT_EQ(subnets[0].id, "subnet-c070009b");
-  EXPECT_EQ(subnets[0].cidr.to_string(), "10.0.0.0/24");
+  EXPECT_EQ(subnets[0].cidr->to_string(), "10.0.0.0/24");
   ASSERT_TRUE(subnets[0].ipv6_cidr);
   EXPECT_EQ(subnets[0].ipv6_cidr->to_string(), "2001:db8:1234:1a00::/64") << "the disassociated block does not count";
   EXPECT_EQ(subnets[0].availability_zone, "us-west-2a");

@@ -95,7 +95,7 @@ TEST(EngineConfig, EveryMemberArrives) {
   EXPECT_EQ(config->task_defaults.port->mtu, 1500) << "a default port without an MTU has the trunk's";
   EXPECT_EQ(config->task_defaults.group_ids, std::vector<std::string>{"sg-1"});
   ASSERT_EQ(config->subnets.size(), 1U);
-  EXPECT_EQ(config->subnets[0].cidr.to_string(), "10.0.0.0/24");
+  EXPECT_EQ(config->subnets[0].cidr->to_string(), "10.0.0.0/24");
   EXPECT_EQ(config->subnets[0].router6()->to_string(), "2001:db8::1");
   EXPECT_EQ(config->subnets[0].vpc_cidr->to_string(), "10.0.0.0/16");
   EXPECT_EQ(config->identity.account_id, "123456789010");

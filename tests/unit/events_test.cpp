@@ -299,7 +299,7 @@ TEST(AgentMessage, PayloadAndAttachSayTheSame) {
   EXPECT_EQ(attachment.task.task_arn, kTaskArn);
   EXPECT_EQ(attachment.task.version, 0) << "the payload's version is the task definition's revision";
   EXPECT_EQ(attachment.subnet_id, "subnet-0a00000018");
-  EXPECT_EQ(by_payload.subnets.at("subnet-0a00000018").cidr.to_string(), "10.0.0.0/24");
+  EXPECT_EQ(by_payload.subnets.at("subnet-0a00000018").cidr->to_string(), "10.0.0.0/24");
   EXPECT_EQ(by_payload.subnets.at("subnet-0a00000018").ipv6_cidr->to_string(), "2001:db8:1234:1a00::/64");
   DesiredState by_attach;
   submit(test_data("acs-attach-task"), by_attach);
@@ -398,7 +398,7 @@ TEST(GatewaySubnet, TakesTheNameOnceItIsKnown) {
   submit(task_event(4), agent_first);
   EXPECT_EQ(agent_first.attachments[kEni].subnet_id, "subnet-c070009b");
   ASSERT_EQ(agent_first.subnets.size(), 1U) << "two subnets of one range would overlap";
-  EXPECT_EQ(agent_first.subnets.at("subnet-c070009b").cidr.to_string(), "10.0.0.0/24");
+  EXPECT_EQ(agent_first.subnets.at("subnet-c070009b").cidr->to_string(), "10.0.0.0/24");
 
   DesiredState ecs_first;
   submit(task_event(4), ecs_first);

@@ -63,7 +63,7 @@ STATE = {
     "remote_members": {"sg-9effe8e4": ["10.0.9.9", "2001:db8::9"]},
     "attachments": {"eni-b0aaa4b2": {
         "attachment_id": "1789", "attachment_status": "ATTACHED", "mac": "0a:47:e4:7a:2b:02", "trunk_mac": "0a:11:22:33:44:55",
-        "addresses": ["10.0.0.35", "2001:db8:0:1::35"], "subnet": "subnet-c070009b", "vlan": 101, "groups": ["sg-9effe8e4"],
+        "addresses": ["10.0.0.35", "2001:db8:0:1::35"], "prefixes": ["10.0.0.48/28"], "subnet": "subnet-c070009b", "vlan": 101, "groups": ["sg-9effe8e4"],
         "port": {"kind": "tap", "netns": "nginx", "ifname": "eth0", "mtu": 9001, "default_route": True},
         "private_dns_name": "ip-10-0-0-35", "source_dest_check": True,
         "conntrack": {"TcpEstablishedTimeout": 350, "UdpTimeout": 30, "UdpStreamTimeout": 180},
@@ -121,7 +121,7 @@ def bounds(path, least, most, good=GOOD):
 
 def config_changes():
     yield from of_every_member(CONFIG)
-    for path in ("/version", "/trunk", "/trunk/device", "/subnets/0/id", "/subnets/0/cidr", "/task_defaults/port/kind"):
+    for path in ("/version", "/trunk", "/trunk/device", "/subnets/0/id", "/task_defaults/port/kind"):
         yield path, GONE, BAD
     for path in [f"/{key}" for key in CONFIG if key not in ("version", "trunk", "identity")] + ["/trunk/mode", "/trunk/mtu", "/trunk/mac", "/trunk/steering"]:
         yield path, GONE, GOOD
@@ -237,12 +237,13 @@ def subnet_changes(path):
     for cidr, result in (("10.0.0.0/16", GOOD), ("10.0.0.0/28", GOOD), ("10.0.0.0/15", BAD), ("10.0.0.0/29", BAD), ("10.0.0.0", BAD),
                          ("10.0.0.0/024", BAD), ("10.0.0/24", BAD), ("256.0.0.0/24", BAD), ("010.0.0.0/24", BAD), ("2001:db8::/64", BAD), ("", BAD)):
         yield f"{path}/cidr", cidr, result
-    for cidr, result in (("2001:db8:0:1::/64", GOOD), ("2001:DB8:0:1::5/64", GOOD), ("2001:db8::/63", BAD), ("2001:db8::/56", BAD),
+    for cidr, result in (("2001:db8:0:1::/64", GOOD), ("2001:DB8:0:1::5/64", GOOD), ("2001:db8::/63", BAD), ("2001:db8::/56", GOOD), ("2001:db8::/60", GOOD), ("2001:db8::/44", GOOD), ("2001:db8::/40", BAD), ("2001:db8::/46", BAD),
+                        
                          ("10.0.0.0/24", BAD), ("2001:db8:::/64", BEYOND)):
         yield f"{path}/ipv6_cidr", cidr, result
     for cidr, result in (("10.0.0.0/16", GOOD), ("172.31.0.0/28", GOOD), ("10.0.0.0/15", BAD), ("10.0.0.0/29", BAD), ("2001:db8::/64", BAD), ("", BAD)):
         yield f"{path}/vpc_cidr", cidr, result
-    for key in ("ipv6_cidr", "vpc_id", "availability_zone", "vpc_cidr"):
+    for key in ("cidr", "ipv6_cidr", "vpc_id", "availability_zone", "vpc_cidr"):
         yield f"{path}/{key}", GONE, GOOD
 
 

@@ -72,6 +72,7 @@ class Dice {
     each.attachment_status = text();
     if (coin()) each.mac = mac();
     repeat(3, [&] { each.addresses.push_back(address()); });
+    if (coin()) each.prefixes = {IpPrefix{IpAddress::from_v4(0x0a000030), 28}};
     if (coin()) each.subnet_id = id("subnet");
     if (coin()) each.vlan = VlanId{static_cast<std::uint16_t>(from(1, 4094))};
     if (coin()) each.trunk_mac = mac();
@@ -132,8 +133,9 @@ class Dice {
   Subnet make_subnet() {
     Subnet subnet{id("subnet"), IpPrefix{IpAddress::from_v4(static_cast<std::uint32_t>(random_())), 24}.network(),
                   std::nullopt, text(), text()};
-    if (coin()) subnet.ipv6_cidr = IpPrefix{*IpAddress::parse("2001:db8:5::9"), 64}.network();
-    if (coin()) subnet.vpc_cidr = IpPrefix{subnet.cidr.address, static_cast<std::uint8_t>(from(16, 28))}.network();
+    if (coin()) subnet.ipv6_cidr = IpPrefix{*IpAddress::parse("2001:db8:5::9"), static_cast<std::uint8_t>(64 - 4 * from(0, 5))}.network();
+    if (coin()) subnet.vpc_cidr = IpPrefix{subnet.cidr->address, static_cast<std::uint8_t>(from(16, 28))}.network();
+    if (subnet.ipv6_cidr && coin()) subnet.cidr.reset();
     return subnet;
   }
   SecurityGroupRule rule() {
@@ -209,7 +211,7 @@ TEST(StateJson, RangesAreMadeCanonical) {
   EXPECT_EQ(state.security_groups.at("sg-1").ingress[0].ranges[0].to_string(), "10.0.0.0/8");
   EXPECT_EQ(state.security_groups.at("sg-1").ingress[0].protocol, 6);
   EXPECT_EQ(state.prefix_lists.at("pl-1").entries[0].to_string(), "2001:db8::/32");
-  EXPECT_EQ(state.subnets.at("subnet-1").cidr.to_string(), "10.0.0.0/24");
+  EXPECT_EQ(state.subnets.at("subnet-1").cidr->to_string(), "10.0.0.0/24");
 }
 
 TEST(StateJson, RulesNeedWhatTheirProtocolNeeds) {

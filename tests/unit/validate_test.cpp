@@ -332,8 +332,20 @@ TEST_F(Validate, Subnets) {
     expect_problem("invalid_params", "/subnets/subnet-2/cidr");
   }
   subnet.cidr = *IpPrefix::parse("10.1.0.0/24");
-  subnet.ipv6_cidr = IpPrefix::parse("2001:db8::/56");
-  expect_problem("invalid_params", "/subnets/subnet-2/ipv6_cidr");
+  for (const char* range : {"2001:db9::/44", "2001:db9::/48", "2001:db9::/52", "2001:db9::/56", "2001:db9::/60", "2001:db9::/64"}) {
+    subnet.ipv6_cidr = IpPrefix::parse(range);
+    expect_fine();
+  }
+  for (const char* range : {"2001:db8::/40", "2001:db8:1::/46", "2001:db8:1::/68"}) {
+    subnet.ipv6_cidr = IpPrefix::parse(range);
+    expect_problem("invalid_params", "/subnets/subnet-2/ipv6_cidr", "/44");
+  }
+  subnet.ipv6_cidr = IpPrefix::parse("2001:db9::/60");
+  subnet.cidr.reset();  // IPv6-only
+  expect_fine();
+  subnet.ipv6_cidr.reset();
+  expect_problem("invalid_params", "/subnets/subnet-2/cidr", "neither");
+  subnet.cidr = *IpPrefix::parse("10.1.0.0/24");
   subnet.ipv6_cidr = IpPrefix::parse("2001:db8:0:1::/64");
   expect_problem("invalid_params", "/subnets/subnet-2/ipv6_cidr", "overlaps");
   subnet.ipv6_cidr.reset();
@@ -344,6 +356,39 @@ TEST_F(Validate, Subnets) {
   expect_problem("invalid_params", "/subnets/subnet-2/cidr", "subnet-3");
   config_.subnets[0].id = "subnet-2";  // the state's own word about it counts
   expect_fine();
+}
+
+// A range is unique in a VPC. A subnet whose VPC nobody named counts as one of the host's own.
+TEST_F(Validate, TwoVpcsMayHaveOneRange) {
+  const auto put = [&](const char* id, const char* range, const char* vpc) {
+    Subnet& subnet = state_.subnets[id];
+    subnet.id = id;
+    subnet.cidr = *IpPrefix::parse(range);
+    subnet.vpc_id = vpc;
+  };
+  put("subnet-a", "10.7.0.0/24", "vpc-a");
+  put("subnet-b", "10.7.0.0/24", "vpc-b");
+  expect_fine();
+  put("subnet-c", "10.7.0.0/20", "vpc-c");
+  expect_fine();
+  put("subnet-d", "10.7.0.128/25", "vpc-b");
+  expect_problem("invalid_params", "/subnets/subnet-d/cidr", "overlaps 10.7.0.0/24 of subnet-b");
+  put("subnet-d", "10.7.0.128/25", "");
+  expect_fine();
+  config_.identity.vpc_id = "vpc-b";
+  expect_problem("invalid_params", "/subnets/subnet-d/cidr", "overlaps 10.7.0.0/24 of subnet-b");
+  config_.identity.vpc_id = "vpc-e";
+  expect_fine();
+}
+
+TEST_F(Validate, AnEniWithADelegatedPrefixWaits) {
+  Attachment attachment;
+  attachment.prefixes = {*IpPrefix::parse("10.0.0.16/28"), *IpPrefix::parse("2001:db8::/80")};
+  const auto why = missing_facts(attachment, state_, config_);
+  ASSERT_TRUE(why);
+  EXPECT_NE(why->find("delegated prefix 10.0.0.16/28 and 1 more to be unassigned"), std::string::npos) << *why;
+  attachment.prefixes.clear();
+  EXPECT_EQ(missing_facts(attachment, state_, config_)->find("prefix"), std::string::npos);
 }
 
 TEST_F(Validate, IdsAreOfTheirKind) {
