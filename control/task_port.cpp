@@ -160,7 +160,11 @@ class Opener {
     }
     // DPDK's drivers set the link up anew, and the kernel forgets the routes of a link that was down for a moment.
     if (!ours) {
-      if (auto again = ensure_task_interface(*netns, wanted, attachment.eni_id); !again) return std::unexpected(from(again.error()));
+      if (auto again = ensure_task_interface(*netns, wanted, attachment.eni_id); !again) {
+        port->reset();
+        if (!existed) (void)remove_task_interface(*netns, spec.ifname, attachment.eni_id);
+        return std::unexpected(from(again.error()));
+      }
     }
     // vhost-net is no quicker to tell the kernel of a carrier than a tap is.
     (void)settle_task_interface(*netns, spec.ifname);

@@ -5,8 +5,6 @@
 #include <ethdev_driver.h>
 #define TRUNKLINE_DRIVER_SDK
 #endif
-#include <rte_bus.h>
-#include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_eth_vhost.h>
 #include <rte_ethdev.h>
@@ -19,24 +17,11 @@
 #include <cstring>
 #include <string_view>
 
+#include "dataplane/io/probed_device.h"
 #include "dataplane/io/tap_driver.h"
 
 namespace trunkline {
 namespace {
-
-// "net_tap7,iface=eth0" is on the vdev bus; "0000:00:06.0,..." on PCI.
-struct DeviceName {
-  std::string bus, name, arguments;
-};
-
-DeviceName split(const std::string& devargs) {
-  DeviceName device;
-  const std::size_t comma = devargs.find(',');
-  device.name = devargs.substr(0, comma);
-  if (comma != std::string::npos) device.arguments = devargs.substr(comma + 1);
-  device.bus = device.name.find(':') != std::string::npos ? "pci" : "vdev";
-  return device;
-}
 
 // A super-frame is of use only with the size of its segments, which of DPDK's drivers these give.
 constexpr std::string_view kTellSegmentSize[] = {"net_virtio", "net_virtio_user", "net_vhost", kTapDriver};
@@ -102,42 +87,21 @@ void start_tap_signals() {
   }
 }
 
-std::string failure(const std::string& device, const char* step, int result) {
-  return device + ": " + step + ": " + rte_strerror(result < 0 ? -result : result);
-}
-
 }  // namespace
 
 std::uint16_t max_ports() { return RTE_MAX_ETHPORTS; }
 std::uint16_t ports_in_use() { return rte_eth_dev_count_total(); }
-
-bool is_open(const std::string& device) {
-  std::uint16_t ethdev;
-  if (rte_eth_dev_get_port_by_name(device.c_str(), &ethdev) == 0) return true;
-  RTE_ETH_FOREACH_DEV(ethdev) {  // a driver may call its port otherwise than its device
-    rte_eth_dev_info info{};
-    if (rte_eth_dev_info_get(ethdev, &info) == 0 && info.device != nullptr && device == rte_dev_name(info.device)) return true;
-  }
-  return false;
-}
+bool is_open(const std::string& device) { return device_exists(device); }
 
 std::expected<std::unique_ptr<Port>, std::string> Port::open(const PortSettings& settings, rte_mempool& pool) {
   std::unique_ptr<Port> port(new Port(settings));
   (void)has_tap_driver();  // the bus must know it
-  const DeviceName device = split(settings.devargs);
-  // The EAL takes a device that it has for one that it has just been given, and whoever closed that would close another's.
-  if (is_open(device.name)) {
-    return std::unexpected(device.name + ": a port of this name is open already; give the device another name or number");
-  }
-  if (const int result = rte_eal_hotplug_add(device.bus.c_str(), device.name.c_str(), device.arguments.c_str()); result < 0) {
-    return std::unexpected(failure(device.name, "no such device, or its driver refused it", result));
-  }
+  const auto ethdev = probe_device(settings.devargs);
+  if (!ethdev) return std::unexpected(ethdev.error());
+  port->ethdev_ = *ethdev;
   port->probed_ = true;
-  if (const int result = rte_eth_dev_get_port_by_name(device.name.c_str(), &port->ethdev_); result < 0) {
-    return std::unexpected(failure(device.name, "the driver made no port", result));
-  }
   if (auto configured = port->configure(pool); !configured) {
-    return std::unexpected(device.name + ": " + configured.error());
+    return std::unexpected(DeviceName::parse(settings.devargs).name + ": " + configured.error());
   }
   return port;
 }
@@ -239,16 +203,10 @@ void Port::find_wake_descriptors() {
 
 Port::~Port() {
   if (!probed_) return;
-  if (ethdev_ != 0xffff) {
-    if (started_) rte_eth_dev_stop(ethdev_);
-    // -EAGAIN: it is being called.
-    while (send_offloads_.agreed != nullptr && rte_eth_dev_callback_unregister(ethdev_, RTE_ETH_EVENT_INTR_LSC, note_agreement, &agreed_) == -EAGAIN) {
-    }
-    rte_eth_dev_close(ethdev_);
+  // -EAGAIN: it is being called.
+  while (send_offloads_.agreed != nullptr && rte_eth_dev_callback_unregister(ethdev_, RTE_ETH_EVENT_INTR_LSC, note_agreement, &agreed_) == -EAGAIN) {
   }
-  const DeviceName device = split(settings_.devargs);
-  // Closing an ethdev frees its port; the device stays on the bus until it is removed. PCI devices stay bound.
-  if (device.bus == "vdev") rte_eal_hotplug_remove(device.bus.c_str(), device.name.c_str());
+  remove_device(settings_.devargs, ethdev_);
 }
 
 MacAddress Port::mac() const {

@@ -6,6 +6,7 @@
 #include <ethdev_vdev.h>
 #include <rte_bus_vdev.h>
 #include <rte_flow_driver.h>
+#include <rte_malloc.h>
 #include <rte_ring.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -60,6 +61,8 @@ struct MockNic::State {
 };
 
 namespace {
+
+bool is(MockFault fault) { return MockNic::fault == fault; }
 
 MockNic& nic_of(const rte_eth_dev* device) { return **static_cast<MockNic**>(device->data->dev_private); }
 
@@ -196,17 +199,20 @@ std::uint16_t tx_burst(void* queue, rte_mbuf** packets, std::uint16_t count) {
   return static_cast<std::uint16_t>(rte_ring_enqueue_burst(static_cast<MockNic::State::Queue*>(queue)->nic->out, reinterpret_cast<void**>(packets), count, nullptr));
 }
 
-int dev_configure(rte_eth_dev*) { return 0; }
+int dev_configure(rte_eth_dev*) { return is(MockFault::refuses_configuration) ? -EBUSY : 0; }
 int dev_start(rte_eth_dev* device) {
+  if (is(MockFault::refuses_start)) return -EIO;
   device->data->dev_link.link_status = RTE_ETH_LINK_UP;
   return 0;
 }
 int dev_stop(rte_eth_dev* device) {
+  if (is(MockFault::refuses_stop)) return -EBUSY;
   device->data->dev_link.link_status = RTE_ETH_LINK_DOWN;
   if (nic_of(device).faults.forgets_at_stop) nic_of(device).forget_rules();
   return 0;
 }
 int dev_infos_get(rte_eth_dev*, rte_eth_dev_info* info) {
+  if (is(MockFault::no_information)) return -EIO;
   info->max_rx_queues = info->max_tx_queues = MockNic::State::kQueues;
   info->max_rx_pktlen = 16384;
   info->max_mac_addrs = 1;
@@ -214,6 +220,7 @@ int dev_infos_get(rte_eth_dev*, rte_eth_dev_info* info) {
   return 0;
 }
 int rx_queue_setup(rte_eth_dev* device, std::uint16_t number, std::uint16_t, unsigned, const rte_eth_rxconf*, rte_mempool* pool) {
+  if (is(MockFault::refuses_receive_queue)) return -ENOMEM;
   MockNic::State& state = nic_of(device).state();
   state.pool = pool;
   const std::string name = std::string(device->data->name) + "_" + std::to_string(number);
@@ -223,13 +230,14 @@ int rx_queue_setup(rte_eth_dev* device, std::uint16_t number, std::uint16_t, uns
   return state.in[number] != nullptr ? 0 : -ENOMEM;
 }
 int tx_queue_setup(rte_eth_dev* device, std::uint16_t number, std::uint16_t, unsigned, const rte_eth_txconf*) {
+  if (is(MockFault::refuses_send_queue)) return -ENOMEM;
   MockNic::State& state = nic_of(device).state();
   state.tx[number] = {&state, number};
   device->data->tx_queues[number] = &state.tx[number];
   return 0;
 }
 int link_update(rte_eth_dev*, int) { return 0; }
-int mtu_set(rte_eth_dev*, std::uint16_t) { return 0; }
+int mtu_set(rte_eth_dev*, std::uint16_t) { return is(MockFault::refuses_mtu) ? -ENOTSUP : 0; }
 int promiscuous(rte_eth_dev*) { return 0; }
 int flow_ops_get(rte_eth_dev* device, const rte_flow_ops** ops) {
   *ops = nic_of(device).faults.no_rte_flow ? nullptr : &kFlowOps;
@@ -240,7 +248,7 @@ int dev_close(rte_eth_dev* device) {
   delete *slot;
   *slot = nullptr;
   device->data->mac_addrs = nullptr;  // not on DPDK's heap
-  return 0;
+  return is(MockFault::refuses_close) ? -EIO : 0;
 }
 
 int rx_queue_intr_enable(rte_eth_dev* device, std::uint16_t queue) {
@@ -272,11 +280,15 @@ eth_dev_ops make_ops() {
   return ops;
 }
 
-int probe(rte_vdev_device* vdev) {
+int make_port(rte_vdev_device* vdev, const std::string& name) {
   static const eth_dev_ops ops = make_ops();
   static rte_ether_addr mac{{0x02, 0, 0, 0, 0, 0x0c}};
-  rte_eth_dev* device = rte_eth_vdev_allocate(vdev, sizeof(MockNic*));
+  rte_eth_dev* device = rte_eth_dev_allocate(name.c_str());
   if (device == nullptr) return -ENOMEM;
+  if (is(MockFault::refuses_and_leaves_half)) return -EIO;
+  device->data->dev_private = rte_zmalloc(nullptr, sizeof(MockNic*), 0);
+  if (device->data->dev_private == nullptr) return rte_eth_dev_release_port(device), -ENOMEM;
+  device->device = &vdev->device;
   auto state = std::make_unique<MockNic::State>();
   state->ethdev = device->data->port_id;
   state->out = rte_ring_create((std::string(device->data->name) + "_out").c_str(), 8192, 0, 0);
@@ -289,7 +301,19 @@ int probe(rte_vdev_device* vdev) {
   rte_eth_dev_probing_finish(device);
   return 0;
 }
+
+int probe(rte_vdev_device* vdev) {
+  const std::string name = rte_vdev_device_name(vdev);
+  if (is(MockFault::refuses)) return -ENODEV;
+  if (is(MockFault::makes_no_port)) return 0;
+  const int result = make_port(vdev, is(MockFault::makes_other_name) ? name + "x" : name);
+  if (result != 0) return result;
+  if (is(MockFault::makes_two_ports)) return make_port(vdev, name + "y");
+  return is(MockFault::refuses_and_leaves_port) ? 1 : 0;  // net_ring answers with the port's number
+}
+
 int remove(rte_vdev_device* vdev) {
+  if (is(MockFault::refuses_removal)) return -EBUSY;
   rte_eth_dev* device = rte_eth_dev_allocated(rte_vdev_device_name(vdev));
   return device == nullptr ? 0 : rte_eth_dev_close(device->data->port_id);
 }
@@ -307,6 +331,8 @@ RTE_PMD_REGISTER_VDEV(net_mocknic, driver);
 }  // namespace
 
 // --- the wire ----------------------------------------------------------------------------------------------------------
+
+std::atomic<MockFault> MockNic::fault{MockFault::none};
 
 MockNic::MockNic(std::unique_ptr<State> state) : state_(std::move(state)) {}
 MockNic::~MockNic() = default;

@@ -33,8 +33,15 @@ struct MockNicFaults {
   std::atomic<bool> announces_nothing{false};   // although they are armed
 };
 
+// Where opening or closing goes wrong, at the next device and until it is set anew.
+enum class MockFault {
+  none, refuses, refuses_and_leaves_port, refuses_and_leaves_half, makes_no_port, makes_two_ports, makes_other_name,
+  no_information, refuses_configuration, refuses_receive_queue, refuses_send_queue, refuses_mtu, refuses_start, refuses_stop, refuses_close, refuses_removal,
+};
+
 class MockNic {
  public:
+  static std::atomic<MockFault> fault;
   // Of an ethdev that this driver made. It lives until the ethdev is closed.
   static MockNic& of(std::uint16_t ethdev);
 
