@@ -11,6 +11,7 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@
 #include "control/inspect_methods.h"
 #include "control/methods.h"
 #include "control/server.h"
+#include "dataplane/io/dpdk_log.h"
 #include "dataplane/io/eal.h"
 #include "dataplane/io/ethdev_flows.h"
 #include "dataplane/io/peer_memory.h"
@@ -190,13 +192,44 @@ class RunningWorkers {
   std::vector<Running> running_;
 };
 
+// Whatever tasks cause is told at once, and then as often as a person can follow.
+class Patience {
+ public:
+  bool allows() {
+    const auto now = std::chrono::steady_clock::now();
+    if (told_ && now - *told_ < std::chrono::seconds(10)) return false;
+    told_ = now;
+    return true;
+  }
+
+ private:
+  std::optional<std::chrono::steady_clock::time_point> told_;
+};
+
 // A task that shares its memory with the engine took some back.
-void tell_of_lost_memory(std::uint64_t& told) {
+void tell_of_lost_memory(std::uint64_t& told, Patience& patience) {
   const LostMemory lost = memory_lost();
-  if (lost.mappings == told) return;
+  if (lost.mappings == told || !patience.allows()) return;
   warning("a vhost-user task took back memory that it had shown (" + std::to_string(lost.mappings - told) + " mapping(s), the last of " +
           std::to_string(lost.bytes) + " bytes); its port carries nothing until it connects again, and no other is touched");
   told = lost.mappings;
+}
+
+void tell_of_withheld_lines(LogBudget::Withheld& untold, Patience& patience) {
+  const LogBudget::Withheld more = take_withheld_dpdk_lines();
+  untold.lines += more.lines;
+  if (more.lines != 0) untold.subject = more.subject;
+  if (untold.lines == 0 || !patience.allows()) return;
+  warning("DPDK said " + std::to_string(untold.lines) + " line(s) more than are written, the last of them about " + untold.subject);
+  untold = {};
+}
+
+// Each task's port has some; what a shell gives is a thousand, what it allows is more.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // What flow logs have counted until now is still written, if that can be done in a moment.
@@ -213,6 +246,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   // A full pipe, or more signals from taps than the kernel queues, must not end the engine.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGIO, SIG_IGN);
+  raise_descriptor_limit();
 
   // Whoever holds the state directory is the engine of this host; asked first, because it is the cheapest to undo.
   const auto lock = lock_state_directory(config.state_dir);
@@ -317,6 +351,8 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   });
   boost::asio::steady_timer timer(io);
   std::uint64_t mappings_lost = 0;
+  LogBudget::Withheld lines_untold;
+  Patience with_memory, with_lines;
   std::function<void()> tick = [&] {
     timer.expires_after(std::chrono::milliseconds(100));
     timer.async_wait([&](const boost::system::error_code& error) {
@@ -325,7 +361,8 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
       steering.tick(controller.view(), controller.now());
       flow_logs.tick(controller.now());
       captures.tick();
-      tell_of_lost_memory(mappings_lost);
+      tell_of_lost_memory(mappings_lost, with_memory);
+      tell_of_withheld_lines(lines_untold, with_lines);
       // The watchdog hears of us only while packets could flow.
       if (running.all_turn()) sd_notify(0, "WATCHDOG=1");
       tick();

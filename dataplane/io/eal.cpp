@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <fstream>
 
+#include "dataplane/io/dpdk_log.h"
+
 namespace trunkline {
 
 std::uint32_t free_hugepages_mb() {
@@ -48,6 +50,7 @@ std::expected<Eal, std::string> Eal::start(const EalSettings& settings) {
   std::vector<std::string> arguments = Eal::arguments(settings);
   std::vector<char*> raw;
   for (std::string& argument : arguments) raw.push_back(argument.data());
+  direct_dpdk_log();  // before, so that --log-level among the raw extras has the last word
   if (rte_eal_init(static_cast<int>(raw.size()), raw.data()) < 0) {
     return std::unexpected(std::string("DPDK did not start: ") + rte_strerror(rte_errno) +
                            "; its own words are above, the arguments were made from the eal section of the config");

@@ -1,9 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""vhost-user peers that hold things up: that hold a thousand connections, stop in the middle of
-a message, do not read their answers, take descriptors, die in the middle of negotiation. DPDK's vhost library has one thread and one set of
-descriptors for all tasks. Others' ports come up, lose no packet, and the port itself serves the next program."""
+"""vhost-user peers that hold things up: that connect and go ten thousand times a second, hold a thousand connections,
+stop in the middle of a message, do not read their answers, take descriptors, die in the middle of negotiation. DPDK's
+vhost library has one thread and one set of descriptors for all tasks. Others' ports come up, lose no packet, and the
+port itself serves the next program."""
 import contextlib
+import json
+import multiprocessing
 import os
 import resource
 import socket
@@ -16,8 +19,23 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import vhost_frontend as peer  # noqa: E402
 from harness import CLIENT, PING, ROUTER_MAC, LabTest, Ping, echo, ethernet, group, ipv4, main  # noqa: E402
 
+SECONDS = 6  # of a flood
 UP_SECONDS = 4  # an engine's port that connects tries once a second
 HELD = 1000
+LOG_LINES = 400  # of everything in a flood, for one socket: a burst, and what its rate gives
+
+
+def connect_and_drop(path, seconds, half, count):
+    """For a process of its own."""
+    end, made = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        with socket.socket(socket.AF_UNIX) as each, contextlib.suppress(OSError):
+            each.settimeout(1)
+            each.connect(path)
+            if half:
+                each.send(struct.pack("<III", peer.GET_FEATURES, 1, 0)[:7])
+            made += 1
+    count.value = made
 
 
 class VhostTest(LabTest):
@@ -56,7 +74,8 @@ class VhostTest(LabTest):
         before = self.sent_by(number)
         for sequence in range(frames):
             frontend.transmit(self.frame(number, sequence))
-        self.assertTrue(self.lab.wait_until(lambda: self.sent_by(number) == before + frames, 3), self.meters(self.task(number).eni))
+        self.assertTrue(self.lab.wait_until(lambda: self.sent_by(number) == before + frames, 3),
+                        self.meters(self.task(number).eni))
 
     def assert_serves(self, number=1):
         """A program that means well connects, and is served; it may have to try twice."""
@@ -72,7 +91,12 @@ class VhostTest(LabTest):
             return None
 
         frontends = []
-        self.assertTrue(self.lab.wait_until(lambda: (frontend := shake()) is not None and not frontends.append(frontend), 5), "nobody is served")
+
+        def is_served():
+            frontends.extend(filter(None, [shake()]))
+            return bool(frontends)
+
+        self.assertTrue(self.lab.wait_until(is_served, 5), "nobody is served")
         with frontends[0] as frontend:
             self.assert_sends(number, frontend)
         self.assertTrue(self.lab.wait_until(lambda: not self.is_up(number), 5))
@@ -113,18 +137,57 @@ class VhostTest(LabTest):
                 sender.join()
             self.assertIsNone(self.lab.engine.poll(), "the engine ended")
             self.assertGreater(sent[0], 50)
-            self.assertTrue(self.lab.wait_until(lambda: self.sent_by(2) == before + sent[0], 3), (self.sent_by(2) - before, sent[0]))
+            self.assertTrue(self.lab.wait_until(lambda: self.sent_by(2) == before + sent[0], 3),
+                            (self.sent_by(2) - before, sent[0]))
         self.assertTrue(self.lab.wait_until(lambda: not self.is_up(2), 5))
+
+    def log_lines(self):
+        with open(self.lab.log_path("engine.log"), errors="replace") as file:
+            return file.readlines()
 
 
 class TestListener(VhostTest):
+    def flood(self, half):
+        fds, lines = self.engine_fds(), len(self.log_lines())
+        counts = [multiprocessing.Value("q", 0) for _ in range(2)]
+        with self.neighbour_unharmed():
+            floods = [multiprocessing.Process(target=connect_and_drop, args=(self.path(1), SECONDS, half, count))
+                      for count in counts]
+            for each in floods:
+                each.start()
+            try:
+                time.sleep(0.5)
+                took = self.assert_another_comes_up()
+            finally:
+                for each in floods:
+                    each.join(SECONDS + 10)
+        connects = sum(count.value for count in counts)
+        said = self.log_lines()[lines:]
+        self.assertGreater(connects, 200 * SECONDS)  # it was a flood: ten times this on an idle machine
+        about = [line for line in said if self.path(1) in line]
+        self.assertLess(len(about), LOG_LINES)
+        self.assertLess(len(said), 2 * LOG_LINES)
+        told = "line(s) more than are written"
+        self.assertTrue(self.lab.wait_until(lambda: any(told in line for line in self.log_lines()[lines:]), 11),
+                        "what was withheld is not told")
+        self.assert_serves()
+        self.assertEqual(self.engine_fds(), fds)
+        self.note(f"{connects // SECONDS} connects a second, {len(said)} lines; another port came up in {took:.1f} s")
+
+    def test_connected_to_and_dropped(self):
+        self.flood(half=False)
+
+    def test_connected_to_and_dropped_in_the_middle_of_a_message(self):
+        self.flood(half=True)
+
     def test_a_thousand_connections_are_held(self):
         fds = self.engine_fds()
         with contextlib.ExitStack() as held, self.neighbour_unharmed():
             for _ in range(HELD):
                 each = held.enter_context(socket.socket(socket.AF_UNIX))
                 each.connect(self.path(1))  # waits while the queue is full
-            self.assertTrue(self.lab.wait_until(lambda: self.engine_fds() <= fds + 8, 5), f"{self.engine_fds() - fds} descriptors are held")
+            self.assertTrue(self.lab.wait_until(lambda: self.engine_fds() <= fds + 8, 5),
+                            f"{self.engine_fds() - fds} descriptors are held")
             took = self.assert_another_comes_up()
             # Nobody of them has said a word: whoever does is served, though they are all there.
             self.assert_serves()
@@ -195,7 +258,8 @@ class TestListener(VhostTest):
                 frontend.send(peer.SET_MEM_TABLE, size=40, fds=[frontend.memfd] * 8)
                 with contextlib.suppress(OSError):
                     for _ in range(5):
-                        frontend.socket.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("8i", *[frontend.memfd] * 8))])
+                        files = struct.pack("8i", *[frontend.memfd] * 8)
+                        frontend.socket.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
                 time.sleep(0.01)
         self.assert_serves()
         self.assertEqual(self.engine_fds(), fds)
@@ -229,7 +293,7 @@ class TestClient(VhostTest):
 
     def test_a_program_that_accepts_and_closes(self):
         """The engine comes again, and not ten thousand times a second."""
-        came = 0
+        lines, came = len(self.log_lines()), 0
         with self.neighbour_unharmed(), self.listener() as listening:
             end = time.monotonic() + 4
             while time.monotonic() < end:
@@ -239,14 +303,18 @@ class TestClient(VhostTest):
             self.assert_serves()
         self.assertGreater(came, 1)
         self.assertLess(came, 8)
+        self.assertLess(len(self.log_lines()) - lines, LOG_LINES)
         self.assert_recovers()
 
     def test_it_dies_at_each_step_of_the_negotiation(self):
         fds = self.engine_fds()
-        steps = [lambda frontend: None, lambda frontend: frontend.send(peer.SET_OWNER), lambda frontend: frontend.send(peer.GET_FEATURES),
+        steps = [lambda frontend: None, lambda frontend: frontend.send(peer.SET_OWNER),
+                 lambda frontend: frontend.send(peer.GET_FEATURES),
                  lambda frontend: frontend.features(), lambda frontend: (frontend.features(), frontend.memory_table()),
-                 lambda frontend: frontend.socket.send(b"\x01\0"), lambda frontend: frontend.send(peer.SET_FEATURES, size=8),
-                 lambda frontend: frontend.send(peer.SET_MEM_TABLE, size=40, fds=[frontend.memfd]), lambda frontend: frontend.shake_hands(),
+                 lambda frontend: frontend.socket.send(b"\x01\0"),
+                 lambda frontend: frontend.send(peer.SET_FEATURES, size=8),
+                 lambda frontend: frontend.send(peer.SET_MEM_TABLE, size=40, fds=[frontend.memfd]),
+                 lambda frontend: frontend.shake_hands(),
                  lambda frontend: frontend.send(250, b"nonsense")]
         with self.neighbour_unharmed(), self.listener() as listening:
             for number, step in enumerate(steps):
@@ -297,7 +365,8 @@ class TestClient(VhostTest):
     def test_silence_and_half_a_message(self):
         for part in (b"", struct.pack("<III", peer.SET_FEATURES, 1, 8)):
             with self.subTest(len(part)):
-                with self.neighbour_unharmed(), self.listener() as listening, peer.Frontend(listening.accept()[0]) as frontend:
+                with self.neighbour_unharmed(), self.listener() as listening, \
+                        peer.Frontend(listening.accept()[0]) as frontend:
                     frontend.socket.sendall(part)
                     time.sleep(0.2)
                     self.assert_another_comes_up(4)
