@@ -27,10 +27,12 @@ RpcError none() { return {"not_found", "this connection has no capture: none was
 
 // Where a packet was seen, as the interface of a capture file.
 std::string port_of(const Controller& controller, const Json& summary, const Observation& seen) {
-  const bool ingress = seen.direction == Direction::ingress, came = seen.point != Point::out;
-  if (came && seen.from_task_here) return "local";
+  const bool ingress = seen.direction == Direction::ingress;
+  // What a port's driver refused is seen at that port.
+  const bool came = seen.point != Point::out && seen.stage != Stage::transmit;
+  if (came && (seen.from_task_here || seen.made_here)) return "local";
   if (!came && seen.route == Route::local) return "local";
-  if (came == ingress || (!came && !ingress && seen.route == Route::trunk)) return "trunk";
+  if (came == ingress || (!came && !ingress && (seen.route == Route::trunk || seen.stage == Stage::transmit))) return "trunk";
   const config::Attachment* attachment = summary.at("eni").is_string() ? controller.desired().attachments.get(summary.at("eni").get<std::string>()) : nullptr;
   return attachment != nullptr && attachment->port ? port_name(*attachment->port) : "task";
 }
@@ -64,6 +66,8 @@ std::expected<Json, RpcError> Captures::start(const Json& params, const Caller& 
   const auto duration = reader.number("duration_s", 0.001, 86400);
   settings.snaplen = static_cast<std::uint32_t>(reader.integer("snaplen", 14, 65535).value_or(9216));
   session.report = reader.boolean("report").value_or(false);
+  // Who reads reports wants to know the end of a packet that was held; who counts packets wants each once.
+  if (session.report && point == "in") settings.points |= point_bit(Point::again);
   reader.finish();
   if (!problems.empty()) return std::unexpected(refuse(std::move(problems)));
   if (task) {

@@ -2,6 +2,9 @@
 #include "control/explain.h"
 
 #include <algorithm>
+#include <array>
+#include <new>
+#include <stdexcept>
 
 #include "config/words.h"
 #include "control/base64.h"
@@ -216,13 +219,47 @@ std::vector<std::uint8_t> build_frame(const PacketWords& packet, const MacAddres
   return frame;
 }
 
-std::vector<WalkedHalf> walk_packet(const View& live, std::span<const std::uint8_t> frame, const Endpoint* from_task,
-                                    std::span<const ConnectionRecord> connections, Tick now) {
+namespace {
+
+// What the workers may know of a packet that passed demux.
+void name_what_decides(WalkedHalf& half, std::span<const std::uint8_t> frame, const WorkerState& worker) {
+  const Observation& seen = half.seen;
+  const Endpoint* endpoint = worker.view->endpoint(seen.endpoint);
+  if (endpoint == nullptr || (!seen.filtered && seen.headers.fragment == Fragment::none)) return;
+  if (seen.filtered) half.flows.push_back({seen.key, ends_of(half.bytes, seen.frame_bytes, seen.direction)});
+  ScratchPacket packet(frame);
+  Burst burst;
+  burst.add(packet.mbuf());
+  parse(burst, seen.direction);
+  if (!burst.alive(0)) return;
+  burst.filter(0, *endpoint);
+  if (burst.headers[0].fragment != Fragment::none) half.datagram = datagram_of(burst, 0, worker, seen.direction);
+  if (!detail::is_icmp_error(burst.headers[0]) || burst.headers[0].fragment == Fragment::later) return;
+  Inspection::Flow quoted;
+  if (detail::key_of_quoted(burst, 0, seen.direction, worker.connections, quoted.key, quoted.addresses)) half.flows.push_back(quoted);
+}
+
+void adopt(const Known& known, WorkerState& worker, std::span<rte_mbuf* const> held) {
+  for (const ConnectionRecord& record : known.connections) worker.connections.adopt(record.connection, record.addresses);
+  for (const FragmentedDatagram& datagram : known.datagrams) {
+    DatagramKey key = datagram.key;
+    if (key.flow.is_ipv6()) worker.connections.set_digest(key.flow, key.ipv6);
+    key.flow.local_port = key.flow.remote_port = 0;
+    worker.fragments.adopt(datagram, key, hash_of(key, worker.connections), held);
+  }
+}
+
+}  // namespace
+
+std::vector<WalkedHalf> walk_packet(const View& live, std::span<const std::uint8_t> frame, const Endpoint* from_task, const Known& known) {
   const std::shared_ptr<const View> view = view_of_one_worker(live);
   WorkerState worker(view->endpoints.size(), kScratchConnections, 1);
   worker.view = view.get();
-  worker.now = now;
-  for (const ConnectionRecord& record : connections) worker.connections.adopt(record.connection, record.addresses);
+  worker.now = known.now;
+  // In the place of packets that a worker holds: no frames, so they get no further than parse when they are released.
+  ScratchPacket nothing({});
+  const std::array<rte_mbuf*, FragmentedDatagram::kMaxHeld> held{nothing.mbuf(), nothing.mbuf(), nothing.mbuf(), nothing.mbuf()};
+  adopt(known, worker, held);
   ObserverSettings settings;
   settings.snaplen = kSnaplen;
   settings.capacity = 4;
@@ -238,44 +275,68 @@ std::vector<WalkedHalf> walk_packet(const View& live, std::span<const std::uint8
     process_from_task(burst, worker, *view->endpoint(from_task->id));
   }
   std::vector<WalkedHalf> halves;
-  observer.read(4, [&](const Observation& seen, std::span<const std::uint8_t> bytes) { halves.push_back({seen, {bytes.begin(), bytes.end()}}); });
+  observer.read(4, [&](const Observation& seen, std::span<const std::uint8_t> bytes) {
+    if (seen.made_here) return;  // an answer to it, or an error about it: that it is made is said of the packet itself
+    halves.push_back({seen, {bytes.begin(), bytes.end()}, {}, {}});
+    if (const Endpoint* endpoint = live.endpoint(seen.endpoint); endpoint != nullptr) halves.back().seen.worker = endpoint->worker;
+    name_what_decides(halves.back(), frame, worker);
+  });
   return halves;
 }
 
-std::expected<Json, RpcError> explain(const Controller& controller, Inspector& inspector, const Json& params) {
-  auto question = QuestionReader(controller, params).read();
-  if (!question) return std::unexpected(std::move(question.error()));
+namespace {
+
+// The tables for the one packet could not be made: out of descriptors, or of memory.
+RpcError no_room(const char* why) {
+  return {"internal", std::string("explain walks the packet through tables of its own, and the system has no room for them now: ") + why +
+                          ". Nothing has changed; compare the engine's open files with their limit (/proc/PID/fd, LimitNOFILE=)", {}, {}};
+}
+
+std::expected<Json, RpcError> answer(const Controller& controller, Inspector& inspector, const Question& question) {
   // Which connections it meets is known when it has been walked; and with them it may get further, to the receiver's.
   std::vector<Inspection::Flow> flows;
-  std::vector<ConnectionRecord> connections;
+  std::vector<DatagramKey> datagrams;
   std::vector<WalkedHalf> halves;
-  Tick now = 0;
+  Known known;
   while (true) {
-    halves = walk_packet(controller.view(), question->frame, question->from_task, connections, now);
-    const std::size_t asked = flows.size();
+    halves = walk_packet(controller.view(), question.frame, question.from_task, known);
+    const std::size_t asked = flows.size() + datagrams.size();
     for (const WalkedHalf& half : halves) {
-      const auto same = [&](const Inspection::Flow& flow) { return flow.key.owner == half.seen.key.owner; };
-      if (!half.seen.filtered || std::ranges::any_of(flows, same)) continue;
-      flows.push_back({half.seen.key, ends_of(half.bytes, half.seen.frame_bytes, half.seen.direction)});
+      for (const Inspection::Flow& flow : half.flows) {
+        if (std::ranges::none_of(flows, [&](const Inspection::Flow& other) { return other.key == flow.key && other.addresses == flow.addresses; })) flows.push_back(flow);
+      }
+      if (half.datagram && std::ranges::find(datagrams, *half.datagram) == datagrams.end()) datagrams.push_back(*half.datagram);
     }
-    if (flows.size() == asked) break;
-    auto found = inspector.find(flows);
+    if (flows.size() + datagrams.size() == asked) break;
+    auto found = inspector.find(flows, datagrams);
     if (!found) return std::unexpected(RpcError{"worker_silent", found.error(), {}, {}});
-    connections.clear();
-    for (const Inspector::Found& each : found->found) connections.push_back(each.record);
-    now = found->now;
+    known = {{}, std::move(found->datagrams), found->now};
+    for (const Inspector::Found& each : found->found) known.connections.push_back(each.record);
   }
-  if (halves.empty()) return std::unexpected(RpcError{"internal", "the packet got lost on its way; this is a defect of the engine", {}, {}});
+  if (halves.empty()) return std::unexpected(RpcError{"internal", "no stage said what becomes of this frame", "/frame", {}});
 
   Json list = Json::array();
   for (const WalkedHalf& half : halves) list.push_back(packet_report(controller, half.seen, half.bytes));
   const Observation& last = halves.back().seen;
-  const bool delivered = last.verdict == DropReason::none;
-  return Json{{"delivered", delivered},
-              {"verdict", text(last.verdict).name},
-              {"sentence", text(last.verdict).sentence},
-              {"connections", connections.size()},
+  return Json{{"delivered", last.fate == Fate::passed},
+              {"verdict", verdict_name(last)},
+              {"sentence", verdict_sentence(last)},
+              {"connections", known.connections.size()},
               {"halves", std::move(list)}};
+}
+
+}  // namespace
+
+std::expected<Json, RpcError> explain(const Controller& controller, Inspector& inspector, const Json& params) {
+  auto question = QuestionReader(controller, params).read();
+  if (!question) return std::unexpected(std::move(question.error()));
+  try {
+    return answer(controller, inspector, *question);
+  } catch (const std::runtime_error& error) {
+    return std::unexpected(no_room(error.what()));
+  } catch (const std::bad_alloc& error) {
+    return std::unexpected(no_room(error.what()));
+  }
 }
 
 }  // namespace trunkline::control

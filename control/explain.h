@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What would become of a packet, and why: the worker's own stages walk it through, over the live View, members and policies, with the
-// flow's live connections, which are copied from the workers that have them. Nothing live changes: the tables, meters and queues that the
+// flow's live connections, and what is known of its datagram in fragments, copied from the workers that have them. Nothing live changes: the tables, meters and queues that the
 // stages write to are made for the one packet and thrown away.
 //
 // What is not asked, because it is a matter of the moment: room in the connection tables, an ENI's quota and rate limits, queues
@@ -26,12 +26,22 @@ namespace trunkline::control {
 struct WalkedHalf {
   Observation seen;
   std::vector<std::uint8_t> bytes;
+  // What the workers may know that decides: the connections of the packet and of the one that it quotes (an ICMP error), and
+  // the datagram that it is a fragment of.
+  std::vector<Inspection::Flow> flows;
+  std::optional<DatagramKey> datagram;
 };
 
-// Walks a frame through: from the trunk, or from the task whose endpoint is given. `connections`: what is known of its flow.
-// Pure: works on copies.
-std::vector<WalkedHalf> walk_packet(const View& view, std::span<const std::uint8_t> frame, const Endpoint* from_task,
-                                    std::span<const ConnectionRecord> connections, Tick now);
+// What the workers know of these.
+struct Known {
+  std::vector<ConnectionRecord> connections;
+  std::vector<FragmentedDatagram> datagrams;
+  Tick now = 0;
+};
+
+// Walks a frame through: from the trunk, or from the task whose endpoint is given. Pure: works on copies. Throws std::runtime_error when the
+// system has no room for its tables.
+std::vector<WalkedHalf> walk_packet(const View& view, std::span<const std::uint8_t> frame, const Endpoint* from_task, const Known& known);
 
 // A packet as it can be said. What is not said of it follows from the rest.
 struct PacketWords {

@@ -53,11 +53,12 @@ std::expected<Inspector::Flows, std::string> Inspector::list(const FlowFilter& f
   return flows;
 }
 
-std::expected<Inspector::Flows, std::string> Inspector::find(std::span<const Inspection::Flow> wanted) {
-  if (auto error = ask([&] { return std::make_unique<Inspection>(wanted); })) return std::unexpected(std::move(*error));
+std::expected<Inspector::Flows, std::string> Inspector::find(std::span<const Inspection::Flow> wanted, std::span<const DatagramKey> datagrams) {
+  if (auto error = ask([&] { return std::make_unique<Inspection>(wanted, datagrams); })) return std::unexpected(std::move(*error));
   Flows flows;
   for (std::size_t number = 0; number < requests_.size(); ++number) {
     for (const ConnectionRecord& record : requests_[number]->found()) flows.found.push_back({static_cast<WorkerNumber>(number), record});
+    for (const FragmentedDatagram& datagram : requests_[number]->found_datagrams()) flows.datagrams.push_back(datagram);
     flows.matched += requests_[number]->matched();
     flows.now = std::max(flows.now, requests_[number]->now());
   }

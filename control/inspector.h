@@ -33,13 +33,14 @@ class Inspector {
   struct Flows {
     std::vector<Found> found;
     std::uint64_t matched = 0;  // more than found: there was no room for the rest
+    std::vector<FragmentedDatagram> datagrams;  // in fragments
     Tick now = 0;               // the workers' time
     bool is_cut() const { return matched > found.size(); }
   };
   // At most `capacity` of them, with an equal share for each worker.
   std::expected<Flows, std::string> list(const FlowFilter& filter, std::size_t capacity);
-  // The live connections with these keys, wherever they are.
-  std::expected<Flows, std::string> find(std::span<const Inspection::Flow> flows);
+  // The live connections with these keys, wherever they are; and what workers know of these datagrams.
+  std::expected<Flows, std::string> find(std::span<const Inspection::Flow> flows, std::span<const DatagramKey> datagrams = {});
   // Forgets what matches; how many it were. A packet of a forgotten connection is judged as the first of a new one.
   std::expected<std::uint64_t, std::string> flush(const FlowFilter& filter);
 

@@ -15,6 +15,10 @@ namespace {
 
 using config::Json;
 
+constexpr std::string_view kHeld = "held: waits for its first fragment, at most 0.2 s";
+static_assert(FragmentTable::kHold * 10 == 2 * kTicksPerSecond);
+constexpr std::string_view kAsked = "asks the worker that had its ENI until now for its connection, and comes back";
+
 std::string flags_text(std::uint8_t flags) {
   static constexpr std::pair<std::uint8_t, const char*> names[] = {{0x02, "SYN"}, {0x10, "ACK"}, {0x01, "FIN"}, {0x04, "RST"}, {0x08, "PSH"}, {0x20, "URG"}};
   std::string text;
@@ -75,17 +79,11 @@ class Report {
   }
 
   Json json() {
-    say(Stage::parse, !seen_.from_task_here, [&] { return packet_text(bytes_, seen_.frame_bytes, seen_.direction); });
-    say(Stage::demux, !seen_.from_task_here, [&] { return demux(); });
-    say(Stage::edge, !seen_.from_task_here, [&] { return edge(); });
-    say(Stage::fragments, seen_.filtered && seen_.headers.fragment != Fragment::none, [&] {
-      return std::string(seen_.headers.fragment == Fragment::first ? "a first fragment: decides for the later ones" : "a later fragment: has the ports of its first one");
-    });
-    say(Stage::track, seen_.filtered, [&] { return track(); });
-    say(Stage::admit, seen_.filtered, [&] { return admit(); });
-    say(Stage::limit, false, [] { return std::string(); });  // only where it refuses
-    say(Stage::account, seen_.filtered && seen_.has_connection, [&] { return std::string("counted with the connection"); });
-    say(Stage::forward, true, [&] { return forward(); });
+    if (seen_.outside_burst) {
+      say(seen_.stage, true, [&] { return made_here(); });
+    } else {
+      say_stages();
+    }
     Json result = packet_summary(controller_, seen_);
     result["packet"] = packet_text(bytes_, seen_.frame_bytes, seen_.direction);
     result["rule"] = rule_;
@@ -94,6 +92,18 @@ class Report {
   }
 
  private:
+  void say_stages() {
+    say(Stage::parse, !seen_.from_task_here, [&] { return packet_text(bytes_, seen_.frame_bytes, seen_.direction); });
+    say(Stage::demux, !seen_.from_task_here, [&] { return demux(); });
+    say(Stage::edge, !seen_.from_task_here, [&] { return edge(); });
+    say(Stage::fragments, seen_.fate == Fate::held || (seen_.filtered && seen_.headers.fragment != Fragment::none), [&] { return fragments(); });
+    say(Stage::track, seen_.filtered, [&] { return track(); });
+    say(Stage::admit, seen_.filtered || seen_.fate == Fate::asked, [&] { return admit(); });
+    say(Stage::limit, false, [] { return std::string(); });  // only where it refuses
+    say(Stage::account, seen_.filtered && seen_.has_connection, [&] { return std::string("counted with the connection"); });
+    say(Stage::forward, true, [&] { return forward(); });
+  }
+
   template <class Words>
   void say(Stage stage, bool took_part, Words&& words) {
     if (seen_.stage < stage || (!took_part && !(refused() && seen_.stage == stage))) return;
@@ -157,12 +167,24 @@ class Report {
   std::string demux() const {
     if (!whose_) return "an ENI that is gone by now";
     const Endpoint& endpoint = *whose_.active->endpoint;
-    if (seen_.direction == Direction::egress) return "from " + whose_.eni + ": its port, its MAC and its address";
-    return "for " + whose_.eni + ": " + (endpoint.vlan.is_untagged() ? "no tag" : "VLAN " + std::to_string(endpoint.vlan.value)) + ", its MAC and its address";
+    // Where there are several workers, what comes in at another one is handed to this one.
+    const std::string at = controller_.workers().size() > 1 ? ", at worker " + std::to_string(endpoint.worker) : "";
+    if (seen_.direction == Direction::egress) return "from " + whose_.eni + ": its port, its MAC and its address" + at;
+    return "for " + whose_.eni + ": " + (endpoint.vlan.is_untagged() ? "no tag" : "VLAN " + std::to_string(endpoint.vlan.value)) + ", its MAC and its address" + at;
+  }
+
+  std::string fragments() const {
+    if (seen_.fate == Fate::held) return std::string(kHeld) + "; if that one passes, this one has its ports and goes on behind it, else it is dropped: fragment_orphan";
+    return seen_.headers.fragment == Fragment::first ? "a first fragment: decides for the later ones" : "a later fragment: has the ports of its first one";
+  }
+
+  std::string made_here() const {
+    const std::string to = seen_.route == Route::trunk ? "out on the trunk" : "to " + (whose_ ? port_of(controller_, whose_.eni) : "the task's port");
+    return (seen_.piece ? "made by the engine: a piece of a packet larger than the MTU; " : "made by the engine: an answer, or an error of the router's; ") + to;
   }
 
   std::string edge() const {
-    if (seen_.filtered) return "neither ARP nor neighbour discovery";
+    if (seen_.filtered || seen_.fate == Fate::held) return "neither ARP nor neighbour discovery";
     if (seen_.route == Route::answer) return "answered here; the rules are not asked";
     const Headers& headers = seen_.headers;
     const bool edge = headers.layer3 == Layer3::arp || (headers.layer3 == Layer3::ipv6 && headers.protocol == 58);
@@ -176,6 +198,7 @@ class Report {
   }
 
   std::string admit() const {
+    if (seen_.fate == Fate::asked) return std::string(kAsked);
     if (seen_.has_connection && seen_.connection.rule == kAuditedRule) return "the rules would refuse it, and the ENI is in audit mode: it passes";
     if (!seen_.has_connection) return rule_words(rule_) + " lets it pass; it opens no connection";
     if (!seen_.known) return rule_words(rule_) + "; it opens a connection: " + connection_text(seen_.connection);
@@ -238,6 +261,14 @@ std::string packet_text(std::span<const std::uint8_t> bytes, std::size_t frame_b
   return result + ", " + std::to_string(headers.packet_bytes) + " octets" + tag;
 }
 
+std::string_view verdict_name(const Observation& seen) {
+  return seen.fate == Fate::held ? "held" : seen.fate == Fate::asked ? "asked" : text(seen.verdict).name;
+}
+
+std::string_view verdict_sentence(const Observation& seen) {
+  return seen.fate == Fate::held ? kHeld : seen.fate == Fate::asked ? kAsked : text(seen.verdict).sentence;
+}
+
 Json packet_summary(const Controller& controller, const Observation& seen) {
   static constexpr const char* kRoutes[] = {"undecided", "task", "trunk", "local", "answer"};
   const Whose whose = find_endpoint(controller, seen.endpoint, seen.generation);
@@ -252,10 +283,13 @@ Json packet_summary(const Controller& controller, const Observation& seen) {
   return {{"direction", to_string(seen.direction)},
           {"point", to_string(seen.point)},
           {"eni", whose ? Json(whose.eni) : Json(nullptr)},
-          {"verdict", text(seen.verdict).name},
-          {"sentence", text(seen.verdict).sentence},
+          {"verdict", verdict_name(seen)},
+          {"sentence", verdict_sentence(seen)},
           {"refused_by", refused ? Json(to_string(seen.stage)) : Json(nullptr)},
-          {"route", refused ? Json(nullptr) : Json(kRoutes[static_cast<std::size_t>(seen.route)])},
+          {"route", seen.fate != Fate::passed ? Json(nullptr) : Json(kRoutes[static_cast<std::size_t>(seen.route)])},
+          {"made_here", seen.made_here},
+          {"worker", seen.worker},
+          {"frames", seen.frames},
           {"connection", std::move(connection)}};
 }
 

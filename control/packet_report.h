@@ -8,6 +8,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "config/json_reader.h"
 #include "control/controller.h"
@@ -17,6 +18,10 @@ namespace trunkline::control {
 
 // "tcp 198.51.100.9:4000 to 10.0.0.35:80, SYN, 40 octets, VLAN 101"
 std::string packet_text(std::span<const std::uint8_t> bytes, std::size_t frame_bytes, Direction direction);
+
+// "none", "held", "asked", or the reason of a drop; and the sentence of it.
+std::string_view verdict_name(const Observation& seen);
+std::string_view verdict_sentence(const Observation& seen);
 
 // The short form: without the stages.
 config::Json packet_summary(const Controller& controller, const Observation& seen);

@@ -81,10 +81,10 @@ inline void from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoin
 template <class Watcher>
 inline void known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker, Watcher& watch) {
   const HandedPacket& first = handed.front();
-  watch.arrived(burst, first.direction);
+  const bool asked = first.kind == HandoffKind::asked;
+  watch.arrived(burst, handed);
   parse(burst, first.direction), watch(Stage::parse, burst);
   find_known(burst, handed, worker), watch(Stage::demux, burst);
-  const bool asked = first.kind == HandoffKind::asked;
   first.direction == Direction::ingress ? ingress(burst, worker, asked, watch) : egress(burst, worker, asked, watch);
 }
 
@@ -96,6 +96,7 @@ void process_from_trunk(Burst& burst, WorkerState& worker);
 void process_from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoint);
 void process_handed_from_trunk(Burst& burst, WorkerState& worker);
 void process_known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker);
+void process_delivered(std::span<const HandedPacket> handed, WorkerState& worker);
 }  // namespace observed
 
 inline void process_from_trunk(Burst& burst, WorkerState& worker) {
@@ -121,6 +122,12 @@ inline void process_known(Burst& burst, std::span<const HandedPacket> handed, Wo
   if (worker.observers != nullptr) [[unlikely]] return observed::process_known(burst, handed, worker);
   Unwatched nobody;
   pipeline::known(burst, handed, worker, nobody);
+}
+
+// Errors of the router's that another worker made for endpoints of this one.
+inline void process_delivered(std::span<const HandedPacket> handed, WorkerState& worker) {
+  if (worker.observers != nullptr) [[unlikely]] return observed::process_delivered(handed, worker);
+  for (const HandedPacket& each : handed) deliver(each, worker);
 }
 
 }  // namespace trunkline

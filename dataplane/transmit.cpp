@@ -3,6 +3,7 @@
 
 #include <rte_ethdev.h>
 
+#include "dataplane/stages/observe_drop.h"
 #include "dataplane/stages/segment.h"
 #include "dataplane/state/super_frame.h"
 
@@ -11,10 +12,23 @@ namespace {
 
 constexpr std::uint64_t kRequests = RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK;
 
+// Counts packets that leave by no port, before they are freed. `frames`: of a super-frame, those that were lost; 0: all.
+void drop(rte_mbuf& packet, DropReason reason, const PortView& port, Meter& meter, WorkerState& worker, std::uint32_t frames = 0) {
+  meter.dropped(reason, frames != 0 ? frames : frames_of(packet).packets);
+  if (worker.observers == nullptr) [[likely]] return;
+  const Endpoint* endpoint = port.is_trunk ? nullptr : worker.view->endpoint(port.endpoint);
+  observe_drop(worker, packet, {.endpoint = endpoint != nullptr ? endpoint->id : EndpointId{},
+                                .generation = endpoint != nullptr ? endpoint->generation : std::uint16_t{0},
+                                .direction = port.is_trunk ? Direction::egress : Direction::ingress,
+                                .stage = Stage::transmit,
+                                .reason = reason,
+                                .frames = frames});
+}
+
 // Packets of which the driver can do all that they ask for, on their way into it.
 class Batch {
  public:
-  Batch(const PortView& port, std::uint16_t queue, Meter& meter) : port_(port), queue_(queue), meter_(meter) {}
+  Batch(const PortView& port, std::uint16_t queue, Meter& meter, WorkerState& worker) : port_(port), queue_(queue), meter_(meter), worker_(worker) {}
   ~Batch() { send(); }
   Batch(const Batch&) = delete;
 
@@ -42,7 +56,7 @@ class Batch {
     rte_mbuf** const packets = packets_ + at;
     const auto count = static_cast<std::uint16_t>(count_ - at);
     const std::uint16_t prepared = rte_eth_tx_prepare(port_.ethdev, queue_, packets, count);
-    if (prepared == 0) return drop(packets, 1, DropReason::bad_offload);
+    if (prepared == 0) return drop_all(packets, 1, DropReason::bad_offload);
     // After the driver took them they are no longer ours to look at.
     Frames frames[kSize];
     for (std::uint16_t i = 0; i < prepared; ++i) frames[i] = frames_of(*packets[i]);
@@ -50,11 +64,11 @@ class Batch {
     Frames all;
     for (std::uint16_t i = 0; i < sent; ++i) all.packets += frames[i].packets, all.bytes += frames[i].bytes;
     meter_.sent(all);
-    return sent != 0 ? sent : drop(packets, prepared, DropReason::tx_full);
+    return sent != 0 ? sent : drop_all(packets, prepared, DropReason::tx_full);
   }
 
-  std::uint16_t drop(rte_mbuf** packets, std::uint16_t count, DropReason reason) {
-    for (std::uint16_t i = 0; i < count; ++i) meter_.dropped(reason, frames_of(*packets[i]).packets);
+  std::uint16_t drop_all(rte_mbuf** packets, std::uint16_t count, DropReason reason) {
+    for (std::uint16_t i = 0; i < count; ++i) drop(*packets[i], reason, port_, meter_, worker_);
     rte_pktmbuf_free_bulk(packets, count);
     return count;
   }
@@ -62,6 +76,7 @@ class Batch {
   const PortView& port_;
   const std::uint16_t queue_;
   Meter& meter_;
+  WorkerState& worker_;
   std::uint16_t count_ = 0;
   rte_mbuf* packets_[kSize];
 };
@@ -71,7 +86,7 @@ std::uint64_t offloads_of(const PortView& port) {
   return port.agreed_offloads == nullptr ? port.tx_offloads : port.tx_offloads & port.agreed_offloads->load(std::memory_order_relaxed);
 }
 
-void cut(rte_mbuf* super_frame, std::uint64_t offloads, Batch& batch, Meter& meter, OffloadCounters& done) {
+void cut(rte_mbuf* super_frame, std::uint64_t offloads, Batch& batch, const PortView& port, Meter& meter, OffloadCounters& done, WorkerState& worker) {
   Segmenter segmenter(*super_frame);
   std::uint64_t lost = segmenter.left();
   DropReason why = DropReason::bad_offload;
@@ -89,7 +104,7 @@ void cut(rte_mbuf* super_frame, std::uint64_t offloads, Batch& batch, Meter& met
   } else {
     lost = frames_of(*super_frame).packets;
   }
-  if (lost != 0) meter.dropped(why, lost);
+  if (lost != 0) drop(*super_frame, why, port, meter, worker, static_cast<std::uint32_t>(lost));
   rte_pktmbuf_free(super_frame);
 }
 
@@ -100,7 +115,7 @@ bool can_checksum(std::uint64_t offloads, const rte_mbuf& packet) {
 
 }  // namespace
 
-void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, std::uint64_t bytes, Meter& meter) {
+void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, std::uint64_t bytes, Meter& meter, WorkerState& worker) {
   std::size_t sent = 0;
   while (sent < packets.size()) {
     const std::uint16_t accepted = rte_eth_tx_burst(port.ethdev, queue, packets.data() + sent, static_cast<std::uint16_t>(packets.size() - sent));
@@ -112,19 +127,19 @@ void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> pa
   for (const rte_mbuf* packet : refused) bytes -= packet->pkt_len;
   meter.sent({sent, bytes});
   if (refused.empty()) return;
-  meter.dropped(DropReason::tx_full, refused.size());
+  for (rte_mbuf* packet : refused) drop(*packet, DropReason::tx_full, port, meter, worker);
   rte_pktmbuf_free_bulk(refused.data(), static_cast<unsigned>(refused.size()));
 }
 
-void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, Meter& meter, OffloadCounters& done) {
-  Batch batch(port, queue, meter);
+void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, Meter& meter, OffloadCounters& done, WorkerState& worker) {
+  Batch batch(port, queue, meter, worker);
   const std::uint64_t offloads = offloads_of(port);
   for (rte_mbuf* packet : packets) {
     if ((packet->ol_flags & kRequests) == 0) {
       batch.add(packet);
     } else if ((packet->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
       if ((offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) == 0 || packet->nb_segs > port.max_segments) {
-        cut(packet, offloads, batch, meter, done);
+        cut(packet, offloads, batch, port, meter, done, worker);
         continue;
       }
       // A card that cuts writes each segment's IPv4 checksum, if it is asked to.
@@ -136,7 +151,7 @@ void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span
       done.checksums.add(1);
       batch.add(packet);
     } else {
-      meter.dropped(DropReason::bad_offload);
+      drop(*packet, DropReason::bad_offload, port, meter, worker);
       rte_pktmbuf_free(packet);
     }
   }

@@ -14,6 +14,7 @@
 
 #include "dataplane/state/counters.h"
 #include "dataplane/state/view.h"
+#include "dataplane/state/worker_state.h"
 
 namespace trunkline {
 
@@ -24,10 +25,10 @@ struct OffloadCounters {
   Counter checksums;     // completed, those of segments left out
 };
 
-// `bytes`: of all packets; none of them has requests.
-void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, std::uint64_t bytes, Meter& meter);
+// `bytes`: of all packets; none of them has requests. `worker`: whose observers are told of the drops (stages/observe_drop.h).
+void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, std::uint64_t bytes, Meter& meter, WorkerState& worker);
 
 // Some have.
-void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, Meter& meter, OffloadCounters& done);
+void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> packets, Meter& meter, OffloadCounters& done, WorkerState& worker);
 
 }  // namespace trunkline

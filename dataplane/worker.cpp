@@ -56,9 +56,7 @@ std::uint32_t Worker::receive(const PortView& port, std::uint16_t queue) {
 // All of one kind and, where it matters, of one direction.
 void Worker::process_handed(std::span<const HandedPacket> handed) {
   switch (handed.front().kind) {
-    case HandoffKind::deliver:
-      for (const HandedPacket& each : handed) deliver(each, state);
-      break;
+    case HandoffKind::deliver: process_delivered(handed, state); break;
     case HandoffKind::transmit:
       for (const HandedPacket& each : handed) state.outbox.send(kTrunkSlot, each.packet);
       break;
@@ -147,6 +145,7 @@ void Worker::hand_to_trunk_sender(const Outbox::Batch& batch, WorkerNumber sende
   for (rte_mbuf* packet : batch.packets) {
     if (state.handoff.send(sender, {packet, {}, 0, HandoffKind::transmit, Direction::egress})) continue;
     state.trunk_out.dropped(DropReason::handoff_full, frames_of(*packet).packets);
+    observe_drop(state, *packet, {.direction = Direction::egress, .stage = Stage::transmit, .reason = DropReason::handoff_full});
     rte_pktmbuf_free(packet);
   }
 }
@@ -158,9 +157,9 @@ void Worker::send(PortSlot slot, const Outbox::Batch& batch) {
   if (port.is_trunk && state.number >= queues) {
     hand_to_trunk_sender(batch, static_cast<WorkerNumber>(state.number % queues));
   } else if (!batch.asks) [[likely]] {
-    transmit(port, ours, batch.packets, batch.bytes, outgoing_meter(port));
+    transmit(port, ours, batch.packets, batch.bytes, outgoing_meter(port), state);
   } else {
-    transmit_with_offloads(port, ours, batch.packets, outgoing_meter(port), offloads);
+    transmit_with_offloads(port, ours, batch.packets, outgoing_meter(port), offloads, state);
   }
 }
 
@@ -239,7 +238,7 @@ bool Worker::turn() {
   }
   if (state.view->moving) flush();
   if (inspections.has_request()) [[unlikely]] {
-    inspections.step(state.connections, *state.view, state.now, packets != 0 ? kInspectPerTurn : kInspectPerIdleTurn);
+    inspections.step(state.connections, state.fragments, *state.view, state.now, packets != 0 ? kInspectPerTurn : kInspectPerIdleTurn);
   }
   turns_.add(1);
   return packets != 0;

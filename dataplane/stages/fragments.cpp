@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "dataplane/stages/observe_drop.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 
@@ -66,17 +67,16 @@ DatagramKey key_of(const Burst& burst, std::uint32_t i, const Piece& piece, cons
   return key;
 }
 
-std::uint64_t hash_of(const DatagramKey& key, const WorkerState& worker) {
-  FlowKey mixed = key.flow;
-  mixed.remote_port = static_cast<std::uint16_t>(key.identification);
-  mixed.local_port = static_cast<std::uint16_t>(key.identification >> 16 ^ index(key.direction) << 15);
-  return worker.connections.hash(mixed);
+void observe_held_drop(const DatagramKey& key, rte_mbuf& packet, DropReason reason, WorkerState& worker) {
+  observe_drop(worker, packet, {.endpoint = key.flow.endpoint(), .generation = key.flow.generation(), .direction = key.direction, .stage = Stage::fragments,
+                                .reason = reason});
 }
 
 void drop_held(FragmentedDatagram& datagram, DropReason reason, WorkerState& worker) {
   Meter& meter = worker.meters[datagram.key.flow.endpoint().value].side(datagram.key.direction);
   for (std::uint32_t i = 0; i < datagram.held_count; ++i) {
     meter.dropped(reason);
+    observe_held_drop(datagram.key, *datagram.held[i], reason, worker);
     worker.outbox.discard(datagram.held[i]);
   }
   datagram.held_count = 0;
@@ -98,6 +98,7 @@ void release(Burst& burst, std::uint32_t first, FragmentedDatagram& datagram, Wo
     rte_mbuf* packet = datagram.held[n];
     if (burst.size == kMaxBurst) {
       worker.meter(*burst.endpoint[first], direction).dropped(DropReason::fragment_quota);
+      observe_held_drop(datagram.key, *packet, DropReason::fragment_quota, worker);
       worker.outbox.discard(packet);
       continue;
     }
@@ -139,7 +140,7 @@ DropReason take(Burst& burst, std::uint32_t i, WorkerState& worker, Direction di
 
   FragmentTable& table = worker.fragments;
   const DatagramKey key = key_of(burst, i, piece, worker, direction);
-  const std::uint64_t hash = hash_of(key, worker);
+  const std::uint64_t hash = hash_of(key, worker.connections);
   FragmentedDatagram* datagram = table.find(key, hash);
   if (datagram == nullptr) {
     datagram = table.add(key, hash, worker.now, [&](FragmentedDatagram& oldest) { drop_held(oldest, DropReason::fragment_quota, worker); });
@@ -189,6 +190,10 @@ DropReason take(Burst& burst, std::uint32_t i, WorkerState& worker, Direction di
 }
 
 }  // namespace
+
+DatagramKey datagram_of(const Burst& burst, std::uint32_t i, const WorkerState& worker, Direction direction) {
+  return key_of(burst, i, piece_of(burst, i), worker, direction);
+}
 
 void take_fragments(Burst& burst, WorkerState& worker, Direction direction) {
   for_each_bit(burst.fragments & burst.filtered, [&](std::uint32_t i) {

@@ -22,6 +22,9 @@ inline void fragments(Burst& burst, WorkerState& worker, Direction direction) {
   if ((burst.fragments & burst.filtered) != 0) [[unlikely]] take_fragments(burst, worker, direction);
 }
 
+// For explain: which datagram a fragment is of that parse and demux let pass.
+DatagramKey datagram_of(const Burst& burst, std::uint32_t i, const WorkerState& worker, Direction direction);
+
 // Between turns: gives up what has waited too long. Held packets are counted and left in the outbox to be freed.
 void sweep_fragments(WorkerState& worker, std::uint32_t count);
 

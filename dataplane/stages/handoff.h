@@ -7,6 +7,7 @@
 #pragma once
 
 #include "dataplane/packet.h"
+#include "dataplane/stages/observe_drop.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/super_frame.h"
@@ -27,6 +28,9 @@ inline void drop_handed(const HandedPacket& handed, DropReason reason, WorkerSta
                  : handed.kind == HandoffKind::transmit ? worker.trunk_out
                                                         : worker.meters[handed.endpoint.value].side(handed.direction);
   meter.dropped(reason, frames_of(*handed.packet).packets);
+  observe_drop(worker, *handed.packet, {.endpoint = handed.endpoint, .generation = handed.generation, .direction = handed.direction,
+                                        .stage = handed.kind == HandoffKind::transmit ? Stage::transmit : handed.was_seen() ? Stage::admit : Stage::demux,
+                                        .reason = reason, .is_first_sight = !handed.was_seen()});
   worker.outbox.discard(handed.packet);
 }
 

@@ -31,6 +31,10 @@ struct DatagramKey {
   friend bool operator==(const DatagramKey&, const DatagramKey&) = default;
 };
 
+class ConnectionTable;
+// Where a worker's table has it: by the secrets of that worker's connection table, which `key` has its digest of, too.
+std::uint64_t hash_of(const DatagramKey& key, const ConnectionTable& secrets);
+
 struct FragmentedDatagram {
   static constexpr std::uint32_t kMaxPieces = 128;
   static constexpr std::uint32_t kMaxHeld = 4;
@@ -68,6 +72,8 @@ class FragmentTable {
   template <class Release>
   FragmentedDatagram* add(const DatagramKey& key, std::uint64_t hash, Tick now, Release&& release);
   void erase(FragmentedDatagram& datagram);
+  // What another table knows of a datagram, for explain: `held` are packets in the place of those that it holds. Its key is `key` here.
+  void adopt(const FragmentedDatagram& other, const DatagramKey& key, std::uint64_t hash, std::span<rte_mbuf* const> held);
   std::uint32_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
 

@@ -42,6 +42,10 @@ struct HandedPacket {
   std::uint16_t generation = 0;
   HandoffKind kind = HandoffKind::trunk;
   Direction direction = Direction::ingress;
+  bool was_held = false;  // as a fragment without its first one, by a worker that its endpoint has left since
+
+  // Who looks at packets saw it in this half, or on its way out (observer.h).
+  bool was_seen() const { return was_held || kind == HandoffKind::ask || kind == HandoffKind::asked || kind == HandoffKind::transmit; }
 };
 static_assert(sizeof(HandedPacket) == 16);
 

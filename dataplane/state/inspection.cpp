@@ -34,8 +34,12 @@ bool FlowFilter::matches(const Connection& connection, const IpAddress& remote_a
 Inspection::Inspection(Kind kind, const FlowFilter& filter, std::size_t capacity)
     : kind_(kind), filter_(filter), records_(kind == Kind::list ? capacity : 0) {}
 
-Inspection::Inspection(std::span<const Flow> flows)
-    : kind_(Kind::find), flows_(flows.begin(), flows.end()), records_(flows.size()) {}
+Inspection::Inspection(std::span<const Flow> flows, std::span<const DatagramKey> datagrams)
+    : kind_(Kind::find),
+      flows_(flows.begin(), flows.end()),
+      datagrams_(datagrams.begin(), datagrams.end()),
+      records_(flows.size()),
+      known_datagrams_(datagrams.size()) {}
 
 void Inspection::take(const ConnectionTable& table, const Connection& connection) {
   ++matched_;
@@ -55,11 +59,20 @@ void Inspection::find(const ConnectionTable& table, const View& view, Tick now) 
   }
 }
 
-bool Inspection::step(ConnectionTable& table, const View& view, Tick now, std::uint32_t budget) {
+void Inspection::find_datagrams(const ConnectionTable& table, FragmentTable& fragments) {
+  for (DatagramKey key : datagrams_) {
+    if (key.flow.is_ipv6()) table.set_digest(key.flow, key.ipv6);
+    key.flow.local_port = key.flow.remote_port = 0;
+    if (const FragmentedDatagram* datagram = fragments.find(key, hash_of(key, table)); datagram != nullptr) known_datagrams_[datagram_count_++] = *datagram;
+  }
+}
+
+bool Inspection::step(ConnectionTable& table, FragmentTable& fragments, const View& view, Tick now, std::uint32_t budget) {
   now_ = now;
   if (was_abandoned()) return true;
   if (kind_ == Kind::find) {
     find(table, view, now);
+    find_datagrams(table, fragments);
     return true;
   }
   return table.walk(at_, budget, [&](Connection& connection) {

@@ -5,7 +5,7 @@
 //
 //     control                                      worker, at the end of each turn
 //     Inspection request(kind, filter, capacity);
-//     box.post(&request); worker.wake();           if (box.has_request()) box.step(table, view, now, budget);
+//     box.post(&request); worker.wake();           if (box.has_request()) box.step(table, fragments, view, now, budget);
 //     ... until box.is_free() ...                  (the last piece frees the box)
 //     request.found(), request.matched()
 //
@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "dataplane/state/connection_table.h"
+#include "dataplane/state/fragment_table.h"
 #include "dataplane/state/handoff.h"
 #include "dataplane/state/view.h"
 
@@ -53,7 +54,7 @@ class Inspection {
  public:
   enum class Kind : std::uint8_t {
     list,   // copies what matches
-    find,   // copies the connections of the given keys
+    find,   // copies the connections of the given keys, and what is known of the given datagrams in fragments
     flush,  // erases what matches
   };
 
@@ -64,10 +65,12 @@ class Inspection {
     FlowKey key;
     AddressPair addresses;
   };
-  explicit Inspection(std::span<const Flow> flows);
+  explicit Inspection(std::span<const Flow> flows, std::span<const DatagramKey> datagrams = {});
 
   // --- control, once the box is free again ---
   std::span<const ConnectionRecord> found() const { return {records_.data(), count_}; }
+  // The fragments that they hold are the worker's own: not to be looked at.
+  std::span<const FragmentedDatagram> found_datagrams() const { return {known_datagrams_.data(), datagram_count_}; }
   std::uint64_t matched() const { return matched_; }  // copied, erased, or without room
   bool is_cut() const { return kind_ != Kind::flush && matched_ > count_; }
   Tick now() const { return now_; }  // the worker's time when it was done
@@ -78,17 +81,20 @@ class Inspection {
 
   // --- worker ---
   // Looks at `budget` entries. True: done.
-  bool step(ConnectionTable& table, const View& view, Tick now, std::uint32_t budget);
+  bool step(ConnectionTable& table, FragmentTable& fragments, const View& view, Tick now, std::uint32_t budget);
 
  private:
   void find(const ConnectionTable& table, const View& view, Tick now);
+  void find_datagrams(const ConnectionTable& table, FragmentTable& fragments);
   void take(const ConnectionTable& table, const Connection& connection);
 
   const Kind kind_;
   const FlowFilter filter_;
   const std::vector<Flow> flows_;
-  std::vector<ConnectionRecord> records_;  // never grows
-  std::size_t count_ = 0;
+  const std::vector<DatagramKey> datagrams_;
+  std::vector<ConnectionRecord> records_;            // never grows
+  std::vector<FragmentedDatagram> known_datagrams_;  // never grows
+  std::size_t count_ = 0, datagram_count_ = 0;
   std::uint64_t matched_ = 0;
   std::uint32_t at_ = 0;
   Tick now_ = 0;
@@ -103,9 +109,9 @@ class InspectionBox {
 
   // --- worker ---
   bool has_request() const { return request_.load(std::memory_order_relaxed) != nullptr; }
-  void step(ConnectionTable& table, const View& view, Tick now, std::uint32_t budget) {
+  void step(ConnectionTable& table, FragmentTable& fragments, const View& view, Tick now, std::uint32_t budget) {
     Inspection* request = request_.load(std::memory_order_acquire);
-    if (request != nullptr && request->step(table, view, now, budget)) request_.store(nullptr, std::memory_order_release);
+    if (request != nullptr && request->step(table, fragments, view, now, budget)) request_.store(nullptr, std::memory_order_release);
   }
 
  private:

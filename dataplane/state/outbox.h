@@ -81,6 +81,9 @@ class Outbox {
     packet_count_ = port_count_ = 0;
   }
   bool is_empty() const { return packet_count_ == 0; }
+  // For the watchers (stages/observe.h): how many packets are listed, and one of them with its port, by its place in the list.
+  std::size_t size() const { return packet_count_; }
+  std::pair<PortSlot, rte_mbuf*> listed(std::size_t place) const { return {PortSlot{static_cast<std::uint16_t>(address_[place])}, packets_[place]}; }
   bool is_full() const { return packet_count_ > kCapacity - kRoom; }
 
   void discard(rte_mbuf* packet) {

@@ -17,6 +17,7 @@
 #include <random>
 
 #include "dataplane/stages/segment.h"
+#include "dataplane/state/observer.h"
 #include "dataplane/state/super_frame.h"
 #include "tests/support/edge_packets.h"
 #include "tests/support/packets.h"
@@ -154,10 +155,32 @@ std::vector<Frame> received() {
 
 class TransmitTest : public ::testing::Test {
  protected:
-  void SetUp() override { port.ethdev = eal().ethdev; }
-  void TearDown() override { EXPECT_EQ(rte_mempool_avail_count(eal().pool), kBuffers) << "buffers are lost"; }
+  void SetUp() override {
+    port.ethdev = eal().ethdev;
+    port.is_trunk = true;
+    view.build_indexes();
+    worker.view = &view;
+    ObserverSettings settings;
+    settings.points = 0xff;
+    settings.capacity = 1 << 15;
+    observer = std::make_unique<Observer>(settings);
+    set.observers.push_back(observer.get());
+    worker.observers = &set;
+  }
+  void TearDown() override {
+    EXPECT_EQ(rte_mempool_avail_count(eal().pool), kBuffers) << "buffers are lost";
+    // Whoever looks has seen each drop, in frames.
+    std::uint64_t seen[kDropReasonCount] = {};
+    observer->read(1 << 15, [&](const Observation& each, std::span<const std::uint8_t>) {
+      EXPECT_EQ(each.point, Point::drop);
+      EXPECT_EQ(each.stage, Stage::transmit);
+      seen[static_cast<std::size_t>(each.verdict)] += each.frames;
+    });
+    EXPECT_EQ(observer->lost(), 0U);
+    for (std::size_t i = 0; i < kDropReasonCount; ++i) EXPECT_EQ(seen[i], meter.drops[i].read()) << kDropReasonTexts[i].name;
+  }
 
-  void send(std::vector<rte_mbuf*> packets) { transmit_with_offloads(port, 0, packets, meter, done); }
+  void send(std::vector<rte_mbuf*> packets) { transmit_with_offloads(port, 0, packets, meter, done, worker); }
   std::uint64_t dropped(DropReason reason) const { return meter.drops[static_cast<std::size_t>(reason)].read(); }
 
   // The segments say all that the super-frame said, in order, each a frame that a receiver accepts.
@@ -190,6 +213,10 @@ class TransmitTest : public ::testing::Test {
   PortView port;
   Meter meter;
   OffloadCounters done;
+  View view;
+  WorkerState worker{8, 64, 1};
+  std::unique_ptr<Observer> observer;
+  ObserverSet set;
 };
 
 TEST_F(TransmitTest, CutsWhatThePortCannot) {

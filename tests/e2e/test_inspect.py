@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import CLIENT, GROUP, PING, LabTest, group, main, tcp, two_workers  # noqa: E402
+from harness import ANYWHERE, CLIENT, GROUP, PING, ROUTER_MAC, LabTest, ethernet, group, ipv4, main, tcp, tcp_segment, two_workers, udp  # noqa: E402
 from lab import in_netns  # noqa: E402
+from lab.netns import send_frames  # noqa: E402
 
 OPEN, CLOSED = 8000, 8001
 TO_NOBODY = []
@@ -260,6 +262,56 @@ class Packets(LabTest):
         lines = [line for line in self.tcpdump(path) if "echo" in line]
         self.assertEqual(len(lines), 2, lines)
         self.assertTrue(all(f"vlan {self.web.vlan}" in line and "echo reply" in line for line in lines), lines)
+
+    def test_a_fragment_that_waits_is_seen_and_explained(self):
+        self.put_groups(group(tcp(OPEN), egress=[{"IpProtocol": "udp", "FromPort": 5000, "ToPort": 5000, "IpRanges": ANYWHERE}]))
+        datagram = udp(4000, 5000, bytes(40))
+
+        def piece(begin, more):
+            return ethernet(ROUTER_MAC, self.web.mac, 0x0800, ipv4(self.web.address, CLIENT, 17, datagram[begin:begin + 24], flags=(0x2000 if more else 0) | begin // 8))
+
+        first, later = piece(0, True), piece(24, False)
+        trace = self.start("-o", "jsonl", "trace", "--task", self.web.eni, "--filter", "udp", "-n", "4", "--timeout", "10")
+        path = os.path.join(self.lab.directory, "in.pcapng")
+        capture = self.start("capture", "--task", self.web.eni, "--filter", "udp", "-n", "3", "-w", path)
+        drops = self.start("-o", "jsonl", "trace", "--drops", "--task", self.web.eni, "-n", "1", "--timeout", "10")
+        # Alone it is dropped; the second time its first one comes behind it, in the same turn.
+        with self.expect_drops(self.web.eni, fragment_orphan=1):
+            send_frames(self.web.netns, "eth0", [later])
+        send_frames(self.web.netns, "eth0", [later, first])
+        seen = [json.loads(line) for line in self.finish(trace)[0].splitlines()]
+        self.assertEqual([(packet["point"], packet["verdict"]) for packet in seen if packet["point"] == "in"], [("in", "held"), ("in", "held"), ("in", "none")])
+        self.assertEqual([(packet["verdict"], packet["route"]) for packet in seen if packet["point"] == "again"], [("none", "trunk")])
+        self.finish(capture)
+        self.assertEqual(len(self.tcpdump(path)), 3)
+        dropped, = [json.loads(line) for line in self.finish(drops)[0].splitlines()]
+        self.assertEqual((dropped["verdict"], dropped["refused_by"]), ("fragment_orphan", "fragments"))
+        # The same from the file: no piece is anybody's defect, and the file is read to its end.
+        done = self.lab.trunkctl("-o", "jsonl", "explain", "--from", self.web.eni, "--pcap", path)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        said = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual(len(said), 3)
+        self.assertEqual((said[2]["packet"], said[2]["verdict"]), (3, "none"))
+        self.assertIn(said[0]["verdict"], ("held", "none"))
+        self.assertIn("3 packet(s) explained", done.stderr)
+
+    def test_explain_of_lying_files(self):
+        def pcap(*records):
+            content = struct.pack("<IHHIIII", 0xa1b2c3d4, 2, 4, 0, 0, 262144, 1)
+            for frame, wire in records:
+                content += struct.pack("<IIII", 1, 2, len(frame), wire) + frame
+            path = os.path.join(self.lab.directory, "lying.pcap")
+            with open(path, "wb") as file:
+                file.write(content)
+            return path
+
+        syn = ethernet(self.web.mac, ROUTER_MAC, 0x0800, ipv4(CLIENT, self.web.address, 6, tcp_segment(4000, OPEN, 2, CLIENT, self.web.address)), [(0x8100, self.web.vlan)])
+        path = pcap((syn, 0xfffffff0), (b"", 0), (syn + bytes(60001), 60059), (syn[:20], len(syn)), (syn, len(syn)))
+        done = self.lab.trunkctl("-o", "jsonl", "explain", "--pcap", path)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        said = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual([line.get("verdict", "skipped") for line in said], ["none", "skipped", "skipped", "malformed", "none"])
+        self.assertIn("3 packet(s) explained (2 would be delivered, 1 would not), 2 skipped", done.stderr)
 
     def test_a_client_that_is_gone_takes_its_capture_along(self):
         for _ in range(6):  # more than there may be at a time

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// An engine without ports: a real Controller and two Workers that nobody runs. The test plays their turns, or lets a thread answer
+// An engine without ports: a real Controller and Workers (two, unless said otherwise) that nobody runs. The test plays their turns, or lets a thread answer
 // what control asks of them.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <rte_log.h>
 
 #include <atomic>
+#include <functional>
 #include <thread>
 
 #include "control/controller.h"
@@ -28,7 +29,7 @@ class Engine {
     void remove_with_interface() override {}
   };
 
-  Engine() : published(2) {
+  explicit Engine(const std::function<void(config::EngineConfig&)>& adjust = {}, WorkerNumber worker_count = 2) : published(worker_count), mesh(worker_count) {
     rte_log_set_global_level(0);  // that there is no such port is no news
     config.trunk.device = "net_null0";
     config.limits.endpoints = 8;
@@ -37,7 +38,8 @@ class Engine {
     subnet.cidr = *IpPrefix::parse("10.0.0.0/24");
     subnet.ipv6_cidr = *IpPrefix::parse("2001:db8:1::/64");
     config.subnets = {subnet};
-    for (WorkerNumber number = 0; number < 2; ++number) {
+    if (adjust) adjust(config);
+    for (WorkerNumber number = 0; number < worker_count; ++number) {
       owned.push_back(std::make_unique<Worker>(number, published, IdleSettings{}, 8, 1024, number + 1U, &mesh));
       workers.push_back(owned.back().get());
     }
@@ -47,12 +49,12 @@ class Engine {
         [](const config::Attachment&, const config::Subnet&) -> std::expected<std::unique_ptr<control::TaskPort>, config::Problem> {
           return std::make_unique<NoPort>();
         },
-        control::TrunkPort{.ethdev = kNoEthdev, .queues = 2}, nullptr);
+        control::TrunkPort{.ethdev = kNoEthdev, .queues = worker_count}, nullptr);
     inspector = std::make_unique<control::Inspector>(controller->workers());
     answering = std::thread([this] {
       while (!stopping) {
         for (Worker* worker : workers) {
-          if (worker->inspections.has_request()) worker->inspections.step(worker->state.connections, controller->view(), worker->state.now, 100);
+          if (worker->inspections.has_request()) worker->inspections.step(worker->state.connections, worker->state.fragments, controller->view(), worker->state.now, 100);
         }
         std::this_thread::yield();
       }
@@ -109,7 +111,7 @@ class Engine {
   }
 
   Published<View> published;
-  HandoffMesh mesh{2};
+  HandoffMesh mesh;
   config::EngineConfig config;
   std::vector<std::unique_ptr<Worker>> owned;
   std::vector<Worker*> workers;

@@ -143,6 +143,36 @@ TEST_F(CapturesTest, WhatAWorkerMayLookAtIsKeptUntilItHasLetGo) {
   captures.gone(99);
 }
 
+TEST_F(CapturesTest, AHeldFragmentIsThereOnceAndATraceTellsItsEnd) {
+  const auto piece = [](std::size_t offset, bool last) {
+    const Frame datagram = tcp_segment(4000, 80, 0x02, 32);
+    Frame frame = ip_packet({mac("0a:00:00:00:00:11"), mac("0a:00:00:00:00:01"), 101}, ip("198.51.100.9"), ip("10.0.0.17"), 6,
+                            Frame(datagram.begin() + static_cast<long>(offset), datagram.begin() + static_cast<long>(std::min(datagram.size(), offset + 24))), false);
+    frame[18 + 6] = last ? 0 : 0x20, frame[18 + 7] = static_cast<std::uint8_t>(offset / 8);
+    return frame;
+  };
+  start(1, Json::object());
+  start(2, {{"report", true}});
+  start(3, {{"point", "out"}});
+  engine.from_trunk(piece(24, false));
+  const Json held = read(1)["packets"];
+  ASSERT_EQ(held.size(), 1U);
+  EXPECT_EQ(held[0]["verdict"], "held");
+  EXPECT_EQ(held[0]["port"], "trunk");
+  EXPECT_TRUE(held[0]["route"].is_null());
+  EXPECT_TRUE(held[0]["refused_by"].is_null());
+  EXPECT_EQ(read(3)["packets"].size(), 0U);
+  engine.from_trunk(piece(0, false));
+  EXPECT_EQ(read(1)["packets"].size(), 1U) << "the first one; the later one was told";
+  EXPECT_EQ(read(3)["packets"].size(), 2U);
+  const Json trace = read(2)["packets"];
+  ASSERT_EQ(trace.size(), 3U);
+  EXPECT_EQ(trace[0]["verdict"], "held");
+  EXPECT_EQ(trace[2]["point"], "again");
+  EXPECT_EQ(trace[2]["verdict"], "none");
+  EXPECT_EQ(trace[2]["rule"]["index"], 0);
+}
+
 TEST_F(CapturesTest, WhatCannotBeStartedIsRefusedWithItsPlace) {
   EXPECT_EQ(refused(1, {{"filter", "tcp prot 80"}}), "invalid_params /filter");
   EXPECT_EQ(refused(1, {{"point", "nat"}}), "invalid_params /point");

@@ -4,9 +4,11 @@
 #include "control/explain.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include "control/base64.h"
 #include "control/flows.h"
+#include "tests/support/edge_packets.h"
 #include "tests/support/engine.h"
 
 namespace trunkline::test {
@@ -87,7 +89,7 @@ TEST_F(ExplainTest, AnAllowedPacketWithEveryStageAndItsRule) {
   std::vector<std::string> stages;
   for (const Json& stage : half["stages"]) stages.push_back(stage["stage"]);
   EXPECT_EQ(stages, (std::vector<std::string>{"parse", "demux", "edge", "track", "admit", "account", "forward"}));
-  EXPECT_EQ(said(answer, 0, "demux"), "for eni-1: VLAN 101, its MAC and its address");
+  EXPECT_EQ(said(answer, 0, "demux"), "for eni-1: VLAN 101, its MAC and its address, at worker 0");
   EXPECT_EQ(said(answer, 0, "track"), "no connection");
   EXPECT_EQ(said(answer, 0, "admit"),
             "rule 1 of sg-0000000a (ingress): tcp 80 from 198.51.100.0/24, 10.0.0.0/24, 2001:db8::/32; it opens a connection: syn_sent, began ingress, tracked");
@@ -198,6 +200,63 @@ TEST_F(ExplainTest, WhatCannotBeAskedIsRefusedWithItsPlace) {
   EXPECT_EQ(refused({{"from", "eni-1"}, {"frame", ""}}), "invalid_params /frame");
   EXPECT_EQ(refused({{"from", "eni-1"}, {"destination", "10.0.0.18"}, {"protocol", "tpc"}}), "invalid_params /protocol");
   EXPECT_EQ(refused({{"from", "eni-1"}, {"destination", "10.0.0.18"}, {"tcp_flags", "X"}}), "invalid_params /tcp_flags");
+}
+
+// A piece of a datagram to eni-1: 16 octets at `offset`.
+Frame piece(std::size_t offset, bool last, std::uint16_t port = 53) {
+  const Frame datagram = udp_datagram(4000, port, 40);
+  Frame frame = ip_packet({mac("0a:00:00:00:00:11"), mac("0a:00:00:00:00:01"), 101}, ip("198.51.100.9"), ip("10.0.0.17"), 17,
+                          Frame(datagram.begin() + static_cast<long>(offset), datagram.begin() + static_cast<long>(offset + 16)), false);
+  frame[18 + 6] = last ? 0 : 0x20, frame[18 + 7] = static_cast<std::uint8_t>(offset / 8);
+  return frame;
+}
+
+TEST_F(ExplainTest, ALaterFragmentIsHeldOrBelongsToWhatItsWorkerKnows) {
+  const auto asked = [&](const Frame& frame) { return ask({{"from", "trunk"}, {"frame", control::to_base64(frame)}}); };
+  const Json held = asked(piece(16, true));
+  EXPECT_EQ(held["delivered"], false);
+  EXPECT_EQ(held["verdict"], "held");
+  EXPECT_EQ(held["sentence"], "held: waits for its first fragment, at most 0.2 s");
+  EXPECT_EQ(refused_by(held), "");
+  EXPECT_EQ(said(held, 0, "fragments"), "held: waits for its first fragment, at most 0.2 s; if that one passes, this one has its ports and goes on behind it, else it is dropped: fragment_orphan");
+  EXPECT_EQ(said(held, 0, "track"), "(nothing)");
+  // Its first one has come, at the worker of its ENI: it goes on with these ports, and meets that connection.
+  ASSERT_EQ(engine.from_trunk(piece(0, false)), DropReason::none);
+  const Json known = asked(piece(16, false));
+  EXPECT_EQ(known["delivered"], true);
+  EXPECT_EQ(known["connections"], 1);
+  EXPECT_EQ(said(known, 0, "fragments"), "a later fragment: has the ports of its first one");
+  EXPECT_EQ(known["halves"][0]["rule"]["index"], 0);
+  Frame overlapping = piece(16, false);
+  overlapping[18 + 7] = 1;
+  EXPECT_EQ(asked(overlapping)["verdict"], "fragment_overlap");
+}
+
+TEST_F(ExplainTest, AnErrorAboutALiveConnectionIsRelatedToIt) {
+  Engine related([](config::EngineConfig& config) { config.conntrack.icmp_related = true; });
+  related.put_group(web_group());
+  related.attach(1, "sg-0000000a");
+  const L2 l2{mac("0a:00:00:00:00:11"), mac("0a:00:00:00:00:01"), 101};
+  ASSERT_EQ(related.from_trunk(ip_packet(l2, ip("198.51.100.9"), ip("10.0.0.17"), 6, tcp_segment(4000, 80, 0x02))), DropReason::none);
+  const Frame answer = ip_packet({}, ip("10.0.0.17"), ip("198.51.100.9"), 6, tcp_segment(80, 4000, 0x12));
+  const Frame error = ip_packet(l2, ip("203.0.113.1"), ip("10.0.0.17"), 1, icmp_error(3, 4, 1400, Frame(answer.begin() + 14, answer.end())));
+  const auto explained = control::explain(*related.controller, *related.inspector, {{"from", "trunk"}, {"frame", control::to_base64(error)}});
+  ASSERT_TRUE(explained);
+  EXPECT_EQ(explained->at("delivered"), true);
+  EXPECT_EQ(related.from_trunk(error), DropReason::none);
+}
+
+TEST_F(ExplainTest, WithoutDescriptorsItSaysSo) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const auto answer = control::explain(*engine.controller, *engine.inspector, {{"source", "198.51.100.9"}, {"destination", "10.0.0.17"}, {"destination_port", 80}});
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  ASSERT_FALSE(answer);
+  EXPECT_NE(answer.error().message.find("Too many open files"), std::string::npos) << answer.error().message;
+  EXPECT_EQ(answer.error().message.find("defect"), std::string::npos);
+  EXPECT_EQ(ask({{"source", "198.51.100.9"}, {"destination", "10.0.0.17"}, {"destination_port", 80}})["delivered"], true);
 }
 
 TEST(Base64, ThereAndBack) {

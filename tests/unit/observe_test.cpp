@@ -229,6 +229,132 @@ TEST_F(ObserveTest, LookingChangesNothing) {
   EXPECT_EQ(world.movements(), other.movements());
 }
 
+// One of 16 octets, of a datagram to port 80 from a port of its own.
+class HeldFragments : public ObserveTest {
+ protected:
+  Frame piece(std::size_t offset, bool last, std::uint16_t identification = 7) const {
+    Frame datagram = udp_datagram(4000, 443, 24);
+    Frame frame = ip_packet({kA, kRouter, 101}, ip("198.51.100.9"), ip("10.0.0.10"), 17, Frame(datagram.begin() + static_cast<long>(offset), datagram.begin() + static_cast<long>(offset + 16)), false);
+    frame[18 + 5] = static_cast<std::uint8_t>(identification);
+    frame[18 + 6] = last ? 0 : 0x20, frame[18 + 7] = static_cast<std::uint8_t>(offset / 8);
+    return frame;
+  }
+  static std::string story(const std::vector<Seen>& seen) {
+    std::string text;
+    for (const Seen& each : seen) {
+      const Observation& what = each.what;
+      text += std::string(to_string(what.point)) + (what.fate == Fate::held ? " held" : what.fate == Fate::dropped ? " " + std::string(trunkline::text(what.verdict).name) : "") + "; ";
+    }
+    return text;
+  }
+};
+
+TEST_F(HeldFragments, IsSeenWhenItIsHeldWhenItGoesOnAndAsItLeaves) {
+  config::SecurityGroup group;
+  group.id = "sg-0000000b";
+  group.ingress = {rule(17, 443, 443, {"198.51.100.0/24"})};
+  world.tasks[0].groups = {group};
+  world.publish();
+  Observer& all = look(at({Point::in, Point::again, Point::out, Point::drop}));
+  Observer& out = look(at({Point::out}));
+  world.from_trunk({piece(16, true)});
+  auto seen = read(all);
+  ASSERT_EQ(story(seen), "in held; ");
+  EXPECT_EQ(seen[0].bytes, piece(16, true));
+  EXPECT_EQ(seen[0].what.stage, Stage::fragments);
+  EXPECT_EQ(seen[0].what.endpoint, EndpointId{0});
+  EXPECT_TRUE(read(out).empty());
+  world.from_trunk({piece(0, false)});
+  seen = read(all);
+  ASSERT_EQ(story(seen), "in; out; again; out; ");
+  EXPECT_EQ(seen[2].bytes, piece(16, true));
+  EXPECT_EQ(seen[3].what.key.local_port_number(), 443U) << "with the ports of its first one";
+  EXPECT_EQ(read(out).size(), 2U);
+}
+
+TEST_F(HeldFragments, EndsInTheSweepBeforeTheEyesOfWhoLooks) {
+  Observer& all = look(at({Point::in, Point::again, Point::out, Point::drop}));
+  ObserverSettings settings = at({Point::drop});
+  settings.endpoint = EndpointId{0}, settings.generation = 1;
+  Observer& of_a = look(settings);
+  settings.endpoint = EndpointId{1};
+  Observer& of_b = look(settings);
+  world.from_trunk({piece(16, true)});
+  world.pass(FragmentTable::kHold);
+  sweep_fragments(world.worker, FragmentTable::kCapacity);
+  ASSERT_EQ(story(read(all)), "in held; drop fragment_orphan; ");
+  const auto seen = read(of_a);
+  ASSERT_EQ(seen.size(), 1U);
+  EXPECT_EQ(seen[0].bytes, piece(16, true));
+  EXPECT_EQ(seen[0].what.stage, Stage::fragments);
+  EXPECT_TRUE(read(of_b).empty());
+  // Also by another piece that overlaps it, and by its ENI's quota.
+  world.from_trunk({piece(16, true)});
+  Frame overlapping = piece(16, true);
+  overlapping[18 + 7] = 3;
+  world.from_trunk({overlapping});
+  EXPECT_EQ(story(read(all)), "in held; drop fragment_overlap; in fragment_overlap; drop fragment_overlap; ");
+  for (std::uint16_t i = 0; i <= FragmentTable::kQuota; ++i) world.from_trunk({piece(16, true, 100 + i)});
+  EXPECT_EQ(read(of_a).size(), 3U) << "the two of the overlap, and one that makes room: before it goes the datagram that overlapped";
+}
+
+TEST_F(ObserveTest, WhatTheEdgeAnswersIsSeenAndItsAnswerToo) {
+  Observer& observer = look(at({Point::in, Point::out}));
+  const auto out = world.from_task(0, {arp_packet({mac("ff:ff:ff:ff:ff:ff"), kA, -1}, 1, kA, ip("10.0.0.10"), ip("10.0.0.11"))});
+  const auto seen = read(observer);
+  ASSERT_EQ(seen.size(), 3U);
+  EXPECT_EQ(seen[0].what.route, Route::answer);
+  EXPECT_EQ(seen[0].what.point, Point::in);
+  EXPECT_EQ(seen[0].what.direction, Direction::egress);
+  EXPECT_FALSE(seen[0].what.made_here);
+  for (const std::size_t i : {1, 2}) {
+    EXPECT_EQ(seen[i].what.point, i == 1 ? Point::in : Point::out);
+    EXPECT_EQ(seen[i].what.direction, Direction::ingress);
+    EXPECT_EQ(seen[i].what.endpoint, EndpointId{0});
+    EXPECT_TRUE(seen[i].what.made_here);
+    EXPECT_EQ(seen[i].bytes, out.task.at("a")[0]);
+  }
+}
+
+TEST_F(ObserveTest, TheRoutersErrorIsSeenAsWhatItIs) {
+  ObserverSettings settings = at({Point::in, Point::drop, Point::out});
+  settings.snaplen = 16000;
+  Observer& observer = look(settings);
+  settings.filter = control::compile_filter("icmp").value();
+  Observer& errors = look(settings);
+  const Frame large = out_of_a("198.51.100.9", 443, kAck, 5000, 9100);
+  const auto out = world.from_task(0, {large});
+  const auto seen = read(observer);
+  ASSERT_EQ(seen.size(), 4U);
+  EXPECT_EQ(seen[0].bytes, large);
+  EXPECT_EQ(seen[1].what.point, Point::drop);
+  EXPECT_EQ(seen[1].bytes, large) << "as it came, not what was made of it";
+  EXPECT_EQ(seen[2].what.point, Point::in);
+  EXPECT_EQ(seen[3].what.point, Point::out);
+  EXPECT_EQ(seen[3].bytes, out.task.at("a")[0]);
+  EXPECT_TRUE(seen[3].what.made_here);
+  EXPECT_EQ(read(errors).size(), 2U) << "a filter looks at the error";
+  // Towards the fabric: with the tag of the ENI that it is from.
+  world.tasks[0].mtu = 1500;
+  world.publish();
+  world.from_trunk({in(80, kAck, "198.51.100.9", 2000)});
+  const auto back = read(errors);
+  ASSERT_EQ(back.size(), 2U);
+  EXPECT_EQ(back[1].what.route, Route::trunk);
+  EXPECT_EQ(back[1].what.direction, Direction::egress);
+  EXPECT_EQ(back[1].what.endpoint, EndpointId{0});
+}
+
+TEST_F(ObserveTest, ASuperFrameSaysHowManyFramesItStandsFor) {
+  Observer& observer = look(at({Point::in, Point::out}));
+  world.driver = [](rte_mbuf& packet) { packet.ol_flags = RTE_MBUF_F_RX_LRO | RTE_MBUF_F_RX_L4_CKSUM_NONE, packet.tso_segsz = 1000; };
+  world.from_task(0, {out_of_a("198.51.100.9", 443, kAck, 5000, 4500)});
+  const auto seen = read(observer);
+  ASSERT_EQ(seen.size(), 2U);
+  EXPECT_EQ(seen[0].what.frames, 5U);
+  EXPECT_EQ(seen[1].what.frames, 5U);
+}
+
 TEST(ObserverSlot, ASetIsFreeWhenTheWorkerGoesByAnother) {
   ObserverSlot slot;
   const ObserverSet first, second;
