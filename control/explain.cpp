@@ -254,8 +254,10 @@ void adopt(const Known& known, WorkerState& worker, std::span<rte_mbuf* const> h
 std::vector<WalkedHalf> walk_packet(const View& live, std::span<const std::uint8_t> frame, const Endpoint* from_task, const Known& known) {
   const std::shared_ptr<const View> view = view_of_one_worker(live);
   WorkerState worker(view->endpoints.size(), kScratchConnections, 1);
+  ScratchBuffers buffers;
   worker.view = view.get();
   worker.now = known.now;
+  worker.buffers = &buffers;
   // In the place of packets that a worker holds: no frames, so they get no further than parse when they are released.
   ScratchPacket nothing({});
   const std::array<rte_mbuf*, FragmentedDatagram::kMaxHeld> held{nothing.mbuf(), nothing.mbuf(), nothing.mbuf(), nothing.mbuf()};

@@ -23,8 +23,10 @@ Json meter_json(const MeterReading& reading) {
   for (std::size_t i = 0; i < kDropReasonCount; ++i) {
     if (reading.drops[i] != 0) drops[std::string(kDropReasonTexts[i].name)] = reading.drops[i];
   }
-  return {{"rx_packets", reading.rx_packets}, {"rx_bytes", reading.rx_bytes}, {"tx_packets", reading.tx_packets},
-          {"tx_bytes", reading.tx_bytes},     {"drops", std::move(drops)}};
+  // Received is what came in or was made here, so that readers need to know of no third term.
+  return {{"rx_packets", reading.rx_packets + reading.made_packets}, {"rx_bytes", reading.rx_bytes + reading.made_bytes},
+          {"tx_packets", reading.tx_packets}, {"tx_bytes", reading.tx_bytes},
+          {"made_packets", reading.made_packets}, {"drops", std::move(drops)}};
 }
 
 struct PortReadings {
@@ -254,6 +256,8 @@ Json workers_report(Controller& controller) {
                        {"super_frames_cut", worker->offloads.super_frames.read()},
                        {"segments_made", worker->offloads.segments.read()},
                        {"checksums_made", worker->offloads.checksums.read()},
+                       {"fragmented_packets", worker->state.fragmented_packets.read()},
+                       {"fragments_made", worker->state.fragments_made.read()},
                        {"cycles_per_packet", packets != 0 ? Json(std::round(busy_cycles / static_cast<double>(packets))) : Json(nullptr)},
                        {"connections", worker->state.connections.size()},
                        {"capacity", worker->state.connections.capacity()},

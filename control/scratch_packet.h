@@ -10,8 +10,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <vector>
+
+#include "dataplane/state/buffer_source.h"
 
 namespace trunkline::control {
 
@@ -35,11 +38,29 @@ class ScratchPacket {
   rte_mbuf* mbuf() { return &mbuf_; }
 
   static constexpr std::size_t kMostBytes = 60000;
+  // An empty one, of so many bytes at most.
+  static constexpr std::uint16_t kEmptyBytes = 2048;
 
  private:
   static constexpr std::uint16_t kRoom = 256;
   std::vector<std::uint8_t> buffer_;
   rte_mbuf mbuf_;
+};
+
+// Buffers that stages take for a scratch packet's fragments; they live as long as this.
+class ScratchBuffers : public BufferSource {
+ public:
+  rte_mbuf* take(const rte_mbuf&) override {
+    const std::vector<std::uint8_t> room(ScratchPacket::kEmptyBytes);
+    rte_mbuf* packet = packets_.emplace_back(std::make_unique<ScratchPacket>(room)).get()->mbuf();
+    packet->data_len = 0;
+    packet->pkt_len = 0;
+    return packet;
+  }
+  void give_back(rte_mbuf*) override {}
+
+ private:
+  std::vector<std::unique_ptr<ScratchPacket>> packets_;
 };
 
 }  // namespace trunkline::control

@@ -105,8 +105,12 @@ struct Burst {
   std::uint32_t longest_plain = 0;
   // Rare ones.
   std::uint64_t fragments = 0;  // of all packets, set by parse
+  std::uint64_t first_fragments = 0;  // set by fragments: whose datagrams are to hear what admit says of them
   std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
   std::uint64_t super_frames = 0;  // set by parse; see state/super_frame.h
+  // Of the filtered ones those that are larger than the port takes which they leave by (stages/oversized.h). What becomes of them
+  // forward decides, so forward accounts for them, too.
+  std::uint64_t oversized = 0;
 
   std::uint64_t all() const { return size == 0 ? 0 : ~std::uint64_t{0} >> (kMaxBurst - size); }
   bool alive(std::uint32_t i) const { return verdict[i] == DropReason::none; }
@@ -121,6 +125,7 @@ struct Burst {
     filtered |= std::uint64_t{1} << i;
   }
   bool is_filtered(std::uint32_t i) const { return (filtered >> i & 1) != 0; }
+  bool is_oversized(std::uint32_t i) const { return (oversized >> i & 1) != 0; }
   bool is_super_frame(std::uint32_t i) const { return (super_frames >> i & 1) != 0; }
   std::uint8_t* bytes(std::uint32_t i) const { return rte_pktmbuf_mtod(mbuf[i], std::uint8_t*); }
 

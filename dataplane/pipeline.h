@@ -26,6 +26,7 @@
 #include "dataplane/stages/handoff.h"
 #include "dataplane/stages/limit.h"
 #include "dataplane/stages/observe.h"
+#include "dataplane/stages/oversized.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/worker_state.h"
@@ -37,8 +38,10 @@ namespace pipeline {
 template <class Watcher>
 inline void ingress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch) {
   fragments(burst, worker, Direction::ingress), watch(Stage::fragments, burst);
+  mark_oversized(burst, worker, Direction::ingress);
   track(burst, worker, Direction::ingress), watch(Stage::track, burst);
   admit(burst, worker, Direction::ingress, asked), watch(Stage::admit, burst);
+  settle_fragments(burst, worker, Direction::ingress);
   limit(burst, worker, Direction::ingress), watch(Stage::limit, burst);
   account(burst, worker, Direction::ingress), watch(Stage::account, burst);
   forward_to_task(burst, worker), watch(Stage::forward, burst);
@@ -48,8 +51,10 @@ template <class Watcher>
 inline void egress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch) {
   Burst local;
   fragments(burst, worker, Direction::egress), watch(Stage::fragments, burst);
+  mark_oversized(burst, worker, Direction::egress);
   track(burst, worker, Direction::egress), watch(Stage::track, burst);
   admit(burst, worker, Direction::egress, asked), watch(Stage::admit, burst);
+  settle_fragments(burst, worker, Direction::egress);
   limit(burst, worker, Direction::egress), watch(Stage::limit, burst);
   account(burst, worker, Direction::egress), watch(Stage::account, burst);
   forward_from_task(burst, worker, local), watch(Stage::forward, burst);

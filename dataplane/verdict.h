@@ -62,8 +62,9 @@
   X(handoff_full, "the worker that owns the ENI does not keep up with what others hand to it; see worker list")       \
   /* the way out */                                                                                                    \
   X(mtu_exceeded, "larger than the MTU of the port it must leave by")                                                 \
+  X(fragmenting_limit, "larger than the MTU, and the ENI has had as many fragments made as one may in a tenth of a second") \
   X(no_headroom, "no room in the buffer for a VLAN tag or an answer")                                                 \
-  X(no_buffer, "no buffers left to cut a super-frame into segments (buffers.count)")                                  \
+  X(no_buffer, "no buffers left to cut a super-frame or a large packet into (buffers.count)")                                  \
   X(tx_full, "the port's transmit queue is full; its reader is slow or stopped")
 
 namespace trunkline {

@@ -24,10 +24,21 @@ std::uint64_t micros_of(std::uint64_t cycles) {
   static const std::uint64_t scale = (std::uint64_t{1000000} << 32) / std::max<std::uint64_t>(1, rte_get_tsc_hz());
   return static_cast<std::uint64_t>(static_cast<unsigned __int128>(cycles) * scale >> 32);
 }
+// Of the pool of the packet that they are to be like.
+class PoolBuffers final : public BufferSource {
+ public:
+  rte_mbuf* take(const rte_mbuf& like) override { return rte_pktmbuf_alloc(like.pool); }
+  void give_back(rte_mbuf* packet) override { rte_pktmbuf_free(packet); }
+};
 // Of what control asks about connections; more when there is nothing else to do.
 constexpr std::uint32_t kInspectPerTurn = 512, kInspectPerIdleTurn = 4096;
 
 }  // namespace
+
+BufferSource& buffers_of_pools() {
+  static PoolBuffers buffers;  // has no state
+  return buffers;
+}
 
 // --- receiving -------------------------------------------------------------------------------------------------------
 
@@ -232,11 +243,12 @@ bool Worker::turn() {
   sweep();
   if (is_interval_open()) end_interval();
   state.flows.flush();
+  bool handed_fragments = false;
   if (!state.fragments.empty()) {
-    sweep_fragments(state, kFragmentsPerTurn);
+    handed_fragments = sweep_fragments(state, kFragmentsPerTurn);
     after_burst();
   }
-  if (state.view->moving) flush();
+  if (state.view->moving || handed_fragments) flush();
   if (inspections.has_request()) [[unlikely]] {
     inspections.step(state.connections, state.fragments, *state.view, state.now, packets != 0 ? kInspectPerTurn : kInspectPerIdleTurn);
   }

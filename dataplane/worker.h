@@ -22,12 +22,16 @@
 
 namespace trunkline {
 
+// What is made here beside what came lies in buffers of the pool that the packet is of which it is made.
+BufferSource& buffers_of_pools();
+
 class Worker {
  public:
   Worker(WorkerNumber number, Published<View>& published, IdleSettings idle, std::size_t max_endpoints, std::uint32_t max_connections,
          std::uint64_t seed, HandoffMesh* mesh = nullptr, const std::string& connection_file = {})
       : state(max_endpoints, max_connections, seed, number, mesh, connection_file), published_(published), idle_(idle) {
     unparked_.reserve(Handoff::kMaxParked);
+    state.buffers = &buffers_of_pools();
   }
 
   // Before run(): who else there is, by number, so that they can be woken when something is handed to them.
@@ -69,7 +73,7 @@ class Worker {
   ObserverSlot observers;
 
   WorkerState state;
-  OffloadCounters offloads;
+  OffloadCounters offloads;  // state has those of fragments
 
  private:
   std::uint32_t receive(const PortView& port, std::uint16_t queue);

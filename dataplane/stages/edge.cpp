@@ -2,8 +2,10 @@
 #include "dataplane/stages/edge.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
+#include "dataplane/stages/chain_reader.h"
 #include "dataplane/stages/checksum.h"
 #include "dataplane/stages/demux.h"
 #include "dataplane/stages/edge_dhcp.h"
@@ -266,25 +268,22 @@ void edge_from_trunk(Burst& burst, WorkerState& worker) {
 
 namespace {
 
-constexpr std::uint32_t kQuoted4 = 60 + 8;        // IPv4 header with options, and eight bytes (RFC 792)
-constexpr std::uint32_t kQuoted6 = 1280 - 40 - 8;  // as much as fits the minimum MTU (RFC 4443)
+// The longest error: as much of the packet is quoted as fits into it (RFC 1812, 4.3.2.3; RFC 4443, 2.4).
+constexpr std::uint32_t kErrorBytes4 = 576, kErrorBytes6 = 1280;
 
+// Nobody is told about an ICMP error, nor, of IPv4, about what may be cut or a fragment that is not the first (RFC 1812, 4.3.2.7).
 bool may_report(const Burst& burst, std::uint32_t i) {
   if (burst.headers[i].layer3 == Layer3::ipv4) {
     const std::uint8_t* ip = burst.bytes(i) + burst.headers[i].layer3_offset;
-    return (ip[6] & 0x40) != 0 && !(detail::is_icmp(burst.headers[i]) && !detail::has_connection(burst.headers[i]));
+    return (ip[6] & 0x40) != 0 && burst.headers[i].fragment != Fragment::later && !(detail::is_icmp(burst.headers[i]) && !detail::has_connection(burst.headers[i]));
   }
   return burst.headers[i].layer3 == Layer3::ipv6 && !(detail::is_icmp(burst.headers[i]) && burst.headers[i].icmp_type < 128);
 }
 
-bool take_error_token(WorkerState& worker) {
-  if (worker.errors_tick != worker.now) {
-    worker.errors_tick = worker.now;
-    worker.errors_left = WorkerState::kErrorsPerTick;
-  }
-  if (worker.errors_left == 0) return false;
-  --worker.errors_left;
-  return true;
+bool take_error_token(WorkerState& worker, const Endpoint& endpoint) {
+  Allowances& allowances = worker.allowances[endpoint.id.value];
+  allowances.of(endpoint.generation);
+  return allowances.errors.take(worker.now, 1);
 }
 
 }  // namespace
@@ -293,20 +292,23 @@ bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std
   if (!may_report(burst, i)) return false;
   rte_mbuf* packet = burst.mbuf[i];
   const bool ipv4 = burst.headers[i].layer3 == Layer3::ipv4;
-  const std::uint32_t available = packet->data_len - std::uint32_t{burst.headers[i].layer3_offset};
-  const std::uint32_t ip_bytes = ipv4 ? 20 : 40;
-  const std::uint32_t header_bytes = ipv4 ? (burst.bytes(i)[burst.headers[i].layer3_offset] & 15) * 4U + 8U : kQuoted6;
-  const std::uint32_t quoted = std::min({available, header_bytes, ipv4 ? kQuoted4 : kQuoted6});
-  const std::uint32_t frame_bytes = ether::header_bytes + ip_bytes + 8 + quoted;
-  if (frame_bytes > packet->data_len || !take_error_token(worker)) return false;  // too big, so never so short
+  const std::uint32_t ip_bytes = ipv4 ? 20 : 40, before_quote = ether::header_bytes + ip_bytes + 8;
+  const std::uint32_t most = (ipv4 ? kErrorBytes4 : kErrorBytes6) - ip_bytes - 8;
+  const std::uint32_t room = packet->data_len + std::uint32_t{rte_pktmbuf_tailroom(packet)};
   const Endpoint& endpoint = *burst.endpoint[i];
+  if (room < before_quote + burst.headers[i].layer4_offset - burst.headers[i].layer3_offset + 8) return false;
+  if (!take_error_token(worker, endpoint)) return false;
+  std::array<std::uint8_t, kErrorBytes6> quote;
+  const std::uint32_t quoted = ChainReader(*packet, burst.headers[i].layer3_offset)
+                                   .read(quote.data(), std::min({most, std::uint32_t{burst.headers[i].packet_bytes}, room - before_quote}));
+  const std::uint32_t frame_bytes = before_quote + quoted;
   const IpAddress& router = endpoint.router(ipv4);
   const IpAddress sender = burst.source(i);
 
   std::uint8_t* frame = burst.bytes(i);
   const MacAddress destination = detail::mac_at(frame);
   const MacAddress source = detail::mac_at(frame + 6);
-  std::memmove(frame + ether::header_bytes + ip_bytes + 8, frame + burst.headers[i].layer3_offset, quoted);
+  std::memcpy(frame + before_quote, quote.data(), quoted);
   put_mac(frame, source);
   // From a task the error comes from the router it sent to; towards the fabric it leaves with the ENI's own MAC.
   put_mac(frame + 6, direction == Direction::egress ? destination : endpoint.mac);
@@ -346,6 +348,7 @@ bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std
     packet->nb_segs = 1;
     worker.outbox.discard(tail);
   }
+  // Within the buffer, which may be longer than what lay in it.
   packet->data_len = static_cast<std::uint16_t>(frame_bytes);
   packet->pkt_len = frame_bytes;
   packet->ol_flags &= ~RTE_MBUF_F_RX_VLAN_STRIPPED;

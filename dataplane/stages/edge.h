@@ -22,7 +22,8 @@ void edge_from_trunk(Burst& burst, WorkerState& worker);
 void edge_from_task(Burst& burst, WorkerState& worker);
 
 // Turns packet i into the router's "packet too big" for its sender, in place: ICMP 3/4 or ICMPv6 type 2 with the MTU
-// of the way it could not go. False: nothing may be said (not DF, itself an error, or too many errors this tick).
+// of the way it could not go. False: nothing may be said (not DF, itself an error, a later fragment of IPv4, or the
+// endpoint's share of errors of this tick is used up).
 bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std::uint16_t mtu, Direction direction);
 
 }  // namespace trunkline

@@ -7,7 +7,11 @@
 // The run of plain packets (Burst::plain) at a burst's beginning, which nearly always is all of it, takes a short way; forward_one_to_task() and
 // forward_one_from_task() are in full. Nothing overtakes: packets of one flow may differ in how plain they are.
 //
-// Refuses: mtu_exceeded (the sender is told, if it asked to be), no_headroom, bad_offload, handoff_full (the peer is another worker's).
+// What is larger than the port takes goes in fragments (IPv4 without DF: fragment_ipv4.h), or as smaller segments (a super-frame without
+// DF), or its sender is told.
+//
+// Refuses: mtu_exceeded (DF, or IPv6: the sender is told), fragmenting_limit, no_buffer, no_headroom, bad_offload, handoff_full (the
+// peer is another worker's).
 #pragma once
 
 #include <immintrin.h>
@@ -17,9 +21,12 @@
 #include <cstring>
 
 #include "dataplane/packet.h"
+#include "dataplane/stages/account.h"
 #include "dataplane/stages/edge.h"
+#include "dataplane/stages/fragment_ipv4.h"
 #include "dataplane/stages/handoff.h"
 #include "dataplane/stages/offload.h"
+#include "dataplane/stages/oversized.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/state/worker_state.h"
 
@@ -96,12 +103,6 @@ static_assert(offsetof(rte_mbuf, pkt_len) == offsetof(rte_mbuf, rx_descriptor_fi
   worker.outbox.send(endpoint.port, packet);
 }
 
-// The endpoint of this host that a packet from a task is for, if there is one.
-[[gnu::always_inline]] inline const Endpoint* local_peer(const Burst& burst, std::uint32_t i, const View& view) {
-  if (burst.headers[i].layer3 == Layer3::ipv4) [[likely]] return view.by_ipv4.find(burst.key[i].remote);
-  return view.with_address(burst.destination(i));
-}
-
 inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& worker) {
   meter.dropped(burst.verdict[i], frames_of(*burst.mbuf[i]).packets);
   worker.outbox.discard(burst.mbuf[i]);
@@ -114,6 +115,60 @@ inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& wor
   return as_they_are ? burst.plain & burst.filtered : 0;
 }
 
+// A super-frame whose segments are too large, and that may be cut anew, into smaller ones: TCP is a stream of octets. Answers with the
+// frames that it stands for in addition.
+inline bool shrink_segments(Burst& burst, std::uint32_t i, std::uint32_t mtu, Frames& more) {
+  if (!burst.is_super_frame(i) || burst.headers[i].layer3 != Layer3::ipv4) return false;
+  if ((burst.bytes(i)[burst.headers[i].layer3_offset + 6] & 0x40) != 0) return false;  // DF
+  rte_mbuf& packet = *burst.mbuf[i];
+  const auto header_bytes = static_cast<std::uint32_t>(packet.l3_len + packet.l4_len);
+  if (mtu < header_bytes + kLeastSegmentBytes) return false;
+  const Frames before = frames_of(packet);
+  packet.tso_segsz = static_cast<std::uint16_t>(mtu - header_bytes);
+  const Frames now = frames_of(packet);
+  more = {now.packets - before.packets, now.bytes - before.bytes};
+  return true;
+}
+
+// The packets and octets that a packet became beyond itself.
+inline Frames made_of(const Burst& burst, std::uint32_t i, const Fragmented& fragments, std::uint32_t ether_bytes) {
+  return {fragments.frames.packets - 1, fragments.frames.bytes - ether_bytes - burst.headers[i].packet_bytes};
+}
+
+// Of a packet that is sent although it was oversized.
+inline void account_oversized(Burst& burst, std::uint32_t i, const Frames& ip, WorkerState& worker, Direction direction) {
+  if (burst.is_filtered(i)) account_sent(burst, i, ip, worker, direction);
+}
+
+// Larger than the task's port takes, and neither cut nor shrunk: its sender is told.
+[[gnu::noinline]] inline void report_oversized_to_task(Burst& burst, std::uint32_t i, const Endpoint& endpoint, WorkerState& worker) {
+  burst.verdict[i] = DropReason::mtu_exceeded;
+  worker.meter(endpoint, Direction::ingress).dropped(DropReason::mtu_exceeded, frames_of(*burst.mbuf[i]).packets);
+  // A sender on this host is told here; the fabric would not bring the error back.
+  const Endpoint* sender = worker.view->with_address(burst.source(i));
+  if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint.mtu, Direction::egress)) {
+    std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
+    clear_offloads(burst.mbuf[i]);
+    worker.meter(*sender, Direction::ingress).received(frames_of(*burst.mbuf[i]));
+    deliver({burst.mbuf[i], sender->id, sender->generation, HandoffKind::deliver, Direction::ingress}, worker);
+  } else if (sender == nullptr && make_packet_too_big(burst, i, worker, endpoint.mtu, Direction::ingress) &&
+             push_tag(burst.mbuf[i], endpoint.vlan)) {
+    clear_offloads(burst.mbuf[i]);
+    send_to_trunk(burst.mbuf[i], worker);
+  } else {
+    worker.outbox.discard(burst.mbuf[i]);
+  }
+}
+
+[[gnu::noinline]] inline void fragment_to_task(Burst& burst, std::uint32_t i, const Endpoint& endpoint, WorkerState& worker) {
+  Meter& meter = worker.meter(endpoint, Direction::ingress);
+  pop_tag(burst, i);
+  const Fragmented sent = send_in_fragments(burst, i, worker, ether::header_bytes, endpoint.mtu, endpoint.port);
+  if (sent.refused != DropReason::none) return burst.drop(i, sent.refused), refuse(burst, i, meter, worker);
+  meter.made(made_of(burst, i, sent, ether::header_bytes));
+  account_oversized(burst, i, sent.ip, worker, Direction::ingress);
+}
+
 // A packet for a task in full.
 [[gnu::noinline]] inline void forward_one_to_task(Burst& burst, std::uint32_t i, WorkerState& worker) {
   const Endpoint* endpoint = burst.endpoint[i];
@@ -121,22 +176,11 @@ inline void refuse(Burst& burst, std::uint32_t i, Meter& meter, WorkerState& wor
   if (endpoint == nullptr) return worker.outbox.discard(burst.mbuf[i]);  // counted by demux, in the trunk's meter
   Meter& meter = worker.meter(*endpoint, Direction::ingress);
   if (burst.alive(i) && is_too_large(burst, i, endpoint->mtu)) {
-    burst.verdict[i] = DropReason::mtu_exceeded;
-    meter.dropped(DropReason::mtu_exceeded, frames_of(*burst.mbuf[i]).packets);
-    // A sender on this host is told here; the fabric would not bring the error back.
-    const Endpoint* sender = worker.view->with_address(burst.source(i));
-    if (sender != nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::egress)) {
-      std::memcpy(burst.bytes(i), sender->mac.bytes.data(), 6);
-      clear_offloads(burst.mbuf[i]);
-      worker.meter(*sender, Direction::ingress).received(frames_of(*burst.mbuf[i]));
-      deliver({burst.mbuf[i], sender->id, sender->generation, HandoffKind::deliver, Direction::ingress}, worker);
-    } else if (sender == nullptr && make_packet_too_big(burst, i, worker, endpoint->mtu, Direction::ingress) && push_tag(burst.mbuf[i], endpoint->vlan)) {
-      clear_offloads(burst.mbuf[i]);
-      send_to_trunk(burst.mbuf[i], worker);
-    } else {
-      worker.outbox.discard(burst.mbuf[i]);
-    }
-    return;
+    if (may_be_fragmented(burst, i)) return fragment_to_task(burst, i, *endpoint, worker);
+    Frames more;
+    if (!shrink_segments(burst, i, endpoint->mtu, more)) return report_oversized_to_task(burst, i, *endpoint, worker);
+    meter.made(more);
+    account_oversized(burst, i, ip_packets_of(*burst.mbuf[i], burst.headers[i].packet_bytes), worker, Direction::ingress);
   }
   if (burst.alive(i)) {
     pop_tag(burst, i);
@@ -176,6 +220,32 @@ inline void forward_to_task(Burst& burst, WorkerState& worker) {
 
 namespace detail {
 
+// Larger than the trunk takes, and neither cut nor shrunk: its sender is told.
+[[gnu::noinline]] inline void report_oversized_to_trunk(Burst& burst, std::uint32_t i, const Endpoint& endpoint, WorkerState& worker) {
+  rte_mbuf* packet = burst.mbuf[i];
+  burst.verdict[i] = DropReason::mtu_exceeded;
+  worker.meter(endpoint, Direction::egress).dropped(DropReason::mtu_exceeded, frames_of(*packet).packets);
+  if (!make_packet_too_big(burst, i, worker, worker.view->trunk_mtu, Direction::egress)) return worker.outbox.discard(packet);
+  clear_offloads(packet);
+  worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
+  send_to_task(packet, endpoint, worker);
+}
+
+[[gnu::noinline]] inline void fragment_to_trunk(Burst& burst, std::uint32_t i, const Endpoint& endpoint, WorkerState& worker) {
+  Meter& meter = worker.meter(endpoint, Direction::egress);
+  if (!push_tag(burst.mbuf[i], endpoint.vlan)) return burst.drop(i, DropReason::no_headroom), refuse(burst, i, meter, worker);
+  const std::uint32_t tag_bytes = endpoint.vlan.is_untagged() ? 0 : ether::tag_bytes;
+  const std::uint32_t ether_bytes = ether::header_bytes + tag_bytes;
+  const Fragmented sent = send_in_fragments(burst, i, worker, ether_bytes, worker.view->trunk_mtu, kTrunkSlot);
+  if (sent.refused != DropReason::none) return burst.drop(i, sent.refused), refuse(burst, i, meter, worker);
+  Frames made = made_of(burst, i, sent, ether_bytes);
+  made.bytes -= made.packets * tag_bytes;
+  meter.made(made);
+  meter.sent({sent.frames.packets, sent.frames.bytes - sent.frames.packets * tag_bytes});
+  worker.trunk_out.received(sent.frames);
+  account_oversized(burst, i, sent.ip, worker, Direction::egress);
+}
+
 // A packet from a task in full.
 [[gnu::noinline]] inline void forward_one_from_task(Burst& burst, std::uint32_t i, WorkerState& worker, Burst& local) {
   const View& view = *worker.view;
@@ -209,23 +279,23 @@ namespace detail {
     }
     return;
   }
-  if (is_too_large(burst, i, view.trunk_mtu)) {
-    burst.verdict[i] = DropReason::mtu_exceeded;
-    meter.dropped(DropReason::mtu_exceeded, frames_of(*packet).packets);
-    if (make_packet_too_big(burst, i, worker, view.trunk_mtu, Direction::egress)) {
-      clear_offloads(packet);
-      worker.meter(endpoint, Direction::ingress).received(frames_of(*packet));
-      send_to_task(packet, endpoint, worker);
-    } else {
-      worker.outbox.discard(packet);
-    }
-    return;
+  const bool oversized = is_too_large(burst, i, view.trunk_mtu);
+  Frames more;
+  if (oversized) {
+    if (may_be_fragmented(burst, i)) return fragment_to_trunk(burst, i, endpoint, worker);
+    if (!shrink_segments(burst, i, view.trunk_mtu, more)) return report_oversized_to_trunk(burst, i, endpoint, worker);
   }
   const Frames frames = frames_of(*packet);
   const bool tagged = push_tag(packet, endpoint.vlan);
   if (!tagged || !carry_offloads(burst, i, ether::header_bytes + (endpoint.vlan.is_untagged() ? 0 : ether::tag_bytes))) {
+    if (!oversized && burst.is_filtered(i)) account_not_sent(burst, i, worker, Direction::egress);
     burst.drop(i, tagged ? DropReason::bad_offload : DropReason::no_headroom);
+    meter.made(more);
     return refuse(burst, i, meter, worker);
+  }
+  if (oversized) {
+    meter.made(more);
+    account_oversized(burst, i, ip_packets_of(*packet, burst.headers[i].packet_bytes), worker, Direction::egress);
   }
   meter.sent(frames);
   send_to_trunk(packet, worker);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "dataplane/stages/handoff.h"
 #include "dataplane/stages/observe_drop.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
@@ -48,7 +49,8 @@ bool is_sound(const Piece& piece) {
   return piece.end > piece.begin && piece.end <= 65535 && (piece.last || (piece.end - piece.begin) % 8 == 0);
 }
 
-DatagramKey key_of(const Burst& burst, std::uint32_t i, const Piece& piece, const WorkerState& worker, Direction direction) {
+DatagramKey key_of(const Burst& burst, std::uint32_t i, const Piece& piece, const WorkerState& worker,
+                   Direction direction) {
   DatagramKey key;
   key.flow.owner = burst.endpoint[i]->flow_owner;
   if (burst.headers[i].layer3 == Layer3::ipv4) {
@@ -68,32 +70,55 @@ DatagramKey key_of(const Burst& burst, std::uint32_t i, const Piece& piece, cons
 }
 
 void observe_held_drop(const DatagramKey& key, rte_mbuf& packet, DropReason reason, WorkerState& worker) {
-  observe_drop(worker, packet, {.endpoint = key.flow.endpoint(), .generation = key.flow.generation(), .direction = key.direction, .stage = Stage::fragments,
-                                .reason = reason});
+  observe_drop(worker, packet,
+               {.endpoint = key.flow.endpoint(),
+                .generation = key.flow.generation(),
+                .direction = key.direction,
+                .stage = Stage::fragments,
+                .reason = reason});
+}
+
+// The endpoint that the datagram is of, if it is in service still.
+const Endpoint* owner_of(const FragmentedDatagram& datagram, const WorkerState& worker) {
+  const Endpoint* endpoint = worker.view->endpoint(datagram.key.flow.endpoint());
+  const bool same =
+      endpoint != nullptr && (endpoint->generation & FlowKey::kGenerationMask) == datagram.key.flow.generation();
+  return same ? endpoint : nullptr;
 }
 
 void drop_held(FragmentedDatagram& datagram, DropReason reason, WorkerState& worker) {
-  Meter& meter = worker.meters[datagram.key.flow.endpoint().value].side(datagram.key.direction);
+  const Endpoint* owner = owner_of(datagram, worker);
   for (std::uint32_t i = 0; i < datagram.held_count; ++i) {
-    meter.dropped(reason);
+    if (owner != nullptr) worker.meter(*owner, datagram.key.direction).dropped(reason);
     observe_held_drop(datagram.key, *datagram.held[i], reason, worker);
     worker.outbox.discard(datagram.held[i]);
   }
   datagram.held_count = 0;
 }
 
+void hand_over_held(FragmentedDatagram& datagram, const Endpoint& owner, WorkerState& worker) {
+  for (std::uint32_t i = 0; i < datagram.held_count; ++i) {
+    const HandedPacket packet{datagram.held[i],       owner.id, owner.generation, HandoffKind::known,
+                              datagram.key.direction, true};
+    if (!worker.handoff.send(owner.worker, packet)) detail::drop_handed(packet, DropReason::handoff_full, worker);
+  }
+  datagram.held_count = 0;
+}
+
 // What the first fragment said holds for this one too.
 void tell(Burst& burst, std::uint32_t i, const FragmentedDatagram& datagram) {
-  burst.key[i].local_port = datagram.local_port;
-  burst.key[i].remote_port = datagram.remote_port;
-  burst.key[i].owner = (burst.key[i].owner & ~FlowKey::protocol_bits(0xff)) | FlowKey::protocol_bits(datagram.protocol);
-  burst.headers[i].protocol = datagram.protocol;
-  burst.headers[i].icmp_type = datagram.icmp_type;
-  burst.headers[i].icmp_code = datagram.icmp_code;
+  burst.key[i].local_port = datagram.first.local_port;
+  burst.key[i].remote_port = datagram.first.remote_port;
+  burst.key[i].owner =
+      (burst.key[i].owner & ~FlowKey::protocol_bits(0xff)) | FlowKey::protocol_bits(datagram.first.protocol);
+  burst.headers[i].protocol = datagram.first.protocol;
+  burst.headers[i].icmp_type = datagram.first.icmp_type;
+  burst.headers[i].icmp_code = datagram.first.icmp_code;
 }
 
 // The held ones go on behind the first, in the same burst. They were counted and checked when they came.
-void release(Burst& burst, std::uint32_t first, FragmentedDatagram& datagram, WorkerState& worker, Direction direction) {
+void release(Burst& burst, std::uint32_t first, FragmentedDatagram& datagram, WorkerState& worker,
+             Direction direction) {
   for (std::uint32_t n = 0; n < datagram.held_count; ++n) {
     rte_mbuf* packet = datagram.held[n];
     if (burst.size == kMaxBurst) {
@@ -113,22 +138,104 @@ void release(Burst& burst, std::uint32_t first, FragmentedDatagram& datagram, Wo
   datagram.held_count = 0;
 }
 
-enum class Place : std::uint8_t { fresh, copy, overlap, too_many };
+DropReason overlapped(FragmentedDatagram& datagram, WorkerState& worker) {
+  datagram.state = State::overlapped;
+  datagram.began = worker.now;
+  drop_held(datagram, DropReason::fragment_overlap, worker);
+  return DropReason::fragment_overlap;
+}
 
-Place place_of(const FragmentedDatagram& datagram, const Piece& piece) {
-  for (std::uint32_t n = 0; n < datagram.piece_count; ++n) {
-    const FragmentedDatagram::Piece& other = datagram.pieces[n];
-    if (piece.begin == other.begin && piece.end == other.end) return Place::copy;
-    if (piece.begin < other.end && other.begin < piece.end) return Place::overlap;
+void give_up(FragmentedDatagram& datagram, WorkerState& worker) {
+  drop_held(datagram, DropReason::fragment_quota, worker);
+}
+
+FragmentedDatagram* add(const DatagramKey& key, std::uint64_t hash, WorkerState& worker) {
+  return worker.fragments.add(key, hash, worker.now, [&](FragmentedDatagram& oldest) { give_up(oldest, worker); });
+}
+
+FirstFragment first_of(const Burst& burst, std::uint32_t i, const Piece& piece) {
+  const Headers& headers = burst.headers[i];
+  FirstFragment first;
+  first.end = static_cast<std::uint16_t>(piece.end);
+  first.local_port = burst.key[i].local_port;
+  first.remote_port = burst.key[i].remote_port;
+  // Read anew: the key of what came from a neighbour has its two ends exchanged, and of ICMP they are not of a kind
+  // (track.h).
+  if (detail::is_icmp(headers) && detail::has_connection(headers)) {
+    first.local_port = detail::load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);
   }
-  // Two ends, or a piece behind the end.
-  if (datagram.total_bytes != 0 && (piece.last || piece.end > datagram.total_bytes)) return Place::overlap;
-  if (piece.last) {
-    for (std::uint32_t n = 0; n < datagram.piece_count; ++n) {
-      if (datagram.pieces[n].end > piece.end) return Place::overlap;
-    }
+  first.protocol = headers.protocol;
+  first.icmp_type = headers.icmp_type;
+  first.icmp_code = headers.icmp_code;
+  return first;
+}
+
+DropReason take_first(Burst& burst, std::uint32_t i, const Piece& piece, const DatagramKey& key, WorkerState& worker) {
+  FragmentTable& table = worker.fragments;
+  const std::uint64_t hash = hash_of(key, worker.connections);
+  const FirstFragment first = first_of(burst, i, piece);
+  FragmentedDatagram* datagram = table.find(key, hash);
+  if (datagram == nullptr) {
+    datagram = add(key, hash, worker);
+    if (datagram == nullptr) return DropReason::fragment_quota;
+  } else if (datagram->state == State::overlapped && worker.now - datagram->began < FragmentTable::kOverlapped) {
+    return DropReason::fragment_overlap;
+  } else if (datagram->state == State::known && datagram->first == first) {
+    datagram->came_again();
+    table.touch(*datagram, worker.now);
+    burst.first_fragments |= std::uint64_t{1} << i;
+    return DropReason::none;
+  } else if (datagram->state != State::waiting) {
+    datagram->begin_anew();
+    table.touch(*datagram, worker.now);
+  } else if (datagram->place_of(piece.begin, piece.end, piece.last) != FragmentedDatagram::Place::fresh) {
+    return overlapped(*datagram, worker);
   }
-  return datagram.piece_count == FragmentedDatagram::kMaxPieces ? Place::too_many : Place::fresh;
+  datagram->add_piece(piece.begin, piece.end, piece.last);
+  datagram->state = State::known;
+  datagram->first = first;
+  burst.first_fragments |= std::uint64_t{1} << i;
+  release(burst, i, *datagram, worker, key.direction);
+  if (datagram->is_whole()) table.erase(*datagram);
+  return DropReason::none;
+}
+
+DropReason take_later(Burst& burst, std::uint32_t i, const Piece& piece, const DatagramKey& key, WorkerState& worker) {
+  using Place = FragmentedDatagram::Place;
+  FragmentTable& table = worker.fragments;
+  const std::uint64_t hash = hash_of(key, worker.connections);
+  FragmentedDatagram* datagram = table.find(key, hash);
+  if (datagram == nullptr) datagram = add(key, hash, worker);
+  if (datagram == nullptr) return DropReason::fragment_quota;
+  if (datagram->state == State::overlapped) return DropReason::fragment_overlap;
+  Place place = datagram->place_of(piece.begin, piece.end, piece.last);
+  if (place == Place::contradicts_old) {
+    datagram->forget_old();
+    place = datagram->place_of(piece.begin, piece.end, piece.last);
+  }
+  const bool waits = datagram->state == State::waiting;
+  switch (place) {
+    case Place::copy:
+      if (waits) return DropReason::fragment_orphan;
+      break;
+    case Place::too_many:
+      return DropReason::fragment_quota;
+    case Place::fresh:
+      if (waits && datagram->held_count == FragmentedDatagram::kMaxHeld) return DropReason::fragment_orphan;
+      datagram->add_piece(piece.begin, piece.end, piece.last);
+      break;
+    default:
+      return overlapped(*datagram, worker);
+  }
+  if (waits) {
+    datagram->held[datagram->held_count++] = burst.mbuf[i];
+    burst.mbuf[i] = nullptr;
+    burst.filtered &= ~(std::uint64_t{1} << i);
+    return DropReason::none;
+  }
+  tell(burst, i, *datagram);
+  if (datagram->is_whole()) table.erase(*datagram);
+  return DropReason::none;
 }
 
 DropReason take(Burst& burst, std::uint32_t i, WorkerState& worker, Direction direction) {
@@ -137,56 +244,9 @@ DropReason take(Burst& burst, std::uint32_t i, WorkerState& worker, Direction di
   if (!is_sound(piece)) return DropReason::malformed;
   // A second fragment this early would bring the TCP flags anew (RFC 3128).
   if (headers.protocol == protocol::tcp && piece.begin == 8) return DropReason::fragment_tiny;
-
-  FragmentTable& table = worker.fragments;
   const DatagramKey key = key_of(burst, i, piece, worker, direction);
-  const std::uint64_t hash = hash_of(key, worker.connections);
-  FragmentedDatagram* datagram = table.find(key, hash);
-  if (datagram == nullptr) {
-    datagram = table.add(key, hash, worker.now, [&](FragmentedDatagram& oldest) { drop_held(oldest, DropReason::fragment_quota, worker); });
-    if (datagram == nullptr) return DropReason::fragment_quota;
-  }
-  if (datagram->state == State::refused) return DropReason::fragment_overlap;
-  switch (place_of(*datagram, piece)) {
-    case Place::overlap:
-      datagram->state = State::refused;
-      drop_held(*datagram, DropReason::fragment_overlap, worker);
-      return DropReason::fragment_overlap;
-    case Place::too_many: return DropReason::fragment_quota;
-    case Place::copy:
-      if (datagram->state != State::known) return DropReason::fragment_orphan;
-      if (headers.fragment == Fragment::later) tell(burst, i, *datagram);
-      return DropReason::none;
-    case Place::fresh: break;
-  }
-  if (headers.fragment == Fragment::later && datagram->state == State::waiting && datagram->held_count == FragmentedDatagram::kMaxHeld) {
-    return DropReason::fragment_orphan;
-  }
-  datagram->pieces[datagram->piece_count++] = {static_cast<std::uint16_t>(piece.begin), static_cast<std::uint16_t>(piece.end)};
-  datagram->passed_bytes += piece.end - piece.begin;
-  if (piece.last) datagram->total_bytes = piece.end;
-  if (headers.fragment == Fragment::first) {
-    datagram->state = State::known;
-    datagram->protocol = headers.protocol;
-    datagram->local_port = burst.key[i].local_port;
-    datagram->remote_port = burst.key[i].remote_port;
-    // Read anew: the key of what came from a neighbour has its two ends exchanged, and of ICMP they are not of a kind (track.h).
-    if (detail::is_icmp(headers) && detail::has_connection(headers)) {
-      datagram->local_port = detail::load_raw<std::uint16_t>(burst.bytes(i) + headers.layer4_offset + 4);
-    }
-    datagram->icmp_type = headers.icmp_type;
-    datagram->icmp_code = headers.icmp_code;
-    release(burst, i, *datagram, worker, direction);
-  } else if (datagram->state == State::waiting) {
-    datagram->held[datagram->held_count++] = burst.mbuf[i];
-    burst.mbuf[i] = nullptr;
-    burst.filtered &= ~(std::uint64_t{1} << i);
-    return DropReason::none;
-  } else {
-    tell(burst, i, *datagram);
-  }
-  if (datagram->is_whole()) table.erase(*datagram);
-  return DropReason::none;
+  return headers.fragment == Fragment::first ? take_first(burst, i, piece, key, worker)
+                                             : take_later(burst, i, piece, key, worker);
 }
 
 }  // namespace
@@ -202,13 +262,31 @@ void take_fragments(Burst& burst, WorkerState& worker, Direction direction) {
   });
 }
 
-void sweep_fragments(WorkerState& worker, std::uint32_t count) {
-  worker.fragments.sweep(count, [&](FragmentedDatagram& datagram) {
-    const Tick age = worker.now - datagram.began;
-    const bool over = age >= (datagram.key.flow.is_ipv6() ? FragmentTable::kLife6 : FragmentTable::kLife4);
-    if (datagram.state == State::waiting && age >= FragmentTable::kHold) drop_held(datagram, DropReason::fragment_orphan, worker);
-    return over || (datagram.state == State::waiting && age >= FragmentTable::kHold);
+void settle_first_fragments(Burst& burst, WorkerState& worker, Direction direction) {
+  FragmentTable& table = worker.fragments;
+  for_each_bit(burst.first_fragments, [&](std::uint32_t i) {
+    if (burst.mbuf[i] == nullptr) return;  // it went to ask another worker, and comes back
+    const DatagramKey key = key_of(burst, i, piece_of(burst, i), worker, direction);
+    FragmentedDatagram* datagram = table.find(key, hash_of(key, worker.connections));
+    if (datagram == nullptr || datagram->state != State::known) return;  // all of it has passed
+    table.settle(*datagram, burst.alive(i), [&](FragmentedDatagram& oldest) { give_up(oldest, worker); });
   });
+}
+
+bool sweep_fragments(WorkerState& worker, std::uint32_t count) {
+  bool handed_over = false;
+  worker.fragments.sweep(count, [&](FragmentedDatagram& datagram) {
+    const Endpoint* owner = owner_of(datagram, worker);
+    if (owner != nullptr && owner->worker != worker.number) {
+      handed_over |= datagram.held_count != 0;
+      hand_over_held(datagram, *owner, worker);
+      return true;
+    }
+    if (owner != nullptr && worker.now - datagram.began < FragmentTable::life_of(datagram)) return false;
+    drop_held(datagram, DropReason::fragment_orphan, worker);
+    return true;
+  });
+  return handed_over;
 }
 
 }  // namespace trunkline

@@ -24,10 +24,13 @@ inline const Endpoint* endpoint_of(const HandedPacket& handed, const View& view)
 
 // The packet cannot go on: counted where its receipt was.
 inline void drop_handed(const HandedPacket& handed, DropReason reason, WorkerState& worker) {
+  const bool of_trunk = handed.kind == HandoffKind::trunk || handed.kind == HandoffKind::transmit;
   Meter& meter = handed.kind == HandoffKind::trunk      ? worker.trunk_in
                  : handed.kind == HandoffKind::transmit ? worker.trunk_out
                                                         : worker.meters[handed.endpoint.value].side(handed.direction);
-  meter.dropped(reason, frames_of(*handed.packet).packets);
+  // Whoever has the number now has not received it.
+  const Endpoint* owner = of_trunk ? nullptr : worker.view->endpoint(handed.endpoint);
+  if (owner == nullptr || owner->generation == handed.generation) meter.dropped(reason, frames_of(*handed.packet).packets);
   observe_drop(worker, *handed.packet, {.endpoint = handed.endpoint, .generation = handed.generation, .direction = handed.direction,
                                         .stage = handed.kind == HandoffKind::transmit ? Stage::transmit : handed.was_seen() ? Stage::admit : Stage::demux,
                                         .reason = reason, .is_first_sight = !handed.was_seen()});

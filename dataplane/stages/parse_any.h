@@ -205,6 +205,11 @@ inline bool is_sound_super_frame(const rte_mbuf& packet, const Headers& headers,
                          (headers.protocol == protocol::tcp || headers.protocol == protocol::udp);
   const bool super_frame = (packet.ol_flags & RTE_MBUF_F_RX_LRO) != 0;
   if (reason == DropReason::none && (super_frame || has_partial_checksum(packet)) && !transport) reason = DropReason::bad_offload;
+  // A checksum that is made later is made over the packet alone: what is behind it must be in the last buffer, to be cut off.
+  if (reason == DropReason::none && has_partial_checksum(packet)) {
+    const std::uint32_t behind = packet.pkt_len - headers.layer3_offset - headers.packet_bytes;
+    if (behind > rte_pktmbuf_lastseg(&packet)->data_len) reason = DropReason::bad_offload;
+  }
   if (!super_frame) return reason;
   if (reason == DropReason::none && !is_sound_super_frame(packet, headers, burst.bytes(i))) reason = DropReason::bad_offload;
   if (reason != DropReason::none) {

@@ -12,11 +12,10 @@
 #include <cstdint>
 #include <span>
 
-namespace trunkline {
+#include "dataplane/stages/chain_reader.h"
+#include "dataplane/stages/complete_checksum.h"
 
-// Fills in a checksum that was left to the port (TX_TCP_CKSUM, TX_UDP_CKSUM with l2_len, l3_len) and takes the request away. False: the
-// packet is not what its lengths say; it is unchanged.
-bool complete_checksum(rte_mbuf& packet);
+namespace trunkline {
 
 // Cuts one super-frame (TX_TCP_SEG) into frames of at most tso_segsz octets of payload, in order. As Linux does: the IPv4
 // identification counts up, FIN and PSH are the last one's, CWR the first one's.
@@ -33,12 +32,10 @@ class Segmenter {
 
  private:
   rte_mbuf* make(bool checksums);
-  bool copy_payload(rte_mbuf* segment, std::uint32_t bytes);
   void finish_headers(rte_mbuf& segment, std::uint32_t bytes) const;
 
   const rte_mbuf& frame_;
-  const rte_mbuf* from_ = nullptr;  // where the payload goes on, and from which byte of it
-  std::uint32_t from_byte_ = 0;
+  ChainReader from_;  // where the payload goes on
   std::uint32_t header_bytes_ = 0;
   std::uint32_t payload_ = 0;
   std::uint32_t count_ = 0, made_ = 0;

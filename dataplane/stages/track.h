@@ -65,7 +65,8 @@ template <Direction direction, bool counted>
   for_each_bit(rest, [&](std::uint32_t i) {
     Connection* connection = has_connection(burst.headers[i]) ? find_connection(burst, i, table, direction) : nullptr;
     burst.connection[i] = connection;
-    if (connection == nullptr || !is_steady<direction>(*connection, *burst.endpoint[i], burst.headers[i], now)) return;
+    if (connection == nullptr || burst.is_oversized(i)) return;
+    if (!is_steady<direction>(*connection, *burst.endpoint[i], burst.headers[i], now)) return;
     pass_steady<direction, counted>(*connection, burst.headers[i], now);
     steady |= std::uint64_t{1} << i;
   });
@@ -85,8 +86,9 @@ template <Direction direction, bool counted>
 
 template <Direction direction, bool counted>
 [[gnu::always_inline]] inline void track_all(Burst& burst, ConnectionTable& table, Tick now) {
-  const std::uint64_t plain = burst.filtered & burst.plain;
-  std::uint64_t rest = burst.filtered & ~burst.plain;
+  // What is oversized is never steady: whether it is sent, and as how many packets, is not known yet.
+  const std::uint64_t plain = burst.filtered & burst.plain & ~burst.oversized;
+  std::uint64_t rest = burst.filtered & ~plain;
   if (rest != 0) [[unlikely]] complete_keys(burst, rest, table, direction);
   for_each_bit(burst.filtered, [&](std::uint32_t i) __attribute__((always_inline)) {
     burst.hash[i] = table.hash(burst.key[i]);

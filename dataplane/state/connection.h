@@ -12,6 +12,7 @@
 
 #include "config/net.h"
 #include "dataplane/state/clock.h"
+#include "dataplane/state/counters.h"
 #include "dataplane/state/flow_key.h"
 #include "dataplane/state/policy.h"
 #include "dataplane/state/view.h"
@@ -48,6 +49,11 @@ struct alignas(64) Connection {
       if (static_cast<std::uint32_t>(all) == 0) [[unlikely]] all = std::uint64_t{now} << 32;
       all = ((all << 16 >> 16) + 1) | std::uint64_t{now} << 48;
       std::memcpy(&packets, &all, sizeof all);
+    }
+    // Of what was counted. The flags of what passed besides are not told apart from its own.
+    void take_back(const Frames& amount) {
+      packets -= static_cast<std::uint32_t>(amount.packets);
+      bytes_and_flags = packets == 0 ? 0 : bytes_and_flags - amount.bytes;
     }
     std::uint64_t bytes() const { return bytes_and_flags & ((std::uint64_t{1} << kFlagsShift) - 1); }
     std::uint8_t tcp_flags() const { return static_cast<std::uint8_t>(bytes_and_flags >> kFlagsShift); }

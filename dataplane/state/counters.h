@@ -2,9 +2,10 @@
 //
 // Counters that close. A Meter watches one side of one port, and at rest
 //
-//     rx_packets == tx_packets + sum of drops
+//     rx_packets + made_packets == tx_packets + sum of drops
 //
-// holds for every one: what came to this side either went on or has a named reason. For a task port the
+// holds for every one: what came to this side either went on or has a named reason. `made` are the packets beyond the first that
+// a packet became which was larger than the MTU (stages/fragment_ipv4.h), and their repeated headers. For a task port the
 // `egress` meter counts what the task sent, the `ingress` meter what went towards it; the trunk has one for each way too.
 //
 // A super-frame counts as the frames that it stands for (super_frame.h), however it came and goes.
@@ -47,16 +48,18 @@ struct alignas(64) Meter {
   Counter rx_packets, rx_bytes;
   Counter tx_packets, tx_bytes;
   std::array<Counter, kDropReasonCount> drops;  // by DropReason; [none] stays 0
+  Counter made_packets, made_bytes;
 
   [[gnu::always_inline]] void received(Frames frames) { rx_packets.add(frames.packets), rx_bytes.add(frames.bytes); }
   [[gnu::always_inline]] void sent(Frames frames) { tx_packets.add(frames.packets), tx_bytes.add(frames.bytes); }
+  void made(Frames frames) { made_packets.add(frames.packets), made_bytes.add(frames.bytes); }
   void dropped(DropReason reason, std::uint64_t packets = 1) { drops[static_cast<std::size_t>(reason)].add(packets); }
 };
 
 // What a Meter said at one moment, as plain numbers; differences of two of these are what is shown, since an
 // EndpointId (and with it the meter) is used again after a detach.
 struct MeterReading {
-  std::uint64_t rx_packets = 0, rx_bytes = 0, tx_packets = 0, tx_bytes = 0;
+  std::uint64_t rx_packets = 0, rx_bytes = 0, tx_packets = 0, tx_bytes = 0, made_packets = 0, made_bytes = 0;
   std::array<std::uint64_t, kDropReasonCount> drops{};
 
   static MeterReading of(const Meter& meter) {
@@ -77,6 +80,8 @@ struct MeterReading {
     for (const Meter* meter : meters) {
       sum.rx_packets += meter->rx_packets.read();
       sum.rx_bytes += meter->rx_bytes.read();
+      sum.made_packets += meter->made_packets.read();
+      sum.made_bytes += meter->made_bytes.read();
     }
     return sum;
   }
@@ -85,6 +90,7 @@ struct MeterReading {
     MeterReading result = *this;
     result.rx_packets -= start.rx_packets, result.rx_bytes -= start.rx_bytes;
     result.tx_packets -= start.tx_packets, result.tx_bytes -= start.tx_bytes;
+    result.made_packets -= start.made_packets, result.made_bytes -= start.made_bytes;
     for (std::size_t i = 0; i < kDropReasonCount; ++i) result.drops[i] -= start.drops[i];
     return result;
   }
@@ -95,7 +101,7 @@ struct MeterReading {
     return sum;
   }
   // Packets neither sent nor dropped: 0 when nothing is in flight.
-  std::int64_t unaccounted() const { return static_cast<std::int64_t>(rx_packets - tx_packets - dropped()); }
+  std::int64_t unaccounted() const { return static_cast<std::int64_t>(rx_packets + made_packets - tx_packets - dropped()); }
 };
 
 }  // namespace trunkline

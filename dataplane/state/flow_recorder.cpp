@@ -70,6 +70,16 @@ void FlowRecorder::add_loose(const FlowKey& key, std::uint64_t hash, const Addre
   way.tcp_flags |= tcp_flags;
 }
 
+void FlowRecorder::take_back_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, const Frames& amount) {
+  if (!on) return;
+  FlowRecord* record = loose_.find_or_add(key, hash, ipv6, FlowAction::accept);
+  if (record == nullptr) return;  // it found no place then, and its record counts as lost
+  FlowRecord::Way& way = record->way[index(direction)];
+  way.packets -= static_cast<decltype(way.packets)>(std::min<std::uint64_t>(amount.packets, way.packets));
+  way.bytes -= std::min(amount.bytes, std::uint64_t{way.bytes});
+  if (record->way[0].packets + record->way[1].packets == 0) loose_.forget(*record);
+}
+
 bool FlowRecorder::take_loose(std::uint32_t count) {
   for (; count != 0 && loose_at_ < LooseFlows::kCapacity; --count, ++loose_at_) {
     if (!loose_.take(loose_at_, [&](const FlowRecord& record) { return ring_.push(record); })) break;

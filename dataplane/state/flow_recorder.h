@@ -33,6 +33,11 @@ class LooseFlows {
 
   // The flow's record, a new one if there is none; nullptr: no place. `ipv6` is looked at only for an IPv6 key.
   FlowRecord* find_or_add(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, FlowAction action);
+  // The record has no packets any more.
+  void forget(FlowRecord& record) {
+    record = FlowRecord{};
+    --size_;
+  }
   std::uint32_t size() const { return size_; }
   // Hands over what is at a place and frees it. False: not taken, so it stays.
   template <class Take>
@@ -40,8 +45,7 @@ class LooseFlows {
     FlowRecord& record = records_[place];
     if (!is_used(record)) return true;
     if (!take(record)) return false;
-    record = FlowRecord{};
-    --size_;
+    forget(record);
     return true;
   }
 
@@ -72,6 +76,8 @@ class FlowRecorder {
   // A packet that belongs to no connection (a super-frame: several). `key` and `hash` as track made them.
   void add_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, const Frames& amount,
                  std::uint8_t tcp_flags, FlowAction action);
+  // Of what add_loose() was told: it was not sent.
+  void take_back_loose(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, Direction direction, const Frames& amount);
   // Takes `count` places of LooseFlows. Answers whether all of them have been taken since begin_loose().
   void begin_loose() { loose_at_ = 0; }
   bool take_loose(std::uint32_t count);

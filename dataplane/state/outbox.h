@@ -85,6 +85,8 @@ class Outbox {
   std::size_t size() const { return packet_count_; }
   std::pair<PortSlot, rte_mbuf*> listed(std::size_t place) const { return {PortSlot{static_cast<std::uint16_t>(address_[place])}, packets_[place]}; }
   bool is_full() const { return packet_count_ > kCapacity - kRoom; }
+  // For so many packets beside those that a call of a pipeline function may always add.
+  bool has_room(std::size_t packets) const { return packet_count_ + packets + kRoom <= kCapacity; }
 
   void discard(rte_mbuf* packet) {
     if (discarded_count_ < discarded_.size()) discarded_[discarded_count_++] = packet;

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "dataplane/state/allowances.h"
+#include "dataplane/state/buffer_source.h"
 #include "dataplane/state/clock.h"
 #include "dataplane/state/connection_table.h"
 #include "dataplane/state/counters.h"
@@ -62,10 +63,10 @@ struct WorkerState {
   Outbox outbox;
   Handoff handoff;
 
-  // ICMP errors that the router may still send this tick; a flood of oversized packets must not become one of errors.
-  static constexpr std::uint32_t kErrorsPerTick = 100;
-  Tick errors_tick = 0;
-  std::uint32_t errors_left = kErrorsPerTick;
+  BufferSource* buffers = nullptr;  // of packets that are made here; nullptr: none can be
+  // Written by the worker, read by control.
+  Counter fragmented_packets;  // that were larger than the MTU of their way
+  Counter fragments_made;      // of them
 
   // At the start of a turn, or of a test's step.
   void begin_turn(const View& current, Tick tick, std::uint64_t microseconds) {

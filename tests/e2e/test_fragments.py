@@ -16,6 +16,9 @@ from lab.netns import send_frames  # noqa: E402
 
 SUBNET6 = "2001:db8:1234:1a00::/64"
 CLIENT6 = "2001:db8:1234:1a01::20"
+MTUS = (9001, 1500, 1280, 576)
+SIZES4 = (1400, 1473, 4000, 9100, 20000, 65507)
+SIZES6 = (1400, 4000, 9100, 20000, 65487)
 PORT = 5000
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
 SIOCETHTOOL, ETHTOOL_GGRO = 0x8946, 0x2B
@@ -156,6 +159,46 @@ class FragmentsTest(LabTest):
 
 
 class TestSizes(FragmentsTest):
+    def test_every_pair_of_mtus_over_the_trunk(self):
+        tasks = {mtu: self.attach_mtu(number, mtu) for number, mtu in enumerate(MTUS, 1)}
+        lost = self.lost()
+        before, count = self.worker(), 0
+        for client_mtu in MTUS:
+            self.set_client_mtu(client_mtu)
+            if client_mtu >= 1280:
+                pairs = [((self.lab.client, CLIENT6), (task.netns, self.address6(task))) for mtu, task in tasks.items() if mtu >= 1280]
+                count += self.exchange(pairs, SIZES6, tries=4)
+            count += self.exchange([((self.lab.client, CLIENT), (task.netns, task.address)) for task in tasks.values()], SIZES4)
+        after = self.worker()
+        # A client of 9001 and tasks of less: the engine is the router that cuts.
+        self.assertGreater(after["fragmented_packets"], before["fragmented_packets"])
+        self.assertGreater(after["fragments_made"] - before["fragments_made"], 2 * (after["fragmented_packets"] - before["fragmented_packets"]) - 1)
+        self.assertEqual(self.lost(), lost)
+        # The sender of IPv6 was told where it had to be, and nothing else was dropped.
+        self.assertLessEqual(set(self.dropped()), {"mtu_exceeded"})
+        self.note(f"{count} datagrams there and back, {after['fragments_made'] - before['fragments_made']} fragments made")
+
+    def test_every_pair_of_mtus_between_tasks(self):
+        tasks = {mtu: self.attach_mtu(number, mtu) for number, mtu in enumerate(MTUS, 1)}
+        six = {mtu: task for mtu, task in tasks.items() if mtu >= 1280}
+        self.know_each_other(list(six.values()))
+        before, count = self.worker(), 0
+        for mtu, task in tasks.items():
+            count += self.exchange([((task.netns, task.address), (other.netns, other.address)) for other in tasks.values() if other is not task], SIZES4)
+        for mtu, task in six.items():
+            count += self.exchange([((task.netns, self.address6(task)), (other.netns, self.address6(other))) for other in six.values() if other is not task],
+                                   SIZES6, tries=4)
+        after = self.worker()
+        self.assertGreater(after["fragmented_packets"], before["fragmented_packets"])
+        self.assertLessEqual(set(self.dropped()), {"mtu_exceeded"})
+        self.note(f"{count} datagrams there and back, {after['fragments_made'] - before['fragments_made']} fragments made")
+
+    def test_ping_of_20000(self):
+        small, large = self.attach_mtu(1, 1500), self.attach_mtu(2, 9001)
+        for netns, address in ((large.netns, small.address), (small.netns, large.address), (self.lab.client, small.address), (large.netns, CLIENT)):
+            done = self.lab.exec(netns, "ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", "-M", "dont", "-s", "20000", address)
+            self.assertIn("3 received", done.stdout)
+
     def test_fragments_come_as_they_were_sent(self):
         """Each is one packet of the trunk's: nobody put them together before the engine saw them."""
         task = self.attach_mtu(1, 9001)
@@ -172,6 +215,22 @@ class TestSizes(FragmentsTest):
         send_frames(self.lab.vpc, "fabric0", [ethernet(task.mac, ROUTER_MAC, 0x0800, late, [(0x8100, task.vlan)])])
         self.lab.wait_until(lambda: self.dropped() != before, 2)
         self.assertEqual(self.dropped(), {**before, "fragment_orphan": before.get("fragment_orphan", 0) + 1})
+
+
+class TestDetach(FragmentsTest):
+    def test_an_eni_that_goes_takes_what_it_held_along(self):
+        task = self.attach_mtu(1, 9001)
+        for number in range(8):
+            late = ipv4(CLIENT, task.address, 17, bytes(1480), flags=185)
+            late = late[:4] + struct.pack("!H", number) + late[6:]
+            send_frames(self.lab.vpc, "fabric0", [ethernet(task.mac, ROUTER_MAC, 0x0800, late, [(0x8100, task.vlan)])])
+            self.call("task.detach", {"task": task.eni})
+            self.attach(1, addresses=[task.address], port=task.facts()["port"] | {"mtu": 9001})
+            self.assertEqual(self.call("stats")["unaccounted"], 0)
+        time.sleep(0.5)
+        self.lab.assert_accounted()
+        self.assertEqual(self.call("stats")["unaccounted"], 0)
+        self.assertNotIn("fragment_orphan", self.lab.drops(task.eni))
 
 
 class TestTrunkDriver(FragmentsTest):

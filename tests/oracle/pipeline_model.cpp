@@ -183,52 +183,76 @@ void PipelineModel::from_task(const ModelPacket& packet, std::vector<ModelOutput
 
 // From here on the packet is known to be the task's, and has been counted as received.
 void PipelineModel::ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
-  if (!filtered) return deliver(task, packet, out);
+  if (!filtered) return (void)deliver(task, packet, out);
   const std::string name = task.attachment.eni_id + ".ingress.";
   DropReason why = DropReason::none;
   const std::vector<ModelPacket> pieces = fragments(task, Direction::ingress, packet, why);
   if (why != DropReason::none) return count(name + reason(why));
   for (const ModelPacket& piece : pieces) {
     why = admit(task, Direction::ingress, piece);
+    settle(task, Direction::ingress, piece, why == DropReason::none);
     if (why == DropReason::none) why = take_allowance(task, Direction::ingress, piece);
-    if (why == DropReason::none) log(task, Direction::ingress, piece, true);
-    why == DropReason::none ? deliver(task, piece, out) : count(name + reason(why));
+    if (why != DropReason::none) {
+      count(name + reason(why));
+    } else if (const ModelPacket sent = deliver(task, piece, out); sent.pieces != 0) {
+      log(task, Direction::ingress, sent, true);
+    }
   }
 }
 
 void PipelineModel::egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
-  if (!filtered) return send(task, packet, out, false);
+  if (!filtered) return (void)send(task, packet, out, false);
   const std::string name = task.attachment.eni_id + ".egress.";
   DropReason why = DropReason::none;
   const std::vector<ModelPacket> pieces = fragments(task, Direction::egress, packet, why);
   if (why != DropReason::none) return count(name + reason(why));
   for (const ModelPacket& piece : pieces) {
     why = admit(task, Direction::egress, piece);
+    settle(task, Direction::egress, piece, why == DropReason::none);
     if (why == DropReason::none) why = take_allowance(task, Direction::egress, piece);
-    if (why == DropReason::none) log(task, Direction::egress, piece, true);
-    why == DropReason::none ? send(task, piece, out, true) : count(name + reason(why));
+    if (why != DropReason::none) {
+      count(name + reason(why));
+    } else if (const ModelPacket sent = send(task, piece, out, true); sent.pieces != 0) {
+      log(task, Direction::egress, sent, true);
+    }
   }
 }
 
-// The router tells the sender, if the sender asked to be told, but says nothing about errors; and not more than 100 times a tick.
-bool PipelineModel::may_report_too_big(const ModelPacket& packet) {
+// What the packet becomes on a way of this MTU: itself, or that many fragments, of which the last may have a few octets more than a
+// multiple of eight. No pieces: it does not fit and may not be cut.
+ModelPacket PipelineModel::cut_to(const ModelPacket& packet, std::uint32_t mtu) {
+  ModelPacket result = packet;
+  result.pieces = 1;
+  if (packet.bytes <= mtu) return result;
+  if (!packet.source.is_v4() || packet.dont_fragment) return result.pieces = 0, result;
+  std::uint32_t left = packet.bytes - 20;
+  for (result.pieces = 1; left + 20 > mtu; ++result.pieces) left -= (mtu - 20) / 8 * 8;
+  result.bytes += 20 * (result.pieces - 1);
+  return result;
+}
+
+// The router tells the sender, if the sender asked to be told, but says nothing about errors; and not more than 100 times a tick for
+// an ENI.
+bool PipelineModel::may_report_too_big(Task& task, const ModelPacket& packet) {
   const bool ipv4 = packet.source.is_v4();
   if (ipv4 && (!packet.dont_fragment || packet.fragment)) return false;
   const bool question_or_answer = packet.icmp_type == 0 || packet.icmp_type == 8 || (packet.icmp_type >= 13 && packet.icmp_type <= 18);
   if (ipv4 && packet.protocol == 1 && !question_or_answer) return false;
   if (!ipv4 && packet.protocol == 58 && packet.icmp_type < 128) return false;
-  if (std::exchange(errors_tick_, tick()) != tick()) errors_ = 0;
-  return ++errors_ <= 100;
+  if (std::exchange(task.errors_tick, tick()) != tick()) task.errors = 0;
+  return ++task.errors <= 100;
 }
 
-void PipelineModel::deliver(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out) {
+ModelPacket PipelineModel::deliver(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out) {
   const std::string& name = task.attachment.eni_id;
-  if (packet.bytes <= (task.attachment.port ? task.attachment.port->mtu : 9001U)) {
-    count(name + ".ingress.tx");
-    return out.push_back({name, packet.number});
+  const ModelPacket sent = cut_to(packet, task.attachment.port ? task.attachment.port->mtu : 9001U);
+  if (sent.pieces != 0) {
+    count(name + ".ingress.tx", sent.pieces);
+    out.push_back({name, packet.number, false, sent.pieces});
+    return sent;
   }
   count(name + ".ingress.mtu_exceeded");
-  if (!may_report_too_big(packet)) return;
+  if (!may_report_too_big(task, packet)) return sent;
   if (const Task* sender = owner_of(packet.source); sender != nullptr) {
     count(sender->attachment.eni_id + ".ingress.rx"), count(sender->attachment.eni_id + ".ingress.tx");
     out.push_back({sender->attachment.eni_id, packet.number, true});
@@ -236,23 +260,30 @@ void PipelineModel::deliver(Task& task, const ModelPacket& packet, std::vector<M
     count("trunk.out.rx"), count("trunk.out.tx");
     out.push_back({"trunk", packet.number, true});
   }
+  return sent;
 }
 
-void PipelineModel::send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
+ModelPacket PipelineModel::send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
   const std::string& name = task.attachment.eni_id;
   Task* peer = filtered ? owner_of(packet.destination) : nullptr;
   if (peer != nullptr) {
     count(name + ".egress.tx"), count(peer->attachment.eni_id + ".ingress.rx");
-    return ingress(*peer, packet, out, true);
+    ingress(*peer, packet, out, true);
+    ModelPacket sent = packet;
+    sent.pieces = 1;
+    return sent;
   }
-  if (packet.bytes > engine_.trunk_mtu) {
+  const ModelPacket sent = cut_to(packet, engine_.trunk_mtu);
+  if (sent.pieces == 0) {
     count(name + ".egress.mtu_exceeded");
-    if (!may_report_too_big(packet)) return;
+    if (!may_report_too_big(task, packet)) return sent;
     count(name + ".ingress.rx"), count(name + ".ingress.tx");
-    return out.push_back({name, packet.number, true});
+    out.push_back({name, packet.number, true});
+    return sent;
   }
-  count(name + ".egress.tx"), count("trunk.out.rx"), count("trunk.out.tx");
-  out.push_back({"trunk", packet.number});
+  count(name + ".egress.tx", sent.pieces), count("trunk.out.rx", sent.pieces), count("trunk.out.tx", sent.pieces);
+  out.push_back({"trunk", packet.number, false, sent.pieces});
+  return sent;
 }
 
 // --- services that nobody filters (contract 3.5) ---------------------------------------------------------------------
@@ -302,64 +333,117 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
   // IPv6 tells datagrams apart without the protocol, which the first fragment alone knows.
   const int protocol = packet.source.is_v4() ? packet.protocol : 0;
   const DatagramName name{direction, packet.source, packet.destination, protocol, packet.fragment->identification};
+  const bool is_first = begin == 0;
   if (!task.datagrams.contains(name)) {
-    if (task.datagrams.size() >= 64) {
-      const auto oldest = std::ranges::min_element(task.datagrams, {}, [](const auto& each) { return each.second.order; });
-      const std::string other = task.attachment.eni_id + '.' + std::string(to_string(std::get<Direction>(oldest->first))) + '.';
-      const auto waiting = static_cast<std::int64_t>(oldest->second.held.size());
-      if (waiting != 0) count(other + "held", -waiting), count(other + "fragment_quota", waiting);
-      task.datagrams.erase(oldest);
-    }
+    push_out(task, false);
     Datagram fresh;
     fresh.began = tick();
     fresh.order = ++datagrams_;
     task.datagrams[name] = fresh;
   }
   Datagram& datagram = task.datagrams[name];
-  if (datagram.overlapped) return refuse(DropReason::fragment_overlap);
+  const auto overlaps = [&] {
+    datagram.overlapped = true;
+    datagram.began = tick();
+    give_up(datagram, DropReason::fragment_overlap);
+    return refuse(DropReason::fragment_overlap);
+  };
   const auto with_ports = [&](ModelPacket piece) {
     piece.protocol = datagram.protocol;
     piece.source_port = datagram.source_port, piece.destination_port = datagram.destination_port;
     piece.icmp_type = datagram.icmp_type, piece.icmp_code = datagram.icmp_code, piece.icmp_id = datagram.icmp_id;
     return piece;
   };
-  bool overlaps = false, copy = false;
-  for (const auto& [from, to] : datagram.pieces) {
-    if (from == begin && to == end) copy = true;
-    else if (begin < to && from < end) overlaps = true;
-    else if (last && to > end) overlaps = true;
-  }
-  if (copy) return datagram.first_came ? std::vector<ModelPacket>{begin == 0 ? packet : with_ports(packet)} : refuse(DropReason::fragment_orphan);
-  if (datagram.end && (last || end > *datagram.end)) overlaps = true;
-  if (overlaps) {
-    datagram.overlapped = true;
-    give_up(datagram, DropReason::fragment_overlap);
-    return refuse(DropReason::fragment_overlap);
-  }
-  if (begin != 0 && !datagram.first_came && datagram.held.size() == 4) return refuse(DropReason::fragment_orphan);
-  datagram.pieces.emplace_back(begin, end);
-  if (last) datagram.end = end;
-  std::vector<ModelPacket> result;
-  if (begin == 0) {
+  const auto forget_if_whole = [&] {
+    std::uint32_t octets = 0, total = 0;
+    for (const Piece& piece : datagram.pieces) {
+      if (piece.old) continue;
+      octets += piece.end - piece.begin;
+      if (piece.last) total = piece.end;
+    }
+    if (datagram.first_came && total != 0 && octets == total) task.datagrams.erase(name);
+  };
+  const auto contradicts = [&](const Piece& piece) {
+    return (begin < piece.end && piece.begin < end) || (piece.last && (last || end > piece.end)) || (last && piece.end > end);
+  };
+  if (is_first) {
+    const bool same = datagram.source_port == packet.source_port && datagram.destination_port == packet.destination_port &&
+                      datagram.icmp_type == packet.icmp_type && datagram.icmp_code == packet.icmp_code && datagram.icmp_id == packet.icmp_id &&
+                      datagram.protocol == packet.protocol && datagram.first_end == end;
+    if (datagram.overlapped && tick() - datagram.began < 10) return refuse(DropReason::fragment_overlap);
+    if (datagram.first_came && !datagram.overlapped && same) {
+      for (Piece& piece : datagram.pieces) piece.old = piece.begin != 0;
+      datagram.began = tick(), datagram.order = ++datagrams_;
+      return {packet};
+    }
+    if (datagram.first_came || datagram.overlapped) {
+      datagram.pieces.clear();
+      datagram.began = tick(), datagram.order = ++datagrams_;
+    } else if (std::ranges::any_of(datagram.pieces, contradicts)) {
+      return overlaps();
+    }
+    datagram.overlapped = false;
     datagram.first_came = true;
     datagram.protocol = packet.protocol;
+    datagram.first_end = end;
     datagram.source_port = packet.source_port, datagram.destination_port = packet.destination_port;
     datagram.icmp_type = packet.icmp_type, datagram.icmp_code = packet.icmp_code, datagram.icmp_id = packet.icmp_id;
-    result.push_back(packet);
+    datagram.pieces.push_back({begin, end, last, false});
+    std::vector<ModelPacket> result{packet};
     for (const ModelPacket& each : datagram.held) result.push_back(with_ports(each));
     if (!datagram.held.empty()) count(held, -static_cast<std::int64_t>(datagram.held.size()));
     datagram.held.clear();
-  } else if (!datagram.first_came) {
+    forget_if_whole();
+    return result;
+  }
+  if (datagram.overlapped) return refuse(DropReason::fragment_overlap);
+  const auto copy = std::ranges::find_if(datagram.pieces, [&](const Piece& piece) { return piece.begin == begin && piece.end == end && piece.last == last; });
+  if (copy != datagram.pieces.end()) {
+    if (!datagram.first_came) return refuse(DropReason::fragment_orphan);
+    copy->old = false;
+  } else {
+    if (std::ranges::any_of(datagram.pieces, [&](const Piece& piece) { return !piece.old && contradicts(piece); })) return overlaps();
+    if (std::ranges::any_of(datagram.pieces, contradicts)) std::erase_if(datagram.pieces, [](const Piece& piece) { return piece.old; });
+    if (!datagram.first_came && datagram.held.size() == 4) return refuse(DropReason::fragment_orphan);
+    datagram.pieces.push_back({begin, end, last, false});
+  }
+  if (!datagram.first_came) {
     datagram.held.push_back(packet);
     count(held);
     return {};
-  } else {
-    result.push_back(with_ports(packet));
   }
-  std::uint32_t octets = 0;
-  for (const auto& [from, to] : datagram.pieces) octets += to - from;
-  if (datagram.end && octets == *datagram.end) task.datagrams.erase(name);
-  return result;
+  const ModelPacket result = with_ports(packet);
+  forget_if_whole();
+  return {result};
+}
+
+// Of 64 in the share the oldest goes.
+void PipelineModel::push_out(Task& task, bool passed) {
+  const auto in_share = [passed](const auto& each) { return each.second.passed == passed; };
+  if (std::ranges::count_if(task.datagrams, in_share) < 64) return;
+  auto oldest = std::ranges::find_if(task.datagrams, in_share);
+  for (auto each = oldest; each != task.datagrams.end(); ++each) {
+    if (in_share(*each) && each->second.order < oldest->second.order) oldest = each;
+  }
+  const std::string side = task.attachment.eni_id + '.' + std::string(to_string(std::get<Direction>(oldest->first))) + '.';
+  const auto waiting = static_cast<std::int64_t>(oldest->second.held.size());
+  if (waiting != 0) count(side + "held", -waiting), count(side + "fragment_quota", waiting);
+  task.datagrams.erase(oldest);
+}
+
+// What the rules said of a first fragment.
+void PipelineModel::settle(Task& task, Direction direction, const ModelPacket& packet, bool passed) {
+  if (!packet.fragment || packet.fragment->offset != 0) return;
+  const int protocol = packet.source.is_v4() ? packet.protocol : 0;
+  const DatagramName name{direction, packet.source, packet.destination, protocol, packet.fragment->identification};
+  const auto found = task.datagrams.find(name);
+  if (found == task.datagrams.end() || found->second.passed == passed || found->second.overlapped) return;
+  Datagram moved = found->second;
+  task.datagrams.erase(found);
+  push_out(task, passed);
+  moved.passed = passed;
+  moved.order = ++datagrams_;
+  task.datagrams[name] = moved;
 }
 
 void PipelineModel::sweep_fragments() {
@@ -368,11 +452,12 @@ void PipelineModel::sweep_fragments() {
       const Datagram& datagram = each.second;
       const std::uint64_t age = tick() - datagram.began;
       const bool waits = !datagram.first_came && !datagram.overlapped;
+      const bool refused = datagram.first_came && !datagram.overlapped && !datagram.passed;
       const bool ipv4 = std::get<1>(each.first).is_v4();
       const std::string side = eni + '.' + std::string(to_string(std::get<Direction>(each.first))) + '.';
       const auto waiting = static_cast<std::int64_t>(datagram.held.size());
       if (waits && age >= 2 && waiting != 0) count(side + "held", -waiting), count(side + "fragment_orphan", waiting);
-      return age >= (ipv4 ? 300U : 600U) || (waits && age >= 2);
+      return age >= (waits ? 2U : refused ? 20U : ipv4 ? 300U : 600U);
     });
   }
 }
@@ -409,7 +494,7 @@ void PipelineModel::log(const Task& task, Direction direction, const ModelPacket
   const std::uint16_t remote_port = ports ? (in ? packet.source_port : packet.destination_port) : std::uint16_t{0};
   const std::uint16_t local_port = ports ? (in ? packet.destination_port : packet.source_port) : std::uint16_t{0};
   FlowSum& sum = flows_[{task.attachment.eni_id, remote, local, remote_port, local_port, packet.protocol, direction, accepted}];
-  ++sum.packets;
+  sum.packets += std::max<std::uint32_t>(1, packet.pieces);
   sum.bytes += packet.bytes;
   // A later fragment has no flags.
   if (packet.protocol != 6 || (packet.fragment && packet.fragment->offset != 0)) return;

@@ -40,6 +40,7 @@ struct ModelPacket {
   std::uint16_t icmp_id = 0;
   std::uint32_t bytes = 0;  // of the IP packet
   bool dont_fragment = true;
+  std::uint32_t pieces = 0;  // of what was sent: itself, or so many fragments with `bytes` together
 
   struct Fragment {
     std::uint32_t identification = 0, offset = 0, length = 0;  // octets
@@ -69,6 +70,7 @@ struct ModelOutput {
   std::string place;               // a task's name or "trunk"
   std::uint32_t packet = 0;        // its number
   bool is_error = false;           // the router's "packet too big" about it
+  std::uint32_t pieces = 1;
   friend bool operator==(const ModelOutput&, const ModelOutput&) = default;
 };
 
@@ -126,12 +128,17 @@ class PipelineModel {
   // remote, local, protocol, remote port, local port; ICMP: identifier, query type * 256 + code, who asked.
   using ConnectionName = std::tuple<IpAddress, IpAddress, int, int, int, int>;
 
+  // Old: it came before a copy of the first fragment did.
+  struct Piece {
+    std::uint32_t begin = 0, end = 0;
+    bool last = false, old = false;
+  };
   struct Datagram {
-    bool first_came = false, overlapped = false;
+    bool first_came = false, overlapped = false, passed = false;
+    std::uint32_t first_end = 0;
     std::uint16_t source_port = 0, destination_port = 0, icmp_id = 0;
     std::uint8_t protocol = 0, icmp_type = 0, icmp_code = 0;
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> pieces;
-    std::optional<std::uint32_t> end;
+    std::vector<Piece> pieces;
     std::vector<ModelPacket> held;
     std::uint64_t began = 0, order = 0;
   };
@@ -152,6 +159,8 @@ class PipelineModel {
     std::map<ConnectionName, Connection> connections;
     std::map<DatagramName, Datagram> datagrams;
     Bucket packets[2], octets[2];
+    std::uint64_t errors_tick = ~std::uint64_t{0};
+    int errors = 0;
     std::uint64_t link_local_second = 0;
     std::uint32_t link_local = 0;
 
@@ -168,9 +177,11 @@ class PipelineModel {
   void from_task(const ModelPacket& packet, std::vector<ModelOutput>& out);
   void ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered);
   void egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered);
-  void deliver(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out);
-  void send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered);
-  bool may_report_too_big(const ModelPacket& packet);
+  // What was sent, in so many pieces; 0: nothing was.
+  ModelPacket deliver(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out);
+  ModelPacket send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered);
+  static ModelPacket cut_to(const ModelPacket& packet, std::uint32_t mtu);
+  bool may_report_too_big(Task& task, const ModelPacket& packet);
 
   enum class Service { none, router, limited, metadata, nobody };
   Service service_of(const Task& task, const ModelPacket& packet, const IpAddress& remote) const;
@@ -180,6 +191,8 @@ class PipelineModel {
 
   // What goes on: the packet itself, or none, or several.
   std::vector<ModelPacket> fragments(Task& task, Direction direction, const ModelPacket& packet, DropReason& refused);
+  void settle(Task& task, Direction direction, const ModelPacket& packet, bool passed);
+  void push_out(Task& task, bool passed);
   DropReason admit(Task& task, Direction direction, const ModelPacket& packet);
   static bool is_over(const Connection& connection);
   static bool is_unconfirmed(const Connection& connection);
@@ -208,8 +221,6 @@ class PipelineModel {
   World rules_;
   std::map<std::string, Task> tasks_;
   std::uint64_t micros_ = 0, datagrams_ = 0, unconfirmed_ = 0;
-  std::uint64_t errors_tick_ = ~std::uint64_t{0};
-  int errors_ = 0;
   ModelCounters counters_;
   std::map<FlowName, FlowSum> flows_;
 };

@@ -42,6 +42,7 @@ std::string text_of(const ModelCounters& counters) {
 struct Seen {
   std::uint32_t number = 0;
   bool is_error = false;
+  std::uint32_t pieces = 1;  // fragments that it came in, made on its way
   friend bool operator==(const Seen&, const Seen&) = default;
 };
 using Places = std::map<std::string, std::vector<Seen>>;
@@ -50,7 +51,7 @@ std::string text_of(const Places& places) {
   std::string text;
   for (const auto& [place, seen] : places) {
     text += ' ' + place + ':';
-    for (const Seen& each : seen) text += (each.is_error ? " too-big" : " #" + std::to_string(each.number));
+    for (const Seen& each : seen) text += (each.is_error ? " too-big" : " #" + std::to_string(each.number)) + (each.pieces != 1 ? " in " + std::to_string(each.pieces) : "");
   }
   return text.empty() ? " nothing" : text;
 }
@@ -218,15 +219,59 @@ class Story {
     return {number, false};
   }
 
+  // The frames as they were sent: what was cut on its way is put together again. (What random_vpc sends in fragments has none this long.)
+  std::vector<std::pair<Frame, std::uint32_t>> joined(const std::vector<Frame>& frames) {
+    static constexpr std::size_t kLeastCut = 1000;
+    std::vector<std::pair<Frame, std::uint32_t>> result;
+    for (std::size_t i = 0; i < frames.size(); ++i) {
+      Frame whole = frames[i];
+      const std::size_t ip = whole[12] == 0x81 ? 18 : 14;
+      const auto word = [ip](const Frame& frame, std::size_t at) { return static_cast<std::uint32_t>(frame[ip + at] << 8 | frame[ip + at + 1]); };
+      const bool cut = whole.size() > kLeastCut && whole[ip] == 0x45 && word(whole, 6) == 0x2000;
+      std::uint32_t pieces = 1;
+      for (bool more = cut; more; ++pieces) {
+        if (++i == frames.size()) {
+          fail("the last fragment is missing");
+          break;
+        }
+        const Frame& next = frames[i];
+        const bool same = std::equal(next.begin(), next.begin() + static_cast<std::ptrdiff_t>(ip) + 2, whole.begin()) && word(next, 4) == word(whole, 4) &&
+                          std::equal(next.begin() + static_cast<std::ptrdiff_t>(ip) + 12, next.begin() + static_cast<std::ptrdiff_t>(ip) + 20,
+                                     whole.begin() + static_cast<std::ptrdiff_t>(ip) + 12);
+        if (!same || (word(next, 6) & 0x1fff) * 8 != whole.size() - ip - 20 || word(next, 2) != next.size() - ip) {
+          fail("what follows a fragment is not the next one");
+          break;
+        }
+        more = (word(next, 6) & 0x2000) != 0;
+        whole.insert(whole.end(), next.begin() + static_cast<std::ptrdiff_t>(ip) + 20, next.end());
+      }
+      if (cut) {
+        const std::size_t total = whole.size() - ip;
+        whole[ip + 2] = static_cast<std::uint8_t>(total >> 8), whole[ip + 3] = static_cast<std::uint8_t>(total);
+        whole[ip + 6] = whole[ip + 7] = 0;
+        whole[ip + 10] = whole[ip + 11] = 0;  // as random_vpc writes it
+      }
+      result.emplace_back(std::move(whole), pieces);
+    }
+    return result;
+  }
+
   void compare(const Vpc::Output& output, const std::vector<ModelOutput>& expected) {
     // In order, but for errors and ARP's answers, which overtake what goes on to a neighbour in the same burst, and for fragments
     // that were held: with two neighbours (and one of them may hold one more while it lets another go) the order is nobody's promise.
     Places came, wanted;
-    for (const Frame& frame : output.trunk) came["trunk"].push_back(seen_of("trunk", frame));
-    for (const auto& [eni, frames] : output.task) {
-      for (const Frame& frame : frames) came[eni].push_back(seen_of(eni, frame));
-    }
-    for (const ModelOutput& each : expected) wanted[each.place].push_back({each.is_error ? 0 : each.packet, each.is_error});
+    const auto look = [&](const std::string& place, const std::vector<Frame>& frames) {
+      for (const auto& [frame, pieces] : joined(frames)) {
+        if (failed_) return;
+        Seen seen = seen_of(place, frame);
+        seen.pieces = pieces;
+        came[place].push_back(seen);
+        met_["fragmented"] += pieces > 1;
+      }
+    };
+    if (!output.trunk.empty()) look("trunk", output.trunk);
+    for (const auto& [eni, frames] : output.task) look(eni, frames);
+    for (const ModelOutput& each : expected) wanted[each.place].push_back({each.is_error ? 0 : each.packet, each.is_error, each.pieces});
     for (Places* places : {&came, &wanted}) {
       for (auto& [place, seen] : *places) std::ranges::stable_sort(seen, {}, [&](const Seen& each) { return each.is_error ? 2 : is_arp(each.number) ? 1 : 0; });
     }
@@ -308,7 +353,7 @@ TEST(PipelineProperty, TheModelAgrees) {
   // The worlds are such that all of it happens; but for the bandwidths, which few worlds limit: the scenarios see to these.
   for (const char* name : {"security_group_ingress", "security_group_egress", "network_acl_ingress", "network_acl_egress", "rule_revoked", "conntrack_quota",
                            "connection_closed", "fragment_overlap", "fragment_orphan", "fragment_tiny", "held", "spoof_ip", "spoof_mac", "dest_check", "multicast",
-                           "martian", "unknown_eni", "wrong_mac", "link_local", "imds_blocked", "mtu_exceeded", "pps_allowance_exceeded",
+                           "martian", "unknown_eni", "wrong_mac", "link_local", "imds_blocked", "mtu_exceeded", "fragmented", "pps_allowance_exceeded",
                            "tcp_flags", "arp_spoof"}) {
     EXPECT_GT(met[name], 0U) << name << " never happened";
   }

@@ -368,7 +368,7 @@ void RandomVpc::choose_size(ModelPacket& packet) {
     const ModelPacket::Quoted& quoted = *packet.quoted;
     rest = 8 + header + (quoted.options ? 8 : 0) + (header == 40 && quoted.fragment ? 8 : 0) + quoted.transport_bytes + 4;
   }
-  const std::uint32_t padding = one_in(12) && !packet.quoted ? (one_in(2) ? 1500U : 2000U) : 0U;
+  const std::uint32_t padding = one_in(12) && !packet.quoted ? (one_in(2) ? 1500U : one_in(2) ? 2000U : 6000U) : 0U;
   if (header == 40) packet.hop_by_hop = one_in(8), packet.options = one_in(8), packet.options_behind = one_in(3);
   packet.bytes = header + extension_bytes(packet) + rest + padding;
   packet.dont_fragment = !one_in(4);

@@ -193,6 +193,12 @@ const std::vector<Frame>& Steps::output_at(const std::string& place) const {
 
 void Steps::imply_delivery(const std::string& place) {
   Vpc::Movements& implied = packets_->implied;
+  // More than was sent: cut at the port that it leaves by.
+  const bool fragment = packets_->taken[place] > packets_->sent.size();
+  if (fragment && place != "trunk") {
+    ++implied[place + ".ingress.tx"];
+    return;
+  }
   if (place == "trunk") {
     ++implied["trunk.out.rx"], ++implied["trunk.out.tx"];
     if (!packets_->task.empty()) ++implied[packets_->task + ".egress.tx"];

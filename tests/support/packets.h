@@ -13,13 +13,14 @@
 #include <vector>
 
 #include "config/net.h"
+#include "dataplane/state/buffer_source.h"
 
 namespace trunkline::test {
 
 using Frame = std::vector<std::uint8_t>;
 
-// Owns mbufs until the test ends; stages only pass pointers on.
-class Mbufs {
+// Owns mbufs until the test ends; stages only pass pointers on. Also what stages take buffers from, as many as `left` says.
+class Mbufs : public BufferSource {
  public:
   static constexpr std::uint16_t kHeadroom = 128;
   static constexpr std::uint16_t kTailroom = 64;
@@ -35,6 +36,19 @@ class Mbufs {
     return packet;
   }
 
+  rte_mbuf* take(const rte_mbuf&) override {
+    if (left == 0) return nullptr;
+    --left;
+    rte_mbuf* packet = segment(nullptr, 0, kHeadroom, take_bytes);
+    packet->data_off = kHeadroom;
+    return packet;
+  }
+  void give_back(rte_mbuf* packet) override {
+    for (; packet != nullptr; packet = packet->next) ++left;
+  }
+  std::size_t left = SIZE_MAX / 2;
+  std::uint16_t take_bytes = 2048;  // room of a buffer that is taken
+
   static Frame bytes_of(const rte_mbuf* packet) {
     Frame frame;
     for (; packet != nullptr; packet = packet->next) {
@@ -45,13 +59,13 @@ class Mbufs {
   }
 
  private:
-  rte_mbuf* segment(const std::uint8_t* data, std::size_t size, std::uint16_t headroom) {
-    auto buffer = std::make_unique<std::uint8_t[]>(headroom + size + kTailroom);
+  rte_mbuf* segment(const std::uint8_t* data, std::size_t size, std::uint16_t headroom, std::uint16_t tailroom = kTailroom) {
+    auto buffer = std::make_unique<std::uint8_t[]>(headroom + size + tailroom);
     auto packet = std::make_unique<rte_mbuf>();
     std::memset(static_cast<void*>(packet.get()), 0, sizeof(rte_mbuf));
     if (size != 0) std::memcpy(buffer.get() + headroom, data, size);
     packet->buf_addr = buffer.get();
-    packet->buf_len = static_cast<std::uint16_t>(headroom + size + kTailroom);
+    packet->buf_len = static_cast<std::uint16_t>(headroom + size + tailroom);
     packet->data_off = headroom;
     packet->data_len = static_cast<std::uint16_t>(size);
     packet->pkt_len = static_cast<std::uint32_t>(size);

@@ -9,6 +9,7 @@ namespace trunkline::test {
 
 Vpc::Vpc(const Engine& engine)
     : worker(kMaxEndpoints, engine.connections, 42), engine_(engine), membership_(std::make_shared<Members>(1024), policies_.numbers()) {
+  worker.buffers = &mbufs_;
   apply();
 }
 

@@ -60,7 +60,10 @@ class World {
     std::size_t discarded = 0;
   };
 
-  explicit World(std::uint32_t connections = 4096) : worker(64, connections, 42), members(std::make_shared<Members>(1024)) { publish(); }
+  explicit World(std::uint32_t connections = 4096) : worker(64, connections, 42), members(std::make_shared<Members>(1024)) {
+    worker.buffers = &mbufs;
+    publish();
+  }
 
   std::uint16_t add(const Task& task) {
     const auto id = static_cast<std::uint16_t>(tasks.size());

@@ -142,6 +142,39 @@ TEST_F(FragmentsTest, OverlapCostsTheDatagramAndACopyDoesNot) {
   EXPECT_EQ(delivered({piece(2960, 9999, 6), piece4(101, kWebMac, "198.51.100.9", "10.0.0.35", 17, whole, 1480, 2000, 6, false)}), 0U);
 }
 
+// Its number goes to another ENI at once, whose meters begin then.
+TEST_F(FragmentsTest, AnEniThatGoesTakesWhatItHeldAlong) {
+  delivered({piece(1480, 2960), piece(1480, 2960, 2)});
+  EXPECT_EQ(waiting(), 2);
+  ++world.generations[0];
+  world.publish();
+  const MeterReading start = MeterReading::of(world.worker.meters[0].ingress);
+  delivered({piece(1480, 2960)});  // one of its own, of the same name
+  EXPECT_EQ(MeterReading::of(world.worker.meters[0].ingress).since(start).unaccounted(), 1);
+  EXPECT_EQ(delivered({piece(0, 1480)}), 2U) << "and not those of the one before";
+  sweep();
+  world.pass(FragmentTable::kHold);
+  sweep();
+  const MeterReading since = MeterReading::of(world.worker.meters[0].ingress).since(start);
+  EXPECT_EQ(since.unaccounted(), 0);
+  EXPECT_EQ(since.dropped(), 0U);
+  EXPECT_EQ(world.worker.fragments.size(), 1U) << "its own, which is not whole";
+}
+
+// What is refused has its own share, and is soon forgotten.
+TEST_F(FragmentsTest, RefusedFirstFragmentsTakeNoPlaceOfOthers) {
+  EXPECT_EQ(delivered({piece(0, 1480)}), 1U);
+  const auto no_port = [&](std::uint16_t id) { return piece4(101, kWebMac, "198.51.100.9", "10.0.0.35", 17, refused, 0, 1480, id, true); };
+  for (std::uint16_t id = 100; id < 100 + 4 * FragmentTable::kQuota; ++id) delivered({no_port(id)});
+  EXPECT_EQ(world.worker.fragments.size(), FragmentTable::kQuota + 1);
+  EXPECT_EQ(delivered({piece(1480, 2960)}), 1U);
+  world.pass(FragmentTable::kRefused);
+  sweep();
+  EXPECT_EQ(world.worker.fragments.size(), 1U);
+  EXPECT_EQ(delivered({piece(2960, 9999)}), 1U);
+  EXPECT_TRUE(world.worker.fragments.empty());
+}
+
 TEST_F(FragmentsTest, TinyAndImpossiblePieces) {
   const Frame segment = tcp_segment(40000, 80, 2, 100);
   const auto tcp_piece = [&](std::size_t begin, std::size_t end) {

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <random>
 #include <thread>
 
@@ -253,6 +254,52 @@ TEST_F(HandoffTest, EndpointGoneWhileItsPacketWasOnTheWay) {
   for (auto& worker : workers) worker->view = next.get();
   settle();
   EXPECT_EQ(drops(DropReason::no_policy), 1U);
+  expect_closed();
+}
+
+// The number was given to another ENI meanwhile: what it never received it does not count as dropped.
+TEST_F(HandoffTest, EndpointReplacedWhileItsPacketWasOnTheWay) {
+  from_task(0, 0, ip_packet({mac("0a:00:00:00:00:0b"), mac("0a:00:00:00:00:0a")}, ip("10.0.0.10"), ip("10.0.0.11"), 6, tcp_segment(5555, 80, kSyn)));
+  auto next = std::make_shared<View>(*view);
+  auto another = std::make_shared<Endpoint>(*next->endpoints[1]);
+  ++another->generation;
+  another->derive();
+  next->replace(another);
+  const MeterReading start = MeterReading::sum_of(std::array{&workers[0]->meters[1].ingress, &workers[1]->meters[1].ingress});
+  for (auto& worker : workers) worker->view = next.get();
+  settle();
+  const MeterReading now = MeterReading::sum_of(std::array{&workers[0]->meters[1].ingress, &workers[1]->meters[1].ingress});
+  EXPECT_EQ(now.since(start).unaccounted(), 0);
+  EXPECT_EQ(drops(DropReason::no_policy), 0U);
+  EXPECT_EQ(discarded, 1U);
+}
+
+// A later fragment that waits goes along with its ENI, and its first one finds it there.
+TEST_F(HandoffTest, HeldFragmentsMoveToo) {
+  const Frame whole = tcp_segment(1000, 80, kSyn, 60);
+  const auto piece = [&](std::size_t begin, std::size_t end, bool more) {
+    Frame frame = ip_packet({mac("0a:00:00:00:00:0a"), mac("0a:00:00:00:00:01"), 101}, ip("198.51.100.9"), ip("10.0.0.10"), 6,
+                            Frame(whole.begin() + static_cast<std::ptrdiff_t>(begin), whole.begin() + static_cast<std::ptrdiff_t>(end)), false);
+    frame[18 + 6] = static_cast<std::uint8_t>(more ? 0x20 : 0);
+    frame[18 + 7] = static_cast<std::uint8_t>(begin / 8);
+    return frame;
+  };
+  from_trunk(0, piece(40, 80, false));
+  EXPECT_EQ(workers[0]->fragments.size(), 1U);
+  place(0, 1, 0, false);
+  EXPECT_TRUE(sweep_fragments(*workers[0], FragmentTable::kCapacity));
+  EXPECT_TRUE(workers[0]->fragments.empty());
+  flush(*workers[0]);
+  settle();
+  EXPECT_EQ(workers[1]->handoff.parked().size(), 1U) << "nobody serves it yet";
+  place(0, 1, 0, true);
+  settle();
+  EXPECT_EQ(workers[1]->fragments.size(), 1U);
+  from_trunk(1, piece(0, 40, true));
+  settle();
+  EXPECT_EQ(sent[1][1], 2U);
+  EXPECT_TRUE(workers[1]->fragments.empty());
+  EXPECT_EQ(drops(DropReason::fragment_orphan) + drops(DropReason::handoff_full), 0U);
   expect_closed();
 }
 
