@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "config/json_reader.h"
+#include "config/safe_file.h"
 #include "config/state_json.h"
 #include "config/words.h"
 
@@ -26,7 +27,9 @@ namespace {
 using config::Json;
 
 constexpr std::string_view kFormat = "trunkline-state";
-constexpr std::int64_t kVersion = 2;  // 2: network ACLs, settings of ENIs. One below is read as well
+// 2: network ACLs, settings of ENIs. 3: state.mark is beside it. Those below are read as well.
+constexpr std::int64_t kVersion = 3;
+constexpr std::int64_t kVersionWithMark = 3;
 // Far above what a host's worth of attachments and groups takes; it bounds what a foreign file can make load() read.
 constexpr std::size_t kMaxBytes = 64 << 20;
 // A state may come in 32 levels deep over the socket, and stands one level deeper here.
@@ -34,21 +37,7 @@ constexpr std::size_t kMaxDepth = 40;
 // A log is read at every start, so it stays in proportion to the state.
 constexpr std::size_t kMinLogBytes = 4 << 20;
 constexpr std::size_t kLogPerState = 2;
-
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
+constexpr std::size_t kMaxLogBytes = 256 << 20;  // what journal_log.cpp reads
 
 std::string failure(std::string_view what, const std::string& path, int error) {
   return "cannot " + std::string(what) + ' ' + path + ": " + std::strerror(error);
@@ -128,6 +117,7 @@ struct Journal::Examined {
   std::string why;  // broken, unread: a sentence; newer: its version
   std::string checksum = {};
   std::size_t bytes = 0;
+  std::int64_t version = 0;
 };
 
 Journal::Journal(std::string directory)
@@ -136,34 +126,21 @@ Journal::Journal(std::string directory)
       previous_(path_ + ".previous"),
       temporary_(path_ + ".tmp"),
       log_path_(directory_ + "/state.log"),
-      previous_log_(log_path_ + ".previous") {}
+      previous_log_(log_path_ + ".previous"),
+      mark_(directory_ + "/state.mark") {}
 
 Journal::Examined Journal::examine(const std::string& path) const {
-  // O_NONBLOCK: whatever lies there, a fifo for instance, must not hold up the start of the engine.
-  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (file.get() < 0) {
-    if (errno == ENOENT) return {};
-    return {Found::unread, {}, std::strerror(errno)};
+  const auto text = config::read_file(path, kMaxBytes);
+  if (!text) {
+    const config::FileError& error = text.error();
+    if (error.code == ENOENT) return {};
+    const bool broken = error.what == config::FileError::What::file || error.code == EIO;
+    return {broken ? Found::broken : Found::unread, {}, error.message};
   }
-  struct stat status {};
-  if (::fstat(file.get(), &status) != 0) return {Found::unread, {}, std::strerror(errno)};
-  if (!S_ISREG(status.st_mode)) return {Found::broken, {}, "it is not a regular file"};
-  if (static_cast<std::uint64_t>(status.st_size) > kMaxBytes)
-    return {Found::broken, {}, "it is too large to be a state"};
-  std::string text(static_cast<std::size_t>(status.st_size), '\0');
-  std::size_t have = 0;
-  while (have < text.size()) {
-    const ssize_t n = ::read(file.get(), text.data() + have, text.size() - have);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return {errno == EIO ? Found::broken : Found::unread, {}, std::strerror(errno)};
-    if (n == 0) break;
-    have += static_cast<std::size_t>(n);
-  }
-  text.resize(have);
-  auto content = read_content(text);
+  auto content = read_content(*text);
   if (!content) return {Found::broken, {}, std::move(content.error())};
   if (!content->state) return {Found::newer, {}, std::to_string(content->version)};
-  return {Found::good, std::move(content->state), {}, std::move(content->checksum), text.size()};
+  return {Found::good, std::move(content->state), {}, std::move(content->checksum), text->size(), content->version};
 }
 
 // Renames without overwriting; the answer is the new path.
@@ -213,13 +190,21 @@ Journal::Loaded Journal::load_generations() {
     return Found::absent;
   };
 
+  const JournalMark::Reading mark = mark_.read();
+  promise_ = mark.promise;
   Examined current = examine(path_);
   current_found_ = current.found;
   if (current.found == Found::good) {
     previous_found_ = examine(previous_).found;  // the next save replaces it only if it is ours
     loaded.state = std::move(current.state);
     log_limit_ = std::max(kMinLogBytes, kLogPerState * current.bytes);
-    load_log(loaded, std::move(current.checksum));
+    generation_ = current.checksum;
+    load_log(loaded, current.checksum, mark);
+    if (current.version >= kVersionWithMark && mark.found != JournalMark::Reading::Found::good) {
+      loaded.damage = mark_.path() + (mark.found == JournalMark::Reading::Found::absent ? " is missing" : " is broken: " + mark.why) +
+                      "; whether all of state.log is there cannot be told";
+      tell(loaded.damage);
+    }
   } else if (current.found == Found::newer) {
     previous_found_ = examine(previous_).found;
     tell(path_ + " was written by a newer engine (version " + current.why + ", this one reads " +
@@ -233,15 +218,25 @@ Journal::Loaded Journal::load_generations() {
       if (current.found == Found::absent) tell(path_ + " is missing");
       const std::uint64_t revision = previous.state->revision;
       load_logs_after_previous(*previous.state, std::move(previous.checksum));
+      if (previous.state->revision < promise_.revision) {
+        loaded.damage = "revision " + std::to_string(promise_.revision) + " was the last one on disk, and what is left leads to revision " +
+                        std::to_string(previous.state->revision) + " only";
+      }
       tell("loaded the generation before it, revision " + std::to_string(revision) +
            (previous.state->revision == revision ? "" : ", and the changes up to revision " + std::to_string(previous.state->revision)));
+      if (!loaded.damage.empty()) tell(loaded.damage);
       loaded.state = std::move(previous.state);
     } else if (previous.found == Found::newer) {
       tell(previous_ + " was written by a newer engine (version " + previous.why +
            "): nothing loaded, and the file is kept");
     } else {
       if (previous.found != Found::absent) previous_found_ = quarantine(previous_, previous);
-      if (!loaded.note.empty()) tell("started with nothing");
+      if (loaded.note.empty() && !promise_.base.empty()) tell(path_ + " is missing");
+      if (!promise_.base.empty()) tell("revision " + std::to_string(promise_.revision) + " was the last one on disk");
+      if (!loaded.note.empty()) {
+        tell("started with nothing");
+        loaded.damage = loaded.note;
+      }
     }
   }
   loaded_ = true;
@@ -249,40 +244,88 @@ Journal::Loaded Journal::load_generations() {
 }
 
 // What has changed since the generation that was loaded.
-void Journal::load_log(Loaded& loaded, std::string generation) {
+void Journal::load_log(Loaded& loaded, const std::string& generation, const JournalMark::Reading& mark) {
   // That the previous log follows this generation takes a file system that kept the later of two renames and lost the
   // earlier one.
-  LogReading reading = apply_log(previous_log_, std::move(generation), *loaded.state);
+  LogReading reading = apply_log(previous_log_, generation, *loaded.state, mark.promise.last);
   const bool orderly = reading.bytes == 0;
-  reading = apply_log(log_path_, std::move(reading.last), *loaded.state);
+  bool met = reading.met;
+  std::uint64_t lines = reading.lines;
+  reading = apply_log(log_path_, std::move(reading.last), *loaded.state, mark.promise.last);
+  met = met || reading.met;
+  lines += reading.lines;
   using End = LogReading::End;
   const auto tell = [&](const std::string& sentence) { loaded.note += (loaded.note.empty() ? "" : "; ") + sentence; };
+  // A mark of this generation names the line that must be there. One of another generation is that of the one before, whose
+  // successor was being written when the engine ended; then the revision must have been reached.
+  const bool is_marked = mark.found == JournalMark::Reading::Found::good;
+  const std::uint64_t revision = loaded.state->revision;
+  const bool is_short = is_marked && (mark.promise.base == generation ? !met : revision < mark.promise.revision);
+  // The line that was being written when the power went: nobody was told of it, and nothing stands behind it.
+  if (reading.end == End::broken && reading.exists && reading.at_end && is_marked && mark.promise.base == generation && met) reading.end = End::torn;
+  if (is_short) {
+    std::string what = !reading.exists                                             ? " is missing"
+                       : reading.size == 0                                         ? " is empty"
+                       : reading.end == End::foreign                               ? " does not belong to state.json"
+                       : reading.end == End::broken || reading.lines == 0          ? " is broken"
+                                                                                   : " ends too early";
+    loaded.damage = log_path_ + what + ": revision " + std::to_string(mark.promise.revision) + " was the last one on disk, and what is there leads to revision " +
+                    std::to_string(revision);
+    if (mark.promise.base == generation) {
+      loaded.damage += " (" + std::to_string(lines) + " of " + std::to_string(std::max(lines, mark.promise.lines)) + " changes since state.json)";
+    }
+    tell(loaded.damage);
+  }
   bool clean = orderly && (reading.end == End::absent || reading.end == End::whole || reading.end == End::torn);
-  std::error_code error;
-  if (reading.end == End::foreign && reading.revision > loaded.state->revision) {
-    tell(log_path_ + " does not belong to state.json");
+  if (reading.end == End::foreign && (is_short || reading.revision > revision)) {
+    if (loaded.damage.empty()) {
+      loaded.damage = log_path_ + " does not belong to state.json";
+      tell(loaded.damage);
+    }
     const auto moved = move_aside(log_path_, "bad");
     tell(moved ? "set aside as " + *moved : moved.error());
     if (moved && !loaded.quarantined) loaded.quarantined = *moved;
   }
+  const bool cuts = reading.exists && (reading.end == End::torn || reading.end == End::broken);
   if (reading.end == End::broken) {
-    tell(log_path_ + " is broken: " + reading.why + "; what came after revision " + std::to_string(loaded.state->revision) + " is lost");
-    const std::string copy = log_path_ + ".bad-" + utc_now();
-    std::filesystem::copy_file(log_path_, copy, std::filesystem::copy_options::overwrite_existing, error);
-    clean = orderly && !error;
-    if (clean) tell("a copy is kept as " + copy);
-    if (clean && !loaded.quarantined) loaded.quarantined = copy;
+    const std::string why = log_path_ + " is broken: " + reading.why + "; what came after revision " + std::to_string(revision) + " is lost";
+    if (loaded.damage.empty()) loaded.damage = why;
+    tell(why);
   }
-  if (clean && (reading.end == End::torn || reading.end == End::broken)) {
-    std::filesystem::resize_file(log_path_, reading.bytes, error);
-    clean = !error;
+  if (cuts && (is_short || reading.end == End::broken)) {
+    // What is not a log at all, such as a link, cannot be copied and goes by its name.
+    auto kept = reading.size != 0 ? copy_aside(log_path_, "bad") : move_aside(log_path_, "bad");
+    clean = orderly && kept.has_value();
+    if (kept && !loaded.quarantined) loaded.quarantined = *kept;
+    tell(kept ? "kept as " + *kept : kept.error());
   }
+  if (clean && cuts) clean = cut_log(reading.bytes);
   if (!clean) return;  // the next change writes a generation
   on_disk_ = loaded.state;
   // A file that is there and empty is begun anew: open() makes the file of a log without lines.
   if (reading.bytes == 0) ::unlink(log_path_.c_str());
   log_bytes_ = reading.bytes;
+  log_lines_ = reading.lines;
   log_last_ = std::move(reading.last);
+}
+
+bool Journal::cut_log(std::size_t bytes) const {
+  const auto log = config::open_file(log_path_, O_WRONLY);
+  if (!log) return log.error().code == ENOENT && bytes == 0;  // set aside by its name
+  return ::ftruncate(log->get(), static_cast<off_t>(bytes)) == 0;
+}
+
+std::expected<std::string, std::string> Journal::copy_aside(const std::string& path, const char* what) const {
+  const auto text = config::read_file(path, kMaxLogBytes);
+  if (!text) return std::unexpected(text.error().message);
+  const std::string wanted = path + '.' + what + '-' + utc_now();
+  for (int i = 1; i <= 100; ++i) {
+    const std::string target = i == 1 ? wanted : wanted + '-' + std::to_string(i);
+    auto written = write_new(target, *text);
+    if (written) return target;
+    if (!written.error().second) return std::unexpected(written.error().first);
+  }
+  return std::unexpected("cannot keep a copy of " + path + ": " + wanted + " and 99 others are there already");
 }
 
 // The generation that followed is lost; the log that led to it and the one that goes on from it are not.
@@ -310,11 +353,14 @@ std::expected<void, std::string> Journal::record(const config::DesiredState& sta
 
 std::expected<void, std::string> Journal::append(const config::DesiredState& state) {
   if (!log_.is_open()) {
-    if (auto opened = log_.open(log_path_, log_bytes_, log_last_); !opened) return opened;
+    if (auto opened = log_.open(log_path_, log_bytes_, log_last_, log_lines_); !opened) return opened;
     if (auto synced = sync_directory(); log_bytes_ == 0 && !synced) return synced;
   }
   if (auto appended = log_.append(*on_disk_, state); !appended) return appended;
   on_disk_ = state;
+  // A mark that cannot be written is behind, which is no lie; the next line tries again.
+  promise_ = {generation_, log_.last(), log_.lines(), state.revision};
+  static_cast<void>(mark_.write(promise_, false));
   return {};
 }
 
@@ -334,18 +380,25 @@ std::expected<void, std::string> Journal::write_copy(const config::DesiredState&
   }
 }
 
-std::expected<void, std::string> Journal::write_temporary(const std::string& text) const {
-  ::unlink(temporary_.c_str());  // of an engine that was killed, or planted: O_EXCL follows nothing
-  const Fd file(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (file.get() < 0) return std::unexpected(failure("create", temporary_, errno));
+// A file that is made with its content and synced. The second of an error: there is one of that name already.
+std::expected<void, std::pair<std::string, bool>> Journal::write_new(const std::string& path, const std::string& text) const {
+  const auto failed = [](std::string why, bool exists = false) { return std::unexpected(std::pair(std::move(why), exists)); };
+  const auto file = config::open_file(path, O_WRONLY | O_CREAT | O_EXCL);
+  if (!file) return failed(file.error().message, file.error().code == EEXIST || file.error().what == config::FileError::What::file);
   std::size_t written = 0;
   while (written < text.size()) {
-    const ssize_t n = ::write(file.get(), text.data() + written, text.size() - written);
+    const ssize_t n = ::write(file->get(), text.data() + written, text.size() - written);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return std::unexpected(failure("write", temporary_, n < 0 ? errno : EIO));
+    if (n <= 0) return failed(failure("write", path, n < 0 ? errno : EIO));
     written += static_cast<std::size_t>(n);
   }
-  if (::fsync(file.get()) != 0) return std::unexpected(failure("sync", temporary_, errno));
+  if (::fsync(file->get()) != 0) return failed(failure("sync", path, errno));
+  return {};
+}
+
+std::expected<void, std::string> Journal::write_temporary(const std::string& text) const {
+  ::unlink(temporary_.c_str());  // of an engine that was killed, or planted: O_EXCL follows nothing
+  if (auto done = write_new(temporary_, text); !done) return std::unexpected(done.error().first);
   return {};
 }
 
@@ -385,9 +438,10 @@ std::expected<void, std::string> Journal::keep_previous() {
 }
 
 std::expected<void, std::string> Journal::sync_directory() const {
-  const Fd directory(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (directory.get() < 0 || ::fsync(directory.get()) != 0) {
-    return std::unexpected(failure("sync", directory_, errno) +
+  const auto folder = config::open_folder(directory_);
+  const config::Descriptor directory(folder ? ::openat(folder->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1);
+  if (!directory || ::fsync(directory.get()) != 0) {
+    return std::unexpected((folder ? failure("sync", directory_, errno) : folder.error().message) +
                            "; the new state is in place, but a power cut may bring the old one back");
   }
   return {};
@@ -403,7 +457,13 @@ std::expected<void, std::string> Journal::save(const config::DesiredState& state
                              std::to_string(kMaxBytes) + " are written");
     }
     const bool follows = current_found_ == Found::good;
-    auto done = write_temporary(text);
+    // The mark is there before the first generation, which says that there is one; and it accuses no state that begins anew.
+    auto done = std::expected<void, std::string>();
+    if (promise_.base.empty() || state.revision < promise_.revision) {
+      promise_ = {};
+      if (done = mark_.write(promise_, true); done) done = sync_directory();
+    }
+    if (done) done = write_temporary(text);
     if (done) done = keep_previous();
     if (done && ::rename(temporary_.c_str(), path_.c_str()) != 0) {
       done = std::unexpected(failure("replace", path_, errno));
@@ -423,7 +483,11 @@ std::expected<void, std::string> Journal::save(const config::DesiredState& state
     }
     on_disk_ = state;
     log_bytes_ = 0;
-    log_last_ = std::move(checksum);
+    log_lines_ = 0;
+    generation_ = checksum;
+    log_last_ = checksum;
+    promise_ = {checksum, checksum, 0, state.revision};
+    static_cast<void>(mark_.write(promise_, true));
     log_limit_ = std::max(kMinLogBytes, kLogPerState * text.size());
     return {};
   } catch (const std::exception& error) {
@@ -442,13 +506,13 @@ std::expected<int, std::string> lock_state_directory(const std::string& director
   }
 
   const std::string path = directory + "/lock";
-  Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
-  if (file.get() < 0) return std::unexpected(failure("open", path, errno));
-  while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+  auto file = config::open_file(path, O_RDWR | O_CREAT);
+  if (!file) return std::unexpected(file.error().message);
+  while (::flock(file->get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return std::unexpected(failure("lock", path, errno));
     char pid[16] = {};
-    const ssize_t n = ::pread(file.get(), pid, sizeof pid - 1, 0);
+    const ssize_t n = ::pread(file->get(), pid, sizeof pid - 1, 0);
     const std::string_view digits(pid, n > 0 ? std::strspn(pid, "0123456789") : 0);
     return std::unexpected("another engine " + (digits.empty() ? "" : "(pid " + std::string(digits) + ") ") +
                            "uses the state directory " + directory +
@@ -456,9 +520,9 @@ std::expected<int, std::string> lock_state_directory(const std::string& director
   }
   // For the sentence above, nothing depends on it: on a full disk the lock holds all the same.
   const std::string pid = std::to_string(::getpid()) + '\n';
-  if (::ftruncate(file.get(), 0) == 0) [[maybe_unused]]
-    const ssize_t n = ::pwrite(file.get(), pid.data(), pid.size(), 0);
-  return file.release();
+  if (::ftruncate(file->get(), 0) == 0) [[maybe_unused]]
+    const ssize_t n = ::pwrite(file->get(), pid.data(), pid.size(), 0);
+  return file->release();
 }
 
 }  // namespace trunkline::control

@@ -17,6 +17,11 @@
 //    A log's lines name what they follow, so a crash between any two of these steps leaves nothing ambiguous.
 //  * A last line that was not finished was promised to nobody and is cut off. A log with a broken line is copied to
 //    state.log.bad-<UTC time> and cut off before that line.
+//  * state.mark (controller/journal_mark.h) names the last line that was answered. A log that is missing, empty, another's, or
+//    that ends before that line is told (Loaded::damage), and what of it is not used is kept as state.log.bad-<UTC time>. It goes on
+//    being told at each start until a change is recorded.
+//  * A file here that is not a regular file of this user's (a link above all) is set aside by its name and never followed or
+//    written (config/safe_file.h); a directory that others may write is an error.
 //  * A broken file (not readable, not JSON, wrong checksum, not a state) is set aside as state.json.bad-<UTC time>, and
 //    the previous generation is used, with both logs; if there is none, nothing. Loading never fails, so a bad file cannot keep the
 //    engine from starting. A missing state.json with a state.json.previous beside it is the same case.
@@ -31,8 +36,10 @@
 #include <expected>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "config/desired_state.h"
+#include "control/controller/journal_mark.h"
 #include "control/journal_log.h"
 
 namespace trunkline::control {
@@ -45,6 +52,7 @@ class Journal {
     std::optional<config::DesiredState> state;
     std::optional<std::string> quarantined;  // path of the broken file set aside
     std::string note;                        // what an operator should know; empty if all is well
+    std::string damage;                      // what is lost, or may be, as a sentence; part of the note. Empty: nothing is
   };
   Loaded load();
 
@@ -69,7 +77,10 @@ class Journal {
   Examined examine(const std::string& path) const;
   Loaded load_generations();
   std::expected<std::string, std::string> move_aside(const std::string& path, const char* what) const;
-  void load_log(Loaded& loaded, std::string generation);
+  void load_log(Loaded& loaded, const std::string& generation, const JournalMark::Reading& mark);
+  bool cut_log(std::size_t bytes) const;
+  std::expected<std::string, std::string> copy_aside(const std::string& path, const char* what) const;
+  std::expected<void, std::pair<std::string, bool>> write_new(const std::string& path, const std::string& text) const;
   void load_logs_after_previous(config::DesiredState& state, std::string generation) const;
   std::expected<void, std::string> append(const config::DesiredState& state);
   void rotate_log();
@@ -88,7 +99,11 @@ class Journal {
   std::optional<config::DesiredState> on_disk_;
   ChangeLog log_;
   std::size_t log_bytes_ = 0;  // where log_ is to be opened, and after what
+  std::uint64_t log_lines_ = 0;
   std::string log_last_;
+  std::string generation_;  // the checksum of state.json, once it is known
+  JournalMark mark_;
+  Promise promise_;  // what the mark says, or should
   std::size_t log_limit_ = 0;  // bytes from which on a generation is written
   Found current_found_ = Found::absent;
   Found previous_found_ = Found::absent;

@@ -2,7 +2,6 @@
 #include "control/journal_log.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "config/json_reader.h"
+#include "config/safe_file.h"
 #include "config/state_difference.h"
 
 namespace trunkline::control {
@@ -53,28 +53,6 @@ std::expected<Line, std::string> read_line(std::string_view text) {
   return line;
 }
 
-std::expected<std::string, int> read_whole(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return std::unexpected(errno);
-  struct stat status {};
-  int error = ::fstat(fd, &status) != 0 ? errno : !S_ISREG(status.st_mode) ? EINVAL : 0;
-  if (error == 0 && static_cast<std::uint64_t>(status.st_size) > kMaxBytes) error = EFBIG;
-  std::string text;
-  if (error == 0) text.resize(static_cast<std::size_t>(status.st_size));
-  std::size_t have = 0;
-  while (error == 0 && have < text.size()) {
-    const ssize_t n = ::read(fd, text.data() + have, text.size() - have);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) error = errno;
-    if (n == 0) break;
-    if (n > 0) have += static_cast<std::size_t>(n);
-  }
-  ::close(fd);
-  if (error != 0) return std::unexpected(error);
-  text.resize(have);
-  return text;
-}
-
 }  // namespace
 
 std::string checksum_text(std::string_view text) {
@@ -85,16 +63,20 @@ std::string checksum_text(std::string_view text) {
   return digits;
 }
 
-LogReading apply_log(const std::string& path, std::string last, config::DesiredState& state) {
+LogReading apply_log(const std::string& path, std::string last, config::DesiredState& state, std::string_view awaited) {
   LogReading reading;
   reading.last = std::move(last);
-  const auto text = read_whole(path);
+  reading.met = reading.last == awaited;
+  const auto text = config::read_file(path, kMaxBytes);
   if (!text) {
-    if (text.error() == ENOENT) return reading;
+    if (text.error().code == ENOENT) return reading;
+    reading.exists = true;
     reading.end = LogReading::End::broken;
-    reading.why = std::strerror(text.error());
+    reading.why = text.error().message;
     return reading;
   }
+  reading.exists = true;
+  reading.size = text->size();
   reading.end = LogReading::End::whole;
   const auto broken = [&](std::string why) {
     reading.end = LogReading::End::broken;
@@ -109,6 +91,7 @@ LogReading apply_log(const std::string& path, std::string last, config::DesiredS
     }
     auto line = read_line(std::string_view(*text).substr(begin, newline - begin));
     begin = newline + 1;
+    reading.at_end = begin == text->size();
     if (!line) return broken("line at byte " + std::to_string(reading.bytes) + ": " + line.error());
     if (line->after != reading.last) {
       if (reading.bytes != 0) return broken("line at byte " + std::to_string(reading.bytes) + " does not follow the one before");
@@ -125,24 +108,22 @@ LogReading apply_log(const std::string& path, std::string last, config::DesiredS
     state = std::move(next);
     reading.last = std::move(line->checksum);
     reading.bytes = begin;
+    ++reading.lines;
+    reading.met = reading.met || reading.last == awaited;
   }
   return reading;
 }
 
-std::expected<void, std::string> ChangeLog::open(const std::string& path, std::size_t bytes, std::string last) {
+std::expected<void, std::string> ChangeLog::open(const std::string& path, std::size_t bytes, std::string last, std::uint64_t lines) {
   close();
-  const int flags = O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (bytes == 0 ? O_CREAT | O_EXCL : 0);
-  const int fd = ::open(path.c_str(), flags, 0600);
-  if (fd < 0) return std::unexpected(failure(bytes == 0 ? "create" : "open", path, errno));
-  if (bytes != 0 && ::lseek(fd, static_cast<off_t>(bytes), SEEK_SET) < 0) {
-    const int error = errno;
-    ::close(fd);
-    return std::unexpected(failure("seek in", path, error));
-  }
-  fd_ = fd;
+  auto file = config::open_file(path, O_WRONLY | (bytes == 0 ? O_CREAT | O_EXCL : 0));
+  if (!file) return std::unexpected(std::move(file.error().message));
+  if (bytes != 0 && ::lseek(file->get(), static_cast<off_t>(bytes), SEEK_SET) < 0) return std::unexpected(failure("seek in", path, errno));
+  fd_ = file->release();
   path_ = path;
   bytes_ = bytes;
   last_ = std::move(last);
+  lines_ = lines;
   return {};
 }
 
@@ -169,6 +150,7 @@ std::expected<void, std::string> ChangeLog::append(const config::DesiredState& b
   if (error == 0 && ::fdatasync(fd_) != 0) error = errno;
   if (error == 0) {
     bytes_ += line.size();
+    ++lines_;
     last_ = std::move(checksum);
     return {};
   }

@@ -34,12 +34,17 @@ struct LogReading {
   };
   End end = End::absent;
   std::string why;           // broken: a sentence
+  bool at_end = false;       // broken: nothing stands behind that line
+  bool exists = false;       // there is a file of that name, whatever it holds
+  std::size_t size = 0;      // of the file
+  std::uint64_t lines = 0;   // applied
+  bool met = false;          // the awaited checksum was one of them, or is what was given
   std::string last;          // checksum of the last line applied, or what was given
   std::size_t bytes = 0;     // up to and with the last line applied
   std::uint64_t revision = 0;  // foreign: of its last line, if that can be read
 };
 // Applies a log to `state`, whose generation or last line has the checksum `last`.
-LogReading apply_log(const std::string& path, std::string last, config::DesiredState& state);
+LogReading apply_log(const std::string& path, std::string last, config::DesiredState& state, std::string_view awaited = {});
 
 class ChangeLog {
  public:
@@ -48,18 +53,22 @@ class ChangeLog {
   ChangeLog(const ChangeLog&) = delete;
   ChangeLog& operator=(const ChangeLog&) = delete;
 
-  // Goes on behind `bytes` of what is there, or begins a new file, which must not be there then.
-  std::expected<void, std::string> open(const std::string& path, std::size_t bytes, std::string last);
+  // Goes on behind `bytes` of what is there, which are `lines` lines, or begins a new file, which must not be there then.
+  std::expected<void, std::string> open(const std::string& path, std::size_t bytes, std::string last, std::uint64_t lines);
   bool is_open() const { return fd_ >= 0; }
   void close();
 
   std::expected<void, std::string> append(const config::DesiredState& before, const config::DesiredState& after);
   std::size_t bytes() const { return bytes_; }
+  // Since the generation, and the checksum of the last of them.
+  std::uint64_t lines() const { return lines_; }
+  const std::string& last() const { return last_; }
 
  private:
   int fd_ = -1;
   std::string path_;
   std::size_t bytes_ = 0;
+  std::uint64_t lines_ = 0;
   std::string last_;
 };
 

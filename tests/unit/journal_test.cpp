@@ -87,6 +87,7 @@ class JournalTest : public testing::Test {
     path_ = directory_ + "/state.json";
     previous_ = path_ + ".previous";
     log_ = directory_ + "/state.log";
+    mark_ = directory_ + "/state.mark";
   }
   void TearDown() override {
     std::error_code ignored;
@@ -116,7 +117,7 @@ class JournalTest : public testing::Test {
     ASSERT_TRUE(journal.save(state_of(2)));
   }
 
-  std::string directory_, path_, previous_, log_;
+  std::string directory_, path_, previous_, log_, mark_;
 };
 
 TEST_F(JournalTest, NothingThereIsNothingLoaded) {
@@ -137,7 +138,7 @@ TEST_F(JournalTest, WhatIsSavedIsLoaded) {
   struct stat status {};
   ASSERT_EQ(::stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777U, 0600U);
-  EXPECT_EQ(names("").size(), 2U);  // no temporary is left
+  EXPECT_EQ(names(""), (std::vector<std::string>{"state.json", "state.json.previous", "state.mark"}));  // no temporary is left
 }
 
 TEST_F(JournalTest, AnEmptyStateIsAState) {
@@ -151,7 +152,7 @@ TEST_F(JournalTest, TheFileIsWhatTheHeaderSays) {
   save_two();
   const Json file = Json::parse(read_file(path_));
   EXPECT_EQ(file.size(), 4U);
-  EXPECT_EQ(read_file(path_), file_of(2, file["state"]));
+  EXPECT_EQ(read_file(path_), file_of(3, file["state"]));
 }
 
 TEST_F(JournalTest, ABrokenFileIsSetAsideAndThePreviousUsed) {
@@ -285,7 +286,7 @@ TEST_F(JournalTest, ThingsThatAreNotFilesDoNotHoldUpTheStart) {
 }
 
 TEST_F(JournalTest, ANewerVersionIsKeptAndNothingLoaded) {
-  const std::string newer = file_of(3, {{"revision", 70}, {"of_the_future", true}});
+  const std::string newer = file_of(4, {{"revision", 70}, {"of_the_future", true}});
   save_two();
   write_file(path_, newer);
   Journal journal(directory_);
@@ -304,8 +305,8 @@ TEST_F(JournalTest, ANewerVersionIsKeptAndNothingLoaded) {
 }
 
 TEST_F(JournalTest, ANewerPreviousGenerationIsKeptToo) {
-  const std::string newer = file_of(3, {{"revision", 69}});
-  write_file(path_, file_of(3, {{"revision", 70}}));
+  const std::string newer = file_of(4, {{"revision", 69}});
+  write_file(path_, file_of(4, {{"revision", 70}}));
   write_file(previous_, newer);
   ASSERT_TRUE(Journal(directory_).save(state_of(3)));  // without load() before it
   ASSERT_TRUE(Journal(directory_).save(state_of(4)));
@@ -339,7 +340,7 @@ TEST_F(JournalTest, LeftoversOfAKilledEngineDoNotMatter) {
   EXPECT_EQ(Journal(directory_).load().state->revision, 3U);
   fs::remove(path_);
   EXPECT_EQ(Journal(directory_).load().state->revision, 2U);
-  EXPECT_EQ(names("").size(), 1U);
+  EXPECT_EQ(names(""), (std::vector<std::string>{"state.json.previous", "state.mark"}));
 }
 
 TEST_F(JournalTest, KilledAtAnyMomentItIsOneOfTheStatesWhole) {
@@ -401,7 +402,7 @@ TEST_F(JournalTest, AChangeIsALineAndIsLoaded) {
     ASSERT_TRUE(journal.record(with_changes(revision + 1)));
   }
   EXPECT_EQ(std::ranges::count(read_file(log_), '\n'), 42);
-  EXPECT_EQ(names("").size(), 3U) << "state.json, its copy, and the log";
+  EXPECT_EQ(names(""), (std::vector<std::string>{"state.json", "state.json.previous", "state.log", "state.mark"}));
 }
 
 TEST_F(JournalTest, ABrokenFileLosesNothingTwiceInARow) {
@@ -417,20 +418,221 @@ TEST_F(JournalTest, ABrokenFileLosesNothingTwiceInARow) {
   EXPECT_EQ(Journal(directory_).load().state, with_changes(revision));
 }
 
-TEST_F(JournalTest, ALogCutOffAnywhereIsTheStateOfItsLastWholeLine) {
+TEST_F(JournalTest, ALogCutOffAnywhereIsToldAndIsTheStateOfItsLastWholeLine) {
   Journal journal(directory_);
   for (std::uint64_t revision = 1; revision <= 6; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
-  const std::string log = read_file(log_);
-  for (std::size_t length = 0; length <= log.size(); length += 7) {
+  const std::string log = read_file(log_), mark = read_file(mark_);
+  for (std::size_t length = 0; length <= log.size(); length += length + 40 > log.size() ? 1 : 7) {
+    for (const auto& name : names("state.log.bad-")) fs::remove(directory_ + '/' + name);
     write_file(log_, std::string_view(log).substr(0, length));
+    write_file(mark_, mark);
     const auto lines = static_cast<std::uint64_t>(std::count(log.begin(), log.begin() + static_cast<std::ptrdiff_t>(length), '\n'));
+    const bool is_whole = length == log.size();
+    const bool within_line = length != 0 && log[length - 1] != '\n';
     Journal again(directory_);
     const auto loaded = again.load();
-    ASSERT_EQ(loaded.note, "") << length;
+    ASSERT_EQ(loaded.damage.empty(), is_whole) << length << ' ' << loaded.note;
+    ASSERT_EQ(loaded.note.empty(), is_whole) << length;
     ASSERT_EQ(loaded.state, with_changes(1 + lines)) << length;
+    ASSERT_EQ(names("state.log.bad-").size(), within_line ? 1U : 0U) << "what is not used is kept: " << length;
+    if (within_line) {
+      ASSERT_EQ(read_file(directory_ + "/" + names("state.log.bad-")[0]), log.substr(0, length));
+    }
+    // Told again until something is recorded, and nothing is kept twice.
+    ASSERT_EQ(Journal(directory_).load().damage.empty(), is_whole) << length;
+    ASSERT_EQ(names("state.log.bad-").size(), within_line ? 1U : 0U) << length;
     ASSERT_TRUE(again.record(with_changes(9)));
-    ASSERT_EQ(Journal(directory_).load().state, with_changes(9)) << length;
+    const auto after = Journal(directory_).load();
+    ASSERT_EQ(after.state, with_changes(9)) << length;
+    ASSERT_EQ(after.note, "") << length;
+    // The next length begins from the same log.
+    write_file(log_, log);
   }
+}
+
+TEST_F(JournalTest, ALogThatIsMissingEmptyOrZeroedIsTold) {
+  Journal journal(directory_);
+  for (std::uint64_t revision = 1; revision <= 4; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  const std::string log = read_file(log_);
+  const std::pair<const char*, const char*> cases[] = {{"gone", "is missing"}, {"empty", "is empty"}, {"zeros", "is broken"}, {"zero tail", "ends too early"}};
+  for (const auto& [kind, words] : cases) {
+    SCOPED_TRACE(kind);
+    std::string content = log;
+    if (kind == std::string_view("empty")) content.clear();
+    if (kind == std::string_view("zeros")) content.assign(log.size(), '\0');
+    if (kind == std::string_view("zero tail")) std::fill(content.begin() + static_cast<std::ptrdiff_t>(log.find('\n') + 1), content.end(), '\0');
+    write_file(log_, content);
+    if (kind == std::string_view("gone")) fs::remove(log_);
+    const auto loaded = Journal(directory_).load();
+    EXPECT_EQ(loaded.state, with_changes(kind == std::string_view("zero tail") ? 2 : 1));
+    EXPECT_NE(loaded.damage.find(log_ + ' ' + words), std::string::npos) << loaded.damage;
+    EXPECT_NE(loaded.damage.find("revision 4 was the last one on disk"), std::string::npos) << loaded.damage;
+    EXPECT_NE(loaded.note.find(loaded.damage), std::string::npos);
+    const bool keeps = kind == std::string_view("zeros") || kind == std::string_view("zero tail");
+    ASSERT_EQ(names("state.log.bad-").size(), keeps ? 1U : 0U);
+    if (keeps) {
+      EXPECT_EQ(loaded.quarantined, directory_ + '/' + names("state.log.bad-")[0]);
+      EXPECT_EQ(read_file(*loaded.quarantined), content);
+      fs::remove(*loaded.quarantined);
+    }
+  }
+}
+
+TEST_F(JournalTest, AnOlderLogOrAnOlderStateInItsPlaceIsTold) {
+  std::string first_log, first_state;
+  {
+    Journal journal(directory_);
+    for (std::uint64_t revision = 1; revision <= 3; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+    first_log = read_file(log_);
+    first_state = read_file(path_);
+    ASSERT_TRUE(journal.save(with_changes(4)));
+    for (std::uint64_t revision = 5; revision <= 6; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  }
+  const std::string log = read_file(log_), state = read_file(path_);
+  write_file(log_, first_log);
+  auto loaded = Journal(directory_).load();
+  EXPECT_EQ(loaded.state, with_changes(4));
+  EXPECT_NE(loaded.damage.find("does not belong to state.json"), std::string::npos) << loaded.damage;
+  ASSERT_EQ(names("state.log.bad-").size(), 1U);
+  EXPECT_EQ(read_file(directory_ + '/' + names("state.log.bad-")[0]), first_log);
+
+  // Both of an older time, as from a snapshot of half of the directory.
+  fs::remove(directory_ + "/state.log.previous");
+  write_file(path_, first_state);
+  write_file(log_, first_log);
+  loaded = Journal(directory_).load();
+  EXPECT_EQ(loaded.state, with_changes(3));
+  EXPECT_NE(loaded.damage.find("revision 6 was the last one on disk, and what is there leads to revision 3"), std::string::npos) << loaded.damage;
+
+  write_file(path_, state);
+  write_file(log_, log);
+  EXPECT_EQ(Journal(directory_).load().note, "");
+}
+
+TEST_F(JournalTest, AMarkThatIsGoneOrBrokenIsToldAndMadeAnew) {
+  for (const bool gone : {true, false}) {
+    empty_directory();
+    Journal journal(directory_);
+    for (std::uint64_t revision = 1; revision <= 3; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+    const std::string mark = read_file(mark_);
+    write_file(mark_, std::string(mark.size(), '\0'));
+    if (gone) fs::remove(mark_);
+    Journal again(directory_);
+    const auto loaded = again.load();
+    EXPECT_EQ(loaded.state, with_changes(3));
+    EXPECT_NE(loaded.damage.find(gone ? "state.mark is missing" : "state.mark is broken"), std::string::npos) << loaded.damage;
+    ASSERT_TRUE(again.record(with_changes(4)));
+    EXPECT_EQ(Journal(directory_).load().note, "");
+    fs::remove(log_);
+    EXPECT_NE(Journal(directory_).load().damage, "");
+  }
+}
+
+TEST_F(JournalTest, OneOfTheMarksTwoRecordsIsEnough) {
+  Journal journal(directory_);
+  for (std::uint64_t revision = 1; revision <= 5; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  const std::string mark = read_file(mark_);
+  for (std::size_t byte = 0; byte < mark.size(); ++byte) {
+    std::string damaged = mark;
+    damaged[byte] = static_cast<char>(damaged[byte] ^ 1);
+    write_file(mark_, damaged);
+    ASSERT_EQ(Journal(directory_).load().note, "") << byte;
+  }
+}
+
+TEST_F(JournalTest, WithoutAnyStateTheMarkSaysThatThereWasOne) {
+  save_two();
+  fs::remove(path_);
+  fs::remove(previous_);
+  const auto loaded = Journal(directory_).load();
+  EXPECT_FALSE(loaded.state);
+  EXPECT_NE(loaded.damage.find("state.json is missing; revision 2 was the last one on disk; started with nothing"), std::string::npos) << loaded.damage;
+}
+
+TEST_F(JournalTest, AJournalOfAnEngineWithoutMarksIsLoadedAndGetsOne) {
+  write_file(path_, file_of(2, config::to_json(with_changes(1))));
+  Journal journal(directory_);
+  const auto loaded = journal.load();
+  EXPECT_EQ(loaded.state, with_changes(1));
+  EXPECT_EQ(loaded.note, "");
+  ASSERT_TRUE(journal.record(with_changes(2)));
+  EXPECT_EQ(Journal(directory_).load().state, with_changes(2));
+  fs::remove(log_);
+  EXPECT_NE(Journal(directory_).load().damage.find("is missing"), std::string::npos);
+}
+
+// --- files that are not what they seem ---------------------------------------------------------------------------------
+
+// A link of each name in the directory, to a file that must stay as it is, whatever the engine does.
+TEST_F(JournalTest, ALinkInTheDirectoryIsNeverFollowed) {
+  const std::string victim = directory_ + "/victim";
+  const std::string content = "root:x:0:0:root:/root:/bin/bash\n";
+  for (const char* name : {"state.json", "state.log", "state.mark", "state.json.previous", "state.log.previous", "state.json.tmp", "state.mark.tmp",
+                           "state.json.previous.tmp", "lock"}) {
+    for (const bool hard : {false, true}) {
+      for (const bool records : {false, true}) {
+        SCOPED_TRACE(std::string(name) + (hard ? ", hard" : ", symbolic") + (records ? ", recording" : ", saving"));
+        empty_directory();
+        {
+          Journal journal(directory_);
+          for (std::uint64_t revision = 1; revision <= 3; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+          ASSERT_TRUE(journal.save(with_changes(4)));
+          ASSERT_TRUE(journal.record(with_changes(5)));
+        }
+        write_file(victim, content);
+        fs::remove(directory_ + '/' + name);
+        hard ? fs::create_hard_link(victim, directory_ + '/' + name) : fs::create_symlink(victim, directory_ + '/' + name);
+        if (const auto lock = lock_state_directory(directory_)) ::close(*lock);
+        Journal journal(directory_);
+        static_cast<void>(journal.load());
+        for (std::uint64_t revision = 6; revision <= 8; ++revision) {
+          ASSERT_TRUE(records ? journal.record(with_changes(revision)) : journal.save(with_changes(revision)));
+        }
+        ASSERT_EQ(read_file(victim), content);
+        const auto loaded = Journal(directory_).load();
+        ASSERT_EQ(loaded.state, with_changes(8));
+        ASSERT_EQ(loaded.note, "");
+      }
+    }
+  }
+}
+
+TEST_F(JournalTest, ALinkIsSetAsideByItsName) {
+  const std::string victim = directory_ + "/victim";
+  write_file(victim, "");
+  {
+    Journal journal(directory_);
+    for (std::uint64_t revision = 1; revision <= 3; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  }
+  fs::remove(log_);
+  fs::create_symlink(victim, log_);
+  const auto loaded = Journal(directory_).load();
+  EXPECT_EQ(loaded.state, with_changes(1));
+  EXPECT_NE(loaded.note.find("is a symbolic link"), std::string::npos) << loaded.note;
+  EXPECT_NE(loaded.damage, "");
+  ASSERT_EQ(names("state.log.bad-").size(), 1U);
+  EXPECT_TRUE(fs::is_symlink(directory_ + '/' + names("state.log.bad-")[0]));
+}
+
+TEST_F(JournalTest, ADirectoryThatOthersMayWriteIsRefused) {
+  fs::permissions(directory_, fs::perms::all);
+  auto lock = lock_state_directory(directory_);
+  ASSERT_FALSE(lock);
+  EXPECT_NE(lock.error().find("may be written by others (mode 0777)"), std::string::npos) << lock.error();
+  EXPECT_NE(lock.error().find("chmod go-w"), std::string::npos) << lock.error();
+  Journal journal(directory_);
+  EXPECT_FALSE(journal.record(state_of(1)));
+  EXPECT_TRUE(names("").empty());
+  fs::permissions(directory_, fs::perms::owner_all);
+  lock = lock_state_directory(directory_);
+  ASSERT_TRUE(lock) << lock.error();
+  ::close(*lock);
+  // The directory itself, by a link.
+  const std::string link = directory_ + "/link";
+  fs::create_directory_symlink(directory_, link);
+  lock = lock_state_directory(link);
+  ASSERT_FALSE(lock);
+  EXPECT_NE(lock.error().find("is a symbolic link"), std::string::npos) << lock.error();
 }
 
 TEST_F(JournalTest, AFlippedBitInTheLogNeverYieldsAnotherState) {
@@ -583,7 +785,7 @@ void in_mount_namespace(Mount mount_here, Work work) {
 }
 
 TEST_F(JournalTest, AFullDiskKeepsTheOldStateAndRecovers) {
-  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=64k") == 0; },
+  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=64k,mode=700") == 0; },
                      [&] {
                        Journal journal(directory_);
                        EXPECT_TRUE(journal.save(state_of(1)));
@@ -599,7 +801,7 @@ TEST_F(JournalTest, AFullDiskKeepsTheOldStateAndRecovers) {
                          EXPECT_FALSE(fs::exists(path_ + ".tmp"));
                          EXPECT_EQ(Journal(directory_).load().state, state_of(2));
                        }
-                       EXPECT_EQ(names("").size(), 3U);
+                       EXPECT_EQ(names("").size(), 4U);
                        fs::remove(directory_ + "/filler");
                        EXPECT_TRUE(journal.save(state_of(3)));
                        EXPECT_EQ(Journal(directory_).load().state, state_of(3));
@@ -607,7 +809,7 @@ TEST_F(JournalTest, AFullDiskKeepsTheOldStateAndRecovers) {
 }
 
 TEST_F(JournalTest, AFullDiskKeepsTheLogWholeAndRecovers) {
-  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=64k") == 0; },
+  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=64k,mode=700") == 0; },
                      [&] {
                        Journal journal(directory_);
                        for (std::uint64_t revision = 1; revision <= 3; ++revision) EXPECT_TRUE(journal.record(with_changes(revision)));
@@ -636,7 +838,7 @@ TEST_F(JournalTest, AReadOnlyDiskKeepsTheOldStateAndRecovers) {
   const auto remount = [&](unsigned long flags) {
     return ::mount(nullptr, directory_.c_str(), nullptr, MS_REMOUNT | flags, nullptr) == 0;
   };
-  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=1m") == 0; },
+  in_mount_namespace([&] { return ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=1m,mode=700") == 0; },
                      [&] {
                        Journal journal(directory_);
                        EXPECT_TRUE(journal.save(state_of(1)));

@@ -62,6 +62,11 @@ class UserTest(GuestTest):
         self.assertNotIn("0", re.search(r"^Uid:(.*)$", status, re.MULTILINE)[1].split(), "it is root")
 
 
+    def give_folders_to(self, user):
+        subprocess.run(["chown", f"{user}:{user}", self.lab.directory], check=True)
+        subprocess.run(["chown", "-R", f"{user}:{user}", os.path.join(self.lab.directory, "state")], check=True)
+
+
 class TestUser(UserTest):
     def test_every_kind_of_port(self):
         one, two = self.attach(1), self.attach(2, port={**self.port(2), "kind": "tap"})
@@ -79,12 +84,17 @@ class TestUser(UserTest):
         # Killed and started again: as root, which makes another interface, and as the same user, which adopts that too.
         prefix, self.lab.engine_prefix = self.lab.engine_prefix, []
         self.lab.kill_engine(signal.SIGKILL)
+        # Root takes no folder that another user may write.
+        with self.assertRaises(LabError) as refusal:
+            self.lab.start_engine()
+        self.assertIn("belongs to uid", str(refusal.exception))
+        self.give_folders_to("root")
         self.lab.start_engine()
         four = self.attach(4)
         before = [self.lab.interface(task.netns) for task in (one, two, three, four)]
         self.lab.engine_prefix = prefix
         self.lab.kill_engine(signal.SIGKILL)
-        subprocess.run(["chown", "-R", f"{USER}:{USER}", os.path.join(self.lab.directory, "state")], check=True)
+        self.give_folders_to(USER)
         with self.assertRaises(LabError) as refusal:
             self.lab.start_engine()
         self.assertIn("is another user's socket", str(refusal.exception))
