@@ -97,6 +97,7 @@ class Report {
     say(Stage::demux, !seen_.from_task_here, [&] { return demux(); });
     say(Stage::edge, !seen_.from_task_here, [&] { return edge(); });
     say(Stage::fragments, seen_.fate == Fate::held || (seen_.filtered && seen_.headers.fragment != Fragment::none), [&] { return fragments(); });
+    say(Stage::services, seen_.service, [&] { return services(); });
     say(Stage::track, seen_.filtered, [&] { return track(); });
     say(Stage::admit, seen_.filtered || seen_.fate == Fate::asked, [&] { return admit(); });
     say(Stage::limit, false, [] { return std::string(); });  // only where it refuses
@@ -184,11 +185,17 @@ class Report {
   }
 
   std::string edge() const {
-    if (seen_.filtered || seen_.fate == Fate::held) return "neither ARP nor neighbour discovery";
-    if (seen_.route == Route::answer) return "answered here; the rules are not asked";
-    const Headers& headers = seen_.headers;
-    const bool edge = headers.layer3 == Layer3::arp || (headers.layer3 == Layer3::ipv6 && headers.protocol == 58);
-    return edge ? "goes on as it is; the rules are not asked" : "with a service of the VPC (router, DNS, DHCP, time, metadata), which no rule filters";
+    if (seen_.filtered || seen_.exempt || seen_.fate == Fate::held) return "neither ARP, neighbour discovery nor DHCP";
+    return seen_.route == Route::answer ? "answered here; the rules are not asked" : "goes on as it is; the rules are not asked";
+  }
+
+  std::string services() const {
+    if (!seen_.exempt) {
+      return seen_.direction == Direction::egress ? "to a service of the VPC (router, DNS, time, metadata), but not what it is there for: the rules are asked"
+                                                  : "from a service of the VPC, but no answer to what the task is known to have asked: the rules are asked";
+    }
+    return seen_.direction == Direction::egress ? "asks a service of the VPC (router, DNS, time, metadata), which needs no rule"
+                                                : "from a service of the VPC, about what the task asked or sent, which needs no rule";
   }
 
   std::string track() const {

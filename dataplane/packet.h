@@ -8,8 +8,8 @@
 //    forward hands all of them on, the refused ones to be freed.
 //  * demux sorts the packets that pass it by two bit sets: `edge` are ARP, neighbour discovery and DHCP, which the edge stage
 //    looks at, `filtered` are the others, which the security groups are asked about. track, admit and account walk over `filtered`
-//    and look at nothing else; a packet that is refused leaves it. What is in neither set and not refused is for a service
-//    that nobody filters (demux.h), and goes its way untouched.
+//    and look at nothing else; a packet that is refused leaves it. Of `filtered` the services stage takes what needs no rule and puts it into
+//    `exempt`, which only limit and forward look at.
 //  * A packet's bytes were written by a stranger. Every offset in these arrays was checked against the packet's length
 //    when it was parsed; nobody derives another offset without checking it.
 //  * The first segment of the mbuf holds all parsed headers. The rest of a chain is payload.
@@ -104,6 +104,9 @@ struct Burst {
   std::uint64_t flags_of_all = 0;
   std::uint32_t longest_plain = 0;
   // Rare ones.
+  std::uint64_t services = 0;  // set by demux: to or from the address of a service that needs no rule (stages/services.h)
+  std::uint64_t exempt = 0;    // of these what the rules are not asked about
+  std::uint64_t to_all = 0;    // set by edge: the other untagged ENIs are to have it too
   std::uint64_t fragments = 0;  // of all packets, set by parse
   std::uint64_t first_fragments = 0;  // set by fragments: whose datagrams are to hear what admit says of them
   std::uint64_t refused = 0;    // set by admit: what flow logs call REJECT
@@ -126,6 +129,7 @@ struct Burst {
   }
   bool is_filtered(std::uint32_t i) const { return (filtered >> i & 1) != 0; }
   bool is_oversized(std::uint32_t i) const { return (oversized >> i & 1) != 0; }
+  bool has_service_address(std::uint32_t i) const { return (services >> i & 1) != 0; }
   bool is_super_frame(std::uint32_t i) const { return (super_frames >> i & 1) != 0; }
   std::uint8_t* bytes(std::uint32_t i) const { return rte_pktmbuf_mtod(mbuf[i], std::uint8_t*); }
 
@@ -167,6 +171,17 @@ struct Burst {
     plain |= (other.plain >> i & 1) << at;
     flags_of_all |= other.flags_of_all;
     longest_plain = std::max(longest_plain, other.longest_plain);
+  }
+  // Another receiver's of what the edge has let pass towards `other.endpoint[i]`: the same bytes, which nothing is to change any more.
+  void adopt_for_edge(const Burst& other, std::uint32_t i, const Endpoint& receiver) {
+    const std::uint32_t at = size;
+    add(other.mbuf[i]);
+    headers[at] = other.headers[i];
+    key[at] = other.key[i];
+    endpoint[at] = &receiver;
+    edge |= std::uint64_t{1} << at;
+    route[at] = Route::task;
+    flags_of_all |= other.flags_of_all;
   }
 
  private:

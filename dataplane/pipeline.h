@@ -3,9 +3,9 @@
 // Start here. A packet's way through the engine: each function lists the stages in order, and nothing else. A stage is
 // a loop over the burst; it may refuse a packet with a named reason (verdict.h) and it never calls another stage.
 //
-//     trunk --> parse --> demux --> edge --> fragments --> track --> admit --> limit --> account --> forward --> task port
-//     task  --> parse --> demux --> edge --> fragments --> track --> admit --> limit --> account --> forward --> trunk
-//                                                                                                       \--> local task: the ingress half
+//     trunk --> parse --> demux --> edge --> fragments --> services --> track --> admit --> limit --> account --> forward --> task port
+//     task  --> parse --> demux --> edge --> fragments --> services --> track --> admit --> limit --> account --> forward --> trunk
+//                                                                                                                    \--> local task: the ingress half
 //
 // A packet between two tasks of this host passes both in full: the sender's egress, then the receiver's ingress. Where an
 // endpoint belongs to another worker the packet goes on there: from demux or forward, by a handoff lane, into
@@ -28,6 +28,7 @@
 #include "dataplane/stages/observe.h"
 #include "dataplane/stages/oversized.h"
 #include "dataplane/stages/parse.h"
+#include "dataplane/stages/services.h"
 #include "dataplane/stages/track.h"
 #include "dataplane/state/worker_state.h"
 
@@ -38,6 +39,7 @@ namespace pipeline {
 template <class Watcher>
 inline void ingress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch) {
   fragments(burst, worker, Direction::ingress), watch(Stage::fragments, burst);
+  services(burst, worker, Direction::ingress), watch(Stage::services, burst);
   mark_oversized(burst, worker, Direction::ingress);
   track(burst, worker, Direction::ingress), watch(Stage::track, burst);
   admit(burst, worker, Direction::ingress, asked), watch(Stage::admit, burst);
@@ -51,6 +53,7 @@ template <class Watcher>
 inline void egress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch) {
   Burst local;
   fragments(burst, worker, Direction::egress), watch(Stage::fragments, burst);
+  services(burst, worker, Direction::egress), watch(Stage::services, burst);
   mark_oversized(burst, worker, Direction::egress);
   track(burst, worker, Direction::egress), watch(Stage::track, burst);
   admit(burst, worker, Direction::egress, asked), watch(Stage::admit, burst);
@@ -63,6 +66,16 @@ inline void egress(Burst& burst, WorkerState& worker, bool asked, Watcher& watch
   ingress(local, worker, false, watch);
 }
 
+// The same with copies for the other untagged ENIs of this worker.
+template <class Watcher>
+[[gnu::noinline]] void ingress_of_all(Burst& burst, WorkerState& worker, Watcher& watch) {
+  Burst copies;
+  copy_to_all(burst, worker, copies);
+  ingress(burst, worker, false, watch);
+  watch.arrived(copies, Direction::ingress), watch(Stage::parse, copies);
+  ingress(copies, worker, false, watch);
+}
+
 // `handed`: another worker took them from the trunk.
 template <class Watcher>
 inline void from_trunk(Burst& burst, WorkerState& worker, bool handed, Watcher& watch) {
@@ -70,6 +83,7 @@ inline void from_trunk(Burst& burst, WorkerState& worker, bool handed, Watcher& 
   parse(burst, Direction::ingress), watch(Stage::parse, burst);
   demux_from_trunk(burst, worker, handed), watch(Stage::demux, burst);
   edge_from_trunk(burst, worker), watch(Stage::edge, burst);
+  if (burst.to_all != 0) [[unlikely]] return ingress_of_all(burst, worker, watch);
   ingress(burst, worker, false, watch);
 }
 
@@ -86,7 +100,7 @@ inline void from_task(Burst& burst, WorkerState& worker, const Endpoint& endpoin
 template <class Watcher>
 inline void known(Burst& burst, std::span<const HandedPacket> handed, WorkerState& worker, Watcher& watch) {
   const HandedPacket& first = handed.front();
-  const bool asked = first.kind == HandoffKind::asked;
+  const bool asked = first.kind != HandoffKind::known;
   watch.arrived(burst, handed);
   parse(burst, first.direction), watch(Stage::parse, burst);
   find_known(burst, handed, worker), watch(Stage::demux, burst);

@@ -10,10 +10,10 @@
 
 namespace trunkline {
 
-enum class Stage : std::uint8_t { parse, demux, edge, fragments, track, admit, limit, account, forward, transmit };
+enum class Stage : std::uint8_t { parse, demux, edge, fragments, services, track, admit, limit, account, forward, transmit };
 
 constexpr std::string_view to_string(Stage stage) {
-  constexpr std::string_view names[] = {"parse", "demux", "edge", "fragments", "track", "admit", "limit", "account", "forward", "transmit"};
+  constexpr std::string_view names[] = {"parse", "demux", "edge", "fragments", "services", "track", "admit", "limit", "account", "forward", "transmit"};
   return names[static_cast<std::size_t>(stage)];
 }
 

@@ -57,7 +57,7 @@
   X(bw_in_allowance_exceeded, "more octets a second towards the task than its ENI may receive")                       \
   X(bw_out_allowance_exceeded, "more octets a second from the task than its ENI may send")                            \
   X(pps_allowance_exceeded, "more packets a second than the ENI may have")                                            \
-  X(linklocal_allowance_exceeded, "more than 1024 packets a second to the DNS resolver, IMDS and time service")       \
+  X(linklocal_allowance_exceeded, "more than 1024 packets a second to the DNS resolver, IMDS and time service, to the router, or of ARP, ND and DHCP") \
   /* between workers */                                                                                                \
   X(handoff_full, "the worker that owns the ENI does not keep up with what others hand to it; see worker list")       \
   /* the way out */                                                                                                    \

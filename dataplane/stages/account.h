@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 8: what flow logs are told: packets, octets of the IP packet and TCP flags, a direction each. What passed is told to its
+// Stage 9: what flow logs are told: packets, octets of the IP packet and TCP flags, a direction each. What passed is told to its
 // connection, whose entry is at hand (steady packets when they pass: stages/steady.h); what belongs to none, and what the rules refused, to
 // the table of loose flows.
 //

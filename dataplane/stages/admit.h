@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 6: may it pass? A packet of a live connection may, whatever the rules say now; that is what stateful means.
+// Stage 7: may it pass? A packet of a live connection may, whatever the rules say now; that is what stateful means.
 // Any other packet is put to the security groups of its direction, and if a rule lets it in it opens a connection.
 //
 // Steady packets have passed already (stages/steady.h); what is here takes the long way, in order.

@@ -5,16 +5,14 @@
 // its MAC and address. No ENI can reach another's VLAN, and no task can speak for another.
 //
 // What nearly every packet is, a plain one (Burst::plain) of the ENI's first address, is settled with a few comparisons against one line
-// of the endpoint; the rest is looked at in full (demux_any.h). Passing packets are sorted into the burst's `filtered` and `edge`, or into
-// neither: traffic with the subnet's router, Amazon's DNS resolver, time service and instance metadata is filtered by no security
-// group and no network ACL and is in no flow log (VPC user guide; EC2 user guide, "Security groups"), goes by the trunk only, and
-// has an allowance of its own.
+// of the endpoint; the rest is looked at in full (demux_any.h). Passing packets are sorted into the burst's `filtered` and `edge`. Of the filtered ones
+// those to and from the address of a service that may need no rule are marked (`services`) for the stage of that name.
 //
 // Also where meters begin: every packet is counted as received here, once. And where a packet leaves for the worker that owns
 // its endpoint (state/handoff.h), if that is another: then its place in the burst stays empty.
 //
 // Refuses: handoff_full, unknown_eni, no_policy, wrong_mac, dest_check, unexpected_vlan, spoof_mac, spoof_ip, martian, multicast,
-// link_local, imds_blocked, linklocal_allowance_exceeded, dhcp_refused (what only a server says).
+// link_local, imds_blocked, dhcp_refused (what only a server says).
 #pragma once
 
 #include <immintrin.h>
@@ -140,7 +138,7 @@ inline void demux_from_task(Burst& burst, WorkerState& worker, const Endpoint& e
   Frames received{size - static_cast<std::uint32_t>(std::popcount(rest)), bytes};
   if (rest != 0) [[unlikely]] for_each_bit(rest, [&](std::uint32_t i) {
     received += frames_of(*burst.mbuf[i]);
-    if (burst.alive(i)) detail::sort_or_drop(burst, i, detail::check_from_task(burst, i, endpoint), Direction::egress, worker);
+    if (burst.alive(i)) detail::sort_or_drop(burst, i, detail::check_from_task(burst, i, endpoint, *worker.view), Direction::egress, *worker.view);
   });
   worker.meter(endpoint, Direction::egress).received(received);
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Part of demux: a packet in full. Whose it is, whether it comes from where it says and is for whom it reaches, and which of the three ways it goes:
-// to the edge, to the security groups, or past them to a service that nobody filters. demux.h has the short way of plain packets, and
-// the reasons.
+// Part of demux: a packet in full. Whose it is, whether it comes from where it says and is for whom it reaches, and which way it goes: to the edge, or
+// to the security groups; and whether its other end is a service that needs no rule (stages/services.h). demux.h has the short way of plain packets,
+// and the reasons.
 #pragma once
 
 #include <cstring>
 
 #include "dataplane/packet.h"
 #include "dataplane/stages/parse.h"
+#include "dataplane/stages/service_address.h"
 #include "dataplane/state/worker_state.h"
 
 namespace trunkline {
@@ -16,6 +17,7 @@ namespace trunkline {
 namespace detail {
 
 inline constexpr MacAddress kBroadcast{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}};
+inline constexpr IpAddress kAllNodes6{{0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
 inline constexpr std::uint64_t kMacMask = 0xffffffffffff;
 
 inline MacAddress mac_at(const std::uint8_t* bytes) {
@@ -28,10 +30,6 @@ inline std::uint64_t mac_bits_at(const std::uint8_t* bytes) { return load_raw<st
 
 inline bool is_multicast(const IpAddress& address) {
   return address.is_v4() ? (address.bytes[12] & 0xf0) == 0xe0 || address.v4() == 0xffffffff : address.bytes[0] == 0xff;
-}
-
-inline bool is_link_local6(const IpAddress& address) {
-  return address.bytes[0] == 0xfe && (address.bytes[1] & 0xc0) == 0x80;
 }
 
 // The first byte of an IPv4 source that no host has.
@@ -47,11 +45,6 @@ inline bool is_martian_source(const IpAddress& address) {
   return address.bytes[15] <= 1;  // :: and ::1
 }
 
-// The address that an interface gives itself out of its MAC (EUI-64, RFC 4291). A VPC lets an ENI use no other of fe80::/10.
-inline IpAddress link_local_of(const MacAddress& mac) {
-  const auto& m = mac.bytes;
-  return IpAddress{{0xfe, 0x80, 0, 0, 0, 0, 0, 0, static_cast<std::uint8_t>(m[0] ^ 2), m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}};
-}
 inline bool is_own6(const Endpoint& endpoint, const IpAddress& address) {
   return endpoint.owns(address) || address == link_local_of(endpoint.mac);
 }
@@ -122,70 +115,67 @@ inline DropReason check_dhcp_answer(const Burst& burst, std::uint32_t i, const E
   return burst.key[i].local == kAnywhere4 || endpoint.owns(target) ? DropReason::none : DropReason::dest_check;
 }
 
-// --- the services that nobody filters -------------------------------------------------------------------------------
+// --- the services that need no rule ---------------------------------------------------------------------------------
 
-enum class Service : std::uint8_t { none, router, resolver, time, metadata, other };
-
-inline constexpr std::uint16_t kLinkLocalIpv4 = 0xfea9;  // 169.254 as it lies in a packet
-inline constexpr std::uint16_t kDnsPort = __builtin_bswap16(53);
-
-inline bool is_dns(const Headers& headers, const FlowKey& key) {
-  return (headers.protocol == protocol::udp || headers.protocol == protocol::tcp) &&
-         (key.remote_port == kDnsPort || headers.fragment == Fragment::later);
-}
-
-inline Service service_at4(std::uint32_t remote, const Headers& headers, const FlowKey& key, const Endpoint& endpoint) {
-  if (remote == endpoint.router_ipv4) return Service::router;
-  if (remote == endpoint.resolver_ipv4) return is_dns(headers, key) ? Service::resolver : Service::none;
-  if (static_cast<std::uint16_t>(remote) != kLinkLocalIpv4) return Service::none;
-  switch (__builtin_bswap32(remote) & 0xffff) {
-    case 0xa9fd: return Service::resolver;  // 169.254.169.253
-    case 0xa97b: return Service::time;      // .123
-    case 0xa9fe: return Service::metadata;  // .254
-    case 0xa9fa: case 0xa9fb: return Service::router;  // .250, .251: licence activation
-    case 0xaa02: return Service::router;    // 169.254.170.2: the task's own metadata and credentials
-    default: return Service::other;
-  }
-}
-
-inline Service service_at6(const IpAddress& remote, const Endpoint& endpoint) {
-  static constexpr std::array<std::uint8_t, 14> kAmazon{0xfd, 0x00, 0x0e, 0xc2};  // fd00:ec2::/112
-  static constexpr std::array<std::uint8_t, 16> kRouter{0xfe, 0x80, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};  // fe80:ec2::1
-  if (remote.bytes == kRouter || (endpoint.has_ipv6_subnet && remote == endpoint.router6)) return Service::router;
-  if (std::memcmp(remote.bytes.data(), kAmazon.data(), 4) != 0) return Service::none;
-  if (std::memcmp(remote.bytes.data(), kAmazon.data(), kAmazon.size()) != 0 || remote.bytes[14] > 2) return Service::other;
-  switch (remote.bytes[14] << 8 | remote.bytes[15]) {
-    case 0x253: return Service::resolver;
-    case 0x123: return Service::time;
-    case 0x254: return Service::metadata;
-    default: return Service::other;
-  }
-}
-
-inline Service service_of(const Burst& burst, std::uint32_t i, Direction direction) {
+inline Service service_of(const Burst& burst, std::uint32_t i, Direction direction, const View& view) {
   const Endpoint& endpoint = *burst.endpoint[i];
-  if (burst.headers[i].layer3 == Layer3::ipv4) return service_at4(burst.key[i].remote, burst.headers[i], burst.key[i], endpoint);
-  return service_at6(direction == Direction::ingress ? burst.source(i) : burst.destination(i), endpoint);
+  if (burst.headers[i].layer3 == Layer3::ipv4) return service_at4(burst.key[i].remote, endpoint);
+  return service_at6(direction == Direction::ingress ? burst.source(i) : burst.destination(i), endpoint, view);
 }
 
-// What a task asks of them, each second, has a limit; what they answer has none.
-inline DropReason check_service(Service service, const Endpoint& endpoint, Direction direction, WorkerState& worker) {
-  if (service == Service::other) return DropReason::link_local;
-  if (service == Service::metadata && endpoint.block_imds) return DropReason::imds_blocked;
-  if (service == Service::router || direction == Direction::ingress) return DropReason::none;
-  Allowances& left = worker.allowances[endpoint.id.value];
-  left.of(endpoint.generation);
-  return left.take_link_local(worker.now) ? DropReason::none : DropReason::linklocal_allowance_exceeded;
+// No ENI is a service, whether or not its sources are checked. An address of its own that another subnet has its router at is its own.
+inline bool is_source_of_service(const IpAddress& source, bool own, const Endpoint& endpoint, const View& view) {
+  return service_at(source, endpoint, view) != Service::none || (!own && view.is_router_or_resolver(source));
 }
 
-inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const View& view) {
+// The router is a neighbour, so its link-local addresses may be spoken to from the ENI's own.
+inline bool is_between_link_locals(const Endpoint& endpoint, const IpAddress& own, const IpAddress& router, const View& view) {
+  return !own.is_v4() && own == link_local_of(endpoint.mac) && is_router_link_local(router, view);
+}
+
+// --- whose it is -----------------------------------------------------------------------------------------------------
+
+// The untagged endpoint that a neighbour solicitation asks for: by the target, as ARP does.
+inline const Endpoint* solicited_endpoint(const IpAddress& target, const View& view) {
+  if (!is_link_local6(target)) return view.with_address(target);
+  const auto& t = target.bytes;
+  const MacAddress mac{{static_cast<std::uint8_t>(t[8] ^ 2), t[9], t[10], t[13], t[14], t[15]}};
+  return link_local_of(mac) == target ? view.with_mac(mac) : nullptr;
+}
+
+// One of the untagged endpoints, if there is any that is in service: of this worker, if it has one.
+inline const Endpoint* any_untagged(const View& view, WorkerNumber self) {
+  const Endpoint* any = nullptr;
+  for (const EndpointId id : view.untagged) {
+    const Endpoint* endpoint = view.endpoint(id);
+    if (endpoint == nullptr) continue;
+    if (endpoint->served_by == self) return endpoint;
+    any = endpoint;
+  }
+  return any;
+}
+
+// Neighbour discovery that every host of a link hears: advertisements to ff02::1.
+inline bool is_discovery_for_all(const Burst& burst, std::uint32_t i) {
+  static constexpr std::uint8_t kRouterAdvertisement = 134, kNeighbourAdvertisement = 136;
+  const std::uint8_t type = burst.headers[i].icmp_type;
+  return is_neighbour_discovery(burst.headers[i]) && (type == kRouterAdvertisement || type == kNeighbourAdvertisement) && burst.destination(i) == kAllNodes6;
+}
+
+inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const View& view, WorkerNumber self) {
   if (burst.headers[i].vlan != 0) return view.at_vlan(burst.headers[i].vlan);
   const MacAddress destination = mac_at(burst.bytes(i));
   if (!destination.is_multicast()) return view.with_mac(destination);
-  // Untagged broadcast: only its target's address tells whom it is for, or the client's MAC in DHCP.
+  // Untagged, to many: only its target's address tells whom it is for, or the client's MAC in DHCP. Or it is for all.
+  if (is_discovery_for_all(burst, i)) return any_untagged(view, self);
   const Endpoint* endpoint = nullptr;
   if (burst.headers[i].layer3 == Layer3::arp) {
     endpoint = view.with_address(burst.destination(i));
+  } else if (is_neighbour_discovery(burst.headers[i])) {
+    static constexpr std::uint8_t kNeighbourSolicitation = 135;
+    const std::uint32_t at = burst.headers[i].layer4_offset + 8U;  // the target
+    const bool has_target = burst.headers[i].icmp_type == kNeighbourSolicitation && at + 16 <= burst.mbuf[i]->data_len;
+    if (has_target) endpoint = solicited_endpoint(IpAddress::from_v6_bytes(burst.bytes(i) + at), view);
   } else if (burst.headers[i].layer3 == Layer3::ipv4 && has_udp_ports(burst, i, kDhcpClient, kDhcpClient)) {
     const std::uint32_t at = burst.headers[i].layer4_offset + 8U + 28U;  // chaddr
     if (at + 6 <= burst.mbuf[i]->data_len) endpoint = view.with_mac(mac_at(burst.bytes(i) + at));
@@ -193,7 +183,7 @@ inline const Endpoint* find_endpoint(const Burst& burst, std::uint32_t i, const 
   return endpoint != nullptr && endpoint->vlan.is_untagged() ? endpoint : nullptr;
 }
 
-inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const Endpoint& endpoint, const View& view) {
   const MacAddress destination = mac_at(burst.bytes(i));
   const Headers& headers = burst.headers[i];
   const bool discovery = is_neighbour_discovery(headers);
@@ -209,11 +199,12 @@ inline DropReason check_from_trunk(const Burst& burst, std::uint32_t i, const En
   if (dhcp) return check_dhcp_answer(burst, i, endpoint);
   if (is_martian_source(burst.source(i))) return DropReason::martian;
   if (is_multicast(target)) return DropReason::multicast;
-  if (endpoint.source_dest_check && !endpoint.owns(target)) return DropReason::dest_check;
+  const bool own = endpoint.owns(target) || is_between_link_locals(endpoint, target, burst.source(i), view);
+  if (endpoint.source_dest_check && !own) return DropReason::dest_check;
   return DropReason::none;
 }
 
-inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint) {
+inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const Endpoint& endpoint, const View& view) {
   const Headers& headers = burst.headers[i];
   if (headers.tag_bytes != 0 || headers.vlan != 0) return DropReason::unexpected_vlan;
   if (mac_at(burst.bytes(i) + 6) != endpoint.mac) return DropReason::spoof_mac;
@@ -225,20 +216,24 @@ inline DropReason check_from_task(const Burst& burst, std::uint32_t i, const End
   if (is_dhcp_request(burst, i, endpoint)) return check_dhcp_request(burst, i, endpoint);
   if (has_udp_ports(burst, i, kDhcpServer, kDhcpServer6)) return DropReason::dhcp_refused;
   if (is_multicast(burst.destination(i)) || mac_at(burst.bytes(i)).is_multicast()) return DropReason::multicast;
-  if (endpoint.source_dest_check && !endpoint.owns(source)) return DropReason::spoof_ip;
+  const bool own = endpoint.owns(source) || is_between_link_locals(endpoint, source, burst.destination(i), view);
+  if (endpoint.source_dest_check && !own) return DropReason::spoof_ip;
   if (is_martian_source(source)) return DropReason::martian;
+  if (is_source_of_service(source, own, endpoint, view)) return DropReason::spoof_ip;
   return DropReason::none;
 }
 
-inline void sort_or_drop(Burst& burst, std::uint32_t i, DropReason reason, Direction direction, WorkerState& worker) {
+inline void sort_or_drop(Burst& burst, std::uint32_t i, DropReason reason, Direction direction, const View& view) {
   if (reason != DropReason::none) return burst.drop(i, reason);
   if (is_for_edge(burst, i, direction)) {
     burst.edge |= std::uint64_t{1} << i;
-  } else if (const Service service = service_of(burst, i, direction); service == Service::none) {
-    burst.filter(i, *burst.endpoint[i]);
-  } else {
-    burst.drop(i, check_service(service, *burst.endpoint[i], direction, worker));
+    return;
   }
+  const Service service = service_of(burst, i, direction, view);
+  if (service == Service::nobody) return burst.drop(i, DropReason::link_local);
+  if (service == Service::metadata && burst.endpoint[i]->block_imds) return burst.drop(i, DropReason::imds_blocked);
+  burst.filter(i, *burst.endpoint[i]);
+  burst.services |= std::uint64_t{service != Service::none} << i;
 }
 
 // For another worker, or for later: the packet is not ours to look at any further.
@@ -266,7 +261,7 @@ struct TrunkFrames {
   counted.received += frames;
   // A frame that could not be parsed past its tag is still its endpoint's to account for, if it has one.
   const Endpoint* endpoint = nullptr;
-  if (burst.alive(i) || burst.headers[i].vlan != 0) endpoint = find_endpoint(burst, i, view);
+  if (burst.alive(i) || burst.headers[i].vlan != 0) endpoint = find_endpoint(burst, i, view, worker.number);
   burst.endpoint[i] = endpoint;
   if (endpoint == nullptr) {
     if (burst.alive(i)) {
@@ -279,7 +274,7 @@ struct TrunkFrames {
   if (endpoint->served_by != worker.number) return hand_to_owner(burst, i, *endpoint, worker);
   counted.ours += frames;
   worker.meter(*endpoint, Direction::ingress).received(frames);
-  if (burst.alive(i)) sort_or_drop(burst, i, check_from_trunk(burst, i, *endpoint), Direction::ingress, worker);
+  if (burst.alive(i)) sort_or_drop(burst, i, check_from_trunk(burst, i, *endpoint, view), Direction::ingress, view);
 }
 
 }  // namespace detail

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
+#include <span>
 
 #include "dataplane/stages/chain_reader.h"
 #include "dataplane/stages/checksum.h"
 #include "dataplane/stages/demux.h"
 #include "dataplane/stages/edge_dhcp.h"
+#include "dataplane/stages/observe_drop.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
 
@@ -21,8 +24,6 @@ constexpr std::uint8_t kNeighbourSolicitation = 135;
 constexpr std::uint8_t kNeighbourAdvertisement = 136;
 constexpr std::uint8_t kRedirect = 137;
 constexpr IpAddress kUnspecified6{};
-constexpr IpAddress kRouter6{{0xfe, 0x80, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};  // fe80:ec2::1, in every subnet
-constexpr IpAddress kAllNodes{{0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
 
 void put_mac(std::uint8_t* at, const MacAddress& mac) { std::memcpy(at, mac.bytes.data(), mac.bytes.size()); }
 
@@ -33,14 +34,33 @@ void finish_icmp6(std::uint8_t* ip, std::uint16_t icmp_bytes) {
   store16(icmp + 2, fold(sum16(icmp, icmp_bytes, sum16(ip + 8, 32, icmp_bytes + 58U))));
 }
 
-// Who answers for `target` when `endpoint` asks, on this host; nullopt: nobody.
-std::optional<MacAddress> answer_for(const Endpoint& endpoint, const IpAddress& target, const View& view) {
+// The addresses of a subnet that nobody ever has: AWS reserves the first four and the last. Of these the router is at the second, and the
+// resolver may be at the third.
+bool is_nobodys(const Endpoint& endpoint, const IpAddress& target) {
+  if (target == endpoint.router(target.is_v4()) || target == endpoint.resolver) return false;
+  if (target.is_v4()) {
+    const unsigned host_bits = 32U - std::min<unsigned>(endpoint.subnet4.length, 32);
+    const std::uint32_t last = host_bits >= 32 ? 0xffffffff : (1U << host_bits) - 1;
+    const std::uint32_t host = target.v4() & last;
+    return host_bits > 2 && (host < 4 || host == last);
+  }
+  static constexpr std::size_t kHost = 8;
+  const auto& bytes = target.bytes;
+  const auto all = [&](std::uint8_t value, std::size_t end) { return std::all_of(bytes.begin() + kHost, bytes.begin() + static_cast<std::ptrdiff_t>(end), [&](std::uint8_t byte) { return byte == value; }); };
+  return endpoint.subnet6.length <= 64 && ((all(0, 15) && bytes[15] < 4) || all(0xff, 16));
+}
+
+// Who answers for `target` when `endpoint` asks, on this host; nullopt: nobody. `is_probe`: it asks whether anybody has the address, not how to reach
+// who has it (RFC 5227); so only who is known to be there answers.
+std::optional<MacAddress> answer_for(const Endpoint& endpoint, const IpAddress& target, bool is_probe, const View& view) {
   const Endpoint* peer = view.with_address(target);
   if (peer != nullptr && endpoint.in_subnet(target)) return peer->mac;
   if (!view.edge.answer) return std::nullopt;
-  // Everything on the subnet that is not here is reached through the router, which then finds it by address.
-  const bool link_local = !target.is_v4() && detail::is_link_local6(target);
-  if (endpoint.in_subnet(target) || link_local) return view.edge.router_mac;
+  const bool is_router = target.is_v4() ? target == endpoint.router4 : detail::is_router6(endpoint, target, view);
+  if (is_router) return view.edge.router_mac;
+  // Everything else on the subnet is on other hosts and reached through the router, which then finds it by address. The engine is not told
+  // what is there.
+  if (!is_probe && endpoint.in_subnet(target) && !is_nobodys(endpoint, target)) return view.edge.router_mac;
   return std::nullopt;
 }
 
@@ -75,7 +95,7 @@ DropReason arp_from_task(Burst& burst, std::uint32_t i, const View& view) {
   if (endpoint.owns(target)) return DropReason::arp_own_address;
   switch (load16(arp + 6)) {
     case 1:
-      if (const auto owner = answer_for(endpoint, target, view)) {
+      if (const auto owner = answer_for(endpoint, target, sender.is_zero(), view)) {
         answer_arp(burst, i, *owner);
         return DropReason::none;
       }
@@ -124,10 +144,6 @@ void put_link_layer(std::uint8_t* option, std::uint8_t type, const MacAddress& m
   put_mac(option + 2, mac);
 }
 
-bool is_router6(const Endpoint& endpoint, const IpAddress& address, const View& view) {
-  return address == kRouter6 || (endpoint.has_ipv6_subnet && address == endpoint.router6) || address == detail::link_local_of(view.edge.router_mac);
-}
-
 DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& target, const MacAddress& owner, bool is_router) {
   static constexpr std::uint32_t kBytes = 32;  // 24, and the target link-layer address
   std::uint8_t* icmp = begin_advertisement(burst, i, target, owner, kBytes);
@@ -141,21 +157,22 @@ DropReason answer_solicitation(Burst& burst, std::uint32_t i, const IpAddress& t
   return DropReason::none;
 }
 
-// The default route and nothing else: addresses come from the VPC (by DHCPv6, or set), so there is no prefix.
+// The default route and nothing else: addresses come from the VPC (by DHCPv6, or set), so there is no prefix. They are said to be managed (by
+// DHCPv6) where DHCP is relayed to who answers it: the engine itself answers version 4 only.
 DropReason advertise_router(Burst& burst, std::uint32_t i, const View& view) {
   static constexpr std::uint32_t kBytes = 32;  // 16, source link-layer address, MTU
   const Endpoint& endpoint = *burst.endpoint[i];
   if (!endpoint.has_ipv6_subnet) return DropReason::arp_no_answer;
-  std::uint8_t* icmp = begin_advertisement(burst, i, kRouter6, view.edge.router_mac, kBytes);
+  std::uint8_t* icmp = begin_advertisement(burst, i, detail::kRouter6, view.edge.router_mac, kBytes);
   if (icmp == nullptr) return DropReason::malformed;
   std::uint8_t* asker = icmp - 16;
   if (std::memcmp(asker, kUnspecified6.bytes.data(), 16) == 0) {
-    std::memcpy(asker, kAllNodes.bytes.data(), 16);
+    std::memcpy(asker, detail::kAllNodes6.bytes.data(), 16);
     put_mac(burst.bytes(i), MacAddress{{0x33, 0x33, 0, 0, 0, 1}});
   }
   icmp[0] = kRouterAdvertisement;
   icmp[4] = 64;              // hop limit to use
-  icmp[5] = 0x80;            // managed: addresses by DHCPv6
+  icmp[5] = view.edge.dhcp == DhcpMode::relay ? 0x80 : 0;  // managed
   store16(icmp + 6, 1800);   // router lifetime, seconds
   put_link_layer(icmp + 16, 1, view.edge.router_mac);
   icmp[24] = 5;  // MTU
@@ -176,21 +193,26 @@ bool is_sound_discovery(const Burst& burst, std::uint32_t i) {
          burst.headers[i].layer4_offset + wanted <= burst.headers[i].layer3_offset + std::uint32_t{burst.headers[i].packet_bytes};
 }
 
-// The link-layer address option of a message from the task must be its own.
-bool claims_own_mac(const Burst& burst, std::uint32_t i, std::uint32_t options) {
-  const std::uint8_t* frame = burst.bytes(i);
-  const std::uint32_t end = std::min<std::uint32_t>(burst.headers[i].layer3_offset + burst.headers[i].packet_bytes, burst.mbuf[i]->data_len);
-  for (std::uint32_t at = burst.headers[i].layer4_offset + options; at + 8 <= end;) {
-    const std::uint32_t length = frame[at + 1] * 8U;
-    if (length == 0 || at + length > end) return false;
-    if ((frame[at] == 1 || frame[at] == 2) && detail::mac_at(frame + at + 2) != burst.endpoint[i]->mac) return false;
+// Every link-layer address option of a message from the task must be its own, wherever it lies. Nobody has use for more than a few options, so a
+// message with many is refused instead of read.
+DropReason check_options(const Burst& burst, std::uint32_t i, std::uint32_t options) {
+  static constexpr unsigned kMostOptions = 32;
+  const std::uint32_t end = burst.headers[i].layer3_offset + std::uint32_t{burst.headers[i].packet_bytes};
+  std::uint32_t at = burst.headers[i].layer4_offset + options;
+  for (unsigned count = 0; at + 8 <= end; ++count) {
+    if (count == kMostOptions) return DropReason::malformed;
+    std::uint8_t option[8];
+    if (ChainReader(*burst.mbuf[i], at).read(option, sizeof option) != sizeof option) return DropReason::malformed;
+    const std::uint32_t length = option[1] * 8U;
+    if (length == 0 || at + length > end) return DropReason::arp_spoof;
+    if ((option[0] == 1 || option[0] == 2) && detail::mac_at(option + 2) != burst.endpoint[i]->mac) return DropReason::arp_spoof;
     at += length;
   }
-  return true;
+  return DropReason::none;
 }
 
 DropReason solicit_router(Burst& burst, std::uint32_t i, const View& view) {
-  if (!claims_own_mac(burst, i, 8)) return DropReason::arp_spoof;
+  if (const DropReason refused = check_options(burst, i, 8); refused != DropReason::none) return refused;
   if (view.edge.answer) return advertise_router(burst, i, view);
   burst.route[i] = Route::trunk;
   return DropReason::none;
@@ -202,7 +224,7 @@ DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) 
   const std::uint8_t type = burst.headers[i].icmp_type;
   if (type == kRouterSolicitation) return solicit_router(burst, i, view);
   if (type != kNeighbourSolicitation && type != kNeighbourAdvertisement) return DropReason::nd_refused;
-  if (!claims_own_mac(burst, i, 24)) return DropReason::arp_spoof;
+  if (const DropReason refused = check_options(burst, i, 24); refused != DropReason::none) return refused;
   const IpAddress target = IpAddress::from_v6_bytes(burst.bytes(i) + burst.headers[i].layer4_offset + 8);
   const bool own_target = detail::is_own6(endpoint, target);
   if (type == kNeighbourAdvertisement) {
@@ -214,7 +236,7 @@ DropReason discovery_from_task(Burst& burst, std::uint32_t i, const View& view) 
   }
   // Duplicate address detection, for its own or a link-local address.
   if (own_target || burst.source(i) == kUnspecified6) return DropReason::arp_own_address;
-  if (const auto owner = answer_for(endpoint, target, view)) return answer_solicitation(burst, i, target, *owner, is_router6(endpoint, target, view));
+  if (const auto owner = answer_for(endpoint, target, false, view)) return answer_solicitation(burst, i, target, *owner, detail::is_router6(endpoint, target, view));
   if (view.edge.answer) return DropReason::arp_no_answer;
   burst.route[i] = Route::trunk;
   return DropReason::none;
@@ -245,10 +267,89 @@ DropReason discovery_from_trunk(Burst& burst, std::uint32_t i, const View& view)
 void edge_from_task(Burst& burst, WorkerState& worker) {
   const View& view = *worker.view;
   for_each_bit(burst.edge, [&](std::uint32_t i) {
+    const Endpoint& endpoint = *burst.endpoint[i];
+    Allowances& left = worker.allowances[endpoint.id.value];
+    left.of(endpoint.generation);
+    if (!left.edge.take(worker.now, 1)) return burst.drop(i, DropReason::linklocal_allowance_exceeded);
     if (burst.headers[i].layer3 == Layer3::arp) {
       burst.drop(i, arp_from_task(burst, i, view));
     } else {
       burst.drop(i, detail::is_neighbour_discovery(burst.headers[i]) ? discovery_from_task(burst, i, view) : dhcp_from_task(burst, i, view));
+    }
+  });
+}
+
+namespace {
+
+// Whether the worker may copy another message for all untagged ENIs this tick.
+bool take_copy_token(WorkerState& worker) {
+  if (worker.copied_tick != worker.now) worker.copied_tick = worker.now, worker.copied_left = WorkerState::kCopiedPerTick;
+  if (worker.copied_left == 0) return false;
+  --worker.copied_left;
+  return true;
+}
+
+// One that came untagged for all nodes of the link, and was given to one untagged ENI.
+DropReason note_for_all(Burst& burst, std::uint32_t i, WorkerState& worker) {
+  const bool for_all = burst.headers[i].vlan == 0 && detail::mac_at(burst.bytes(i)).is_multicast() && detail::is_discovery_for_all(burst, i);
+  if (!for_all || worker.view->untagged.size() < 2) return DropReason::none;
+  if (!take_copy_token(worker)) return DropReason::linklocal_allowance_exceeded;
+  burst.to_all |= std::uint64_t{1} << i;
+  return DropReason::none;
+}
+
+// Takes the tag of a frame without a VLAN (priority only) off, so that nothing of the bytes has to change any more.
+void strip_priority_tag(Burst& burst, std::uint32_t i) {
+  Headers& headers = burst.headers[i];
+  if (headers.tag_bytes == 0) return;
+  std::uint8_t* frame = burst.bytes(i);
+  std::memmove(frame + headers.tag_bytes, frame, 12);
+  rte_mbuf* packet = burst.mbuf[i];
+  packet->data_off = static_cast<std::uint16_t>(packet->data_off + headers.tag_bytes);
+  packet->data_len = static_cast<std::uint16_t>(packet->data_len - headers.tag_bytes);
+  packet->pkt_len -= headers.tag_bytes;
+  headers.layer3_offset = static_cast<std::uint16_t>(headers.layer3_offset - headers.tag_bytes);
+  headers.layer4_offset = static_cast<std::uint16_t>(headers.layer4_offset - headers.tag_bytes);
+  headers.tag_bytes = 0;
+}
+
+void share(rte_mbuf* packet) {
+  for (; packet != nullptr; packet = packet->next) rte_mbuf_refcnt_update(packet, 1);
+}
+
+void hand_copy(rte_mbuf& packet, const Endpoint& endpoint, WorkerState& worker) {
+  const auto drop = [&](DropReason reason) {
+    worker.meter(endpoint, Direction::ingress).dropped(reason);
+    observe_drop(worker, packet, {.endpoint = endpoint.id, .generation = endpoint.generation, .stage = Stage::edge, .reason = reason, .is_first_sight = true});
+  };
+  const auto take = [&] { return worker.buffers != nullptr ? worker.buffers->take(packet) : nullptr; };
+  rte_mbuf* copy = take();
+  if (copy == nullptr) return drop(DropReason::no_buffer);
+  if (!ChainReader(packet, 0).append_to(*copy, packet.pkt_len, take)) {
+    worker.buffers->give_back(copy);
+    return drop(DropReason::no_buffer);
+  }
+  if (worker.handoff.send(endpoint.worker, {copy, endpoint.id, endpoint.generation, HandoffKind::known, Direction::ingress})) return;
+  drop(DropReason::handoff_full);
+  worker.outbox.discard(copy);
+}
+
+}  // namespace
+
+void copy_to_all(Burst& burst, WorkerState& worker, Burst& copies) {
+  const View& view = *worker.view;
+  for_each_bit(burst.to_all, [&](std::uint32_t i) {
+    strip_priority_tag(burst, i);
+    for (const EndpointId id : view.untagged) {
+      if (view.endpoint(id) == nullptr || view.endpoint(id) == burst.endpoint[i]) continue;
+      const Endpoint& endpoint = *view.endpoint(id);
+      worker.meter(endpoint, Direction::ingress).received({1, burst.mbuf[i]->pkt_len});
+      if (endpoint.served_by == worker.number && copies.size < kMaxBurst) {
+        share(burst.mbuf[i]);
+        copies.adopt_for_edge(burst, i, endpoint);
+      } else {
+        hand_copy(*burst.mbuf[i], endpoint, worker);
+      }
     }
   });
 }
@@ -258,9 +359,12 @@ void edge_from_trunk(Burst& burst, WorkerState& worker) {
   for_each_bit(burst.edge, [&](std::uint32_t i) {
     if (burst.headers[i].layer3 == Layer3::arp) {
       burst.route[i] = Route::task;
-    } else {
-      burst.drop(i, detail::is_neighbour_discovery(burst.headers[i]) ? discovery_from_trunk(burst, i, view) : dhcp_from_trunk(burst, i, view));
+      return;
     }
+    const bool discovery = detail::is_neighbour_discovery(burst.headers[i]);
+    DropReason reason = discovery ? discovery_from_trunk(burst, i, view) : dhcp_from_trunk(burst, i, view);
+    if (discovery && reason == DropReason::none) reason = note_for_all(burst, i, worker);
+    burst.drop(i, reason);
   });
 }
 
@@ -306,12 +410,11 @@ bool make_packet_too_big(Burst& burst, std::uint32_t i, WorkerState& worker, std
   const IpAddress sender = burst.source(i);
 
   std::uint8_t* frame = burst.bytes(i);
-  const MacAddress destination = detail::mac_at(frame);
   const MacAddress source = detail::mac_at(frame + 6);
   std::memcpy(frame + before_quote, quote.data(), quoted);
   put_mac(frame, source);
-  // From a task the error comes from the router it sent to; towards the fabric it leaves with the ENI's own MAC.
-  put_mac(frame + 6, direction == Direction::egress ? destination : endpoint.mac);
+  // Towards a task the error comes from the router; towards the fabric it leaves with the ENI's own MAC.
+  put_mac(frame + 6, direction == Direction::egress ? worker.view->edge.router_mac : endpoint.mac);
   store16(frame + 12, ipv4 ? ether::ipv4 : ether::ipv6);
   std::uint8_t* ip = frame + ether::header_bytes;
   std::uint8_t* icmp = ip + ip_bytes;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 9: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
+// Stage 10: out. Refused packets are counted by reason and left to be freed; the others get the headers of the way they
 // go (tag popped towards a task, pushed towards the trunk, MAC addresses rewritten between two tasks of this host), the offload
 // requests for it (offload.h), and are listed for their port. The end of a meter's story: what demux counted as received is here sent on or dropped.
 //
@@ -266,9 +266,9 @@ namespace detail {
     meter.sent(frames);
     worker.meter(*peer, Direction::ingress).received(frames);
     std::uint8_t* frame = burst.bytes(i);
-    // As the fabric delivers it: within a subnet from the sender's MAC, across subnets from the router's, which is
-    // the one that the sender addressed.
-    if (!peer->in_subnet(burst.source(i))) std::memcpy(frame + 6, frame, 6);
+    // As the fabric delivers it: within a subnet from the sender's MAC, across subnets from the router's. Not the one that the sender addressed: a
+    // task may write there what it likes.
+    if (!peer->in_subnet(burst.source(i))) std::memcpy(frame + 6, view.edge.router_mac.bytes.data(), 6);
     std::memcpy(frame, peer->mac.bytes.data(), 6);
     if (peer->served_by == worker.number) {
       local.adopt(burst, i, *peer);

@@ -133,6 +133,7 @@ void release(Burst& burst, std::uint32_t first, FragmentedDatagram& datagram, Wo
     burst.verdict[at] = detail::parse_any(burst, at, direction);
     if (!burst.alive(at)) continue;
     burst.filter(at, *burst.endpoint[first]);
+    burst.services |= (burst.services >> first & 1) << at;
     tell(burst, at, datagram);
   }
   datagram.held_count = 0;

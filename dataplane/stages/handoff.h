@@ -7,6 +7,7 @@
 #pragma once
 
 #include "dataplane/packet.h"
+#include "dataplane/stages/demux_any.h"
 #include "dataplane/stages/observe_drop.h"
 #include "dataplane/stages/parse.h"
 #include "dataplane/stages/track.h"
@@ -37,6 +38,14 @@ inline void drop_handed(const HandedPacket& handed, DropReason reason, WorkerSta
   worker.outbox.discard(handed.packet);
 }
 
+// A packet that went to ask, and is about a service perhaps: what it is to demux, and whether the previous owner's task asked for it.
+inline void recall_service(Burst& burst, std::uint32_t i, const HandedPacket& handed, WorkerState& worker) {
+  burst.services |= std::uint64_t{service_of(burst, i, handed.direction, *worker.view) != Service::none} << i;
+  if (handed.kind != HandoffKind::asked_service) return;
+  complete_key(burst, i, worker.connections, handed.direction);
+  worker.asked.ask(burst.key[i], worker.connections.hash(burst.key[i]), AskedServices::Packet::goes_on, worker.now);
+}
+
 }  // namespace detail
 
 // In place of demux, for packets that passed it at another worker, in the order of `handed`. Some may have to go on to yet
@@ -51,8 +60,13 @@ inline void find_known(Burst& burst, std::span<const HandedPacket> handed, Worke
     } else if (endpoint->served_by != worker.number) {
       burst.mbuf[i] = nullptr;
       if (!worker.handoff.send(endpoint->worker, handed[i])) detail::drop_handed(handed[i], DropReason::handoff_full, worker);
+    } else if (detail::is_neighbour_discovery(burst.headers[i])) {
+      // The edge let it pass at the other worker.
+      burst.edge |= std::uint64_t{1} << i;
+      burst.route[i] = Route::task;
     } else {
       burst.filter(i, *endpoint);
+      if (handed[i].kind != HandoffKind::known) detail::recall_service(burst, i, handed[i], worker);
     }
   }
 }
@@ -97,15 +111,19 @@ inline bool answer_question(const HandedPacket& asked, WorkerState& worker, Work
     detail::drop_handed(asked, DropReason::handoff_full, worker);
     return true;
   }
+  HandedPacket answer = asked;
+  answer.kind = HandoffKind::asked;
   Burst burst;
   burst.add(asked.packet);
   parse(burst, asked.direction);
   if (const Endpoint* endpoint = detail::endpoint_of(asked, *worker.view); endpoint != nullptr && burst.alive(0)) {
     burst.filter(0, *endpoint);
-    if (Connection* connection = detail::look_up(burst, 0, worker.connections, asked.direction); connection != nullptr) give_connection(worker, *connection, from);
+    if (Connection* connection = detail::look_up(burst, 0, worker.connections, asked.direction); connection != nullptr) {
+      give_connection(worker, *connection, from);
+    } else if (worker.asked.forget(burst.key[0], burst.hash[0], worker.now)) {
+      answer.kind = HandoffKind::asked_service;
+    }
   }
-  HandedPacket answer = asked;
-  answer.kind = HandoffKind::asked;
   back.packets.push(answer);
   return true;
 }

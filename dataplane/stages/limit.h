@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 7: what an ENI may use. A packet that the rules let pass and that its endpoint has no allowance for is dropped here, before
-// flow logs count it. Endpoints without limits, which are nearly all, cost a look at their first line.
+// Stage 8: what an ENI may use. A packet that the rules let pass and that its endpoint has no allowance for is dropped here, before
+// flow logs count it. So is what needs no rule: a service's packets, ARP, neighbour discovery and DHCP. Endpoints without limits, which are nearly all, cost a look at their first line.
 //
 // Refuses: bw_in_allowance_exceeded, bw_out_allowance_exceeded, pps_allowance_exceeded.
 #pragma once
@@ -31,10 +31,12 @@ inline DropReason take_allowance(const Endpoint& endpoint, Allowances& left, con
 
 inline void limit(Burst& burst, WorkerState& worker, Direction direction) {
   if (!worker.view->limits) [[likely]] return;
-  for_each_bit(burst.filtered, [&](std::uint32_t i) {
+  static constexpr std::uint32_t kArpBytes = 28;
+  for_each_bit(burst.filtered | burst.exempt | burst.edge, [&](std::uint32_t i) {
+    if (!burst.alive(i)) return;
     const Endpoint& endpoint = *burst.endpoint[i];
     if (!endpoint.limited) return;
-    const std::uint32_t bytes = burst.headers[i].packet_bytes;
+    const std::uint32_t bytes = burst.headers[i].layer3 == Layer3::arp ? kArpBytes : burst.headers[i].packet_bytes;
     const Frames amount = burst.is_super_frame(i) ? ip_packets_of(*burst.mbuf[i], bytes) : Frames{1, bytes};
     burst.drop(i, detail::take_allowance(endpoint, worker.allowances[endpoint.id.value], amount, direction, worker.micros));
   });

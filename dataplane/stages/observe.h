@@ -208,11 +208,11 @@ class Watch {
     }
   }
 
-  // Which packet of the burst this is, or burst.size. They are asked about in the burst's order.
+  // Which packet of the burst this is, or burst.size. They are asked about in the burst's order, each once a round: copies share their bytes.
   std::uint32_t place_of(const Burst& burst, const rte_mbuf* packet) {
     for (std::uint32_t tried = 0; tried < burst.size; ++tried, ++next_place_) {
       if (next_place_ >= burst.size) next_place_ = 0;
-      if (burst.mbuf[next_place_] == packet) return next_place_;
+      if (burst.mbuf[next_place_] == packet) return next_place_++;
     }
     return burst.size;
   }
@@ -252,6 +252,8 @@ class Watch {
     result.from_task_here = !parsed_;
     result.verdict = burst.verdict[i];
     result.filtered = (reached_track_ >> i & 1) != 0;
+    result.service = burst.has_service_address(i);
+    result.exempt = (burst.exempt >> i & 1) != 0;
     result.known = (known_ >> i & 1) != 0;
     // `connection` means something for packets that are filtered to the end.
     if (burst.is_filtered(i) && burst.connection[i] != nullptr) {

@@ -16,8 +16,10 @@ namespace trunkline {
 
 namespace detail {
 
-// The endpoint of this host that a packet from a task is for, if there is one.
+// The endpoint of this host that a packet from a task is for, if there is one. A service's address is never a task's.
 [[gnu::always_inline]] inline const Endpoint* local_peer(const Burst& burst, std::uint32_t i, const View& view) {
+  if (burst.has_service_address(i)) [[unlikely]]
+    return nullptr;
   if (burst.headers[i].layer3 == Layer3::ipv4) [[likely]]
     return view.by_ipv4.find(burst.key[i].remote);
   return view.with_address(burst.destination(i));

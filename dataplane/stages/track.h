@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Stage 5: find each packet's connection. Three passes, so that the loads of all packets are under way together: the first
+// Stage 6: find each packet's connection. Three passes, so that the loads of all packets are under way together: the first
 // finishes the keys, hashes them and asks for the buckets, the second looks into the buckets and asks for the entries, the
 // third compares. Of packets that change nothing of their connection the third also does what there is to do (stages/steady.h), because it has
 // the entry at hand; about all others it decides nothing, admit does.

@@ -3,8 +3,8 @@
 // What an ENI has left of what it may use (RateLimits), as token buckets: of octets and of packets, each way. A bucket fills with
 // time up to a twentieth of a second's worth, and at least two of the largest packets, so that a burst passes and a steady
 // stream gets what its rate says. What is larger than the bucket (a super-frame) passes when it is full, and what it lacks is
-// owed. Also the fixed allowances: of the link-local services 1024 packets a second and ENI, and a tick's (a tenth of a second) of what
-// the router does for an ENI with packets that are too large.
+// owed. Also the fixed allowances of an ENI. Of what needs no rule 1024 packets a second each: to the link-local services together, to the
+// router, and of ARP, neighbour discovery and DHCP. And a tick's (a tenth of a second) of what the router does with packets that are too large.
 //
 // Owned by the worker that serves the endpoint. An endpoint that comes to another worker, or a new one of the same number, begins
 // with full buckets. Units: octets and packets times a million, so that a microsecond's share is a whole number.
@@ -60,16 +60,29 @@ class TickAllowance {
   std::uint32_t left_ = per_tick;
 };
 
+// So many packets in each second of the clock.
+struct PacketsPerSecond {
+  static constexpr std::uint32_t kMost = 1024;
+
+  Tick second = 0;
+  std::uint32_t taken = 0;  // in that second
+
+  bool take(Tick now, std::uint64_t packets) {
+    if (const Tick current = now / kTicksPerSecond; second != current) second = current, taken = 0;
+    if (taken + packets > kMost) return false;
+    taken += static_cast<std::uint32_t>(packets);
+    return true;
+  }
+};
+
 struct Allowances {
-  static constexpr std::uint32_t kLinkLocalPerSecond = 1024;
   // Errors: a flood of oversized packets must not become one of errors. Fragments: 500 Mbit/s of 1500 octets each, and of the time
   // of a worker about one part in a hundred.
   static constexpr std::uint32_t kErrorsPerTick = 100, kFragmentsPerTick = 4096;
 
   TokenBucket bytes[2], packets[2];  // by Direction
   std::uint16_t generation = 0;      // of the endpoint whose they are
-  Tick link_local_second = 0;
-  std::uint32_t link_local = 0;  // packets of that second
+  PacketsPerSecond services, router, edge;  // what the task sends
   TickAllowance<kErrorsPerTick> errors;        // ICMP errors about packets that are too large for it, or that it sent
   TickAllowance<kFragmentsPerTick> fragments;  // made for its port, or of what it sent
 
@@ -77,11 +90,6 @@ struct Allowances {
     if (generation != endpoint_generation) *this = Allowances{}, generation = endpoint_generation;
   }
   bool take_fragments(Tick now, std::uint32_t count) { return fragments.take(now, count); }
-  bool take_link_local(Tick now) {
-    const Tick second = now / kTicksPerSecond;
-    if (link_local_second != second) link_local_second = second, link_local = 0;
-    return link_local++ < kLinkLocalPerSecond;
-  }
 };
 
 }  // namespace trunkline

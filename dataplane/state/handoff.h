@@ -9,7 +9,8 @@
 //   known     its endpoint is found and it passed demux, in the given direction; counted as received there.
 //   asked     the same, and the previous owner has said what it knows: a connection that is missing now is new.
 //   ask       to the previous owner of an endpoint that moved: have you got the connection of this packet? It comes back as
-//             `asked`, and if there is a connection, that comes first, on the ring of records.
+//             `asked`, and if there is a connection, that comes first, on the ring of records. As `asked_service`, if there is none and the packet
+//             answers what the task asked of a service (asked_services.h).
 //   deliver   for its endpoint's port as it is (an error of the router's), counted as received.
 //   transmit  for the trunk, from a worker that has no transmit queue there.
 //
@@ -34,7 +35,7 @@
 
 namespace trunkline {
 
-enum class HandoffKind : std::uint8_t { trunk, known, asked, ask, deliver, transmit };
+enum class HandoffKind : std::uint8_t { trunk, known, asked, asked_service, ask, deliver, transmit };
 
 struct HandedPacket {
   rte_mbuf* packet = nullptr;
@@ -45,7 +46,7 @@ struct HandedPacket {
   bool was_held = false;  // as a fragment without its first one, by a worker that its endpoint has left since
 
   // Who looks at packets saw it in this half, or on its way out (observer.h).
-  bool was_seen() const { return was_held || kind == HandoffKind::ask || kind == HandoffKind::asked || kind == HandoffKind::transmit; }
+  bool was_seen() const { return was_held || kind == HandoffKind::ask || kind == HandoffKind::asked || kind == HandoffKind::asked_service || kind == HandoffKind::transmit; }
 };
 static_assert(sizeof(HandedPacket) == 16);
 

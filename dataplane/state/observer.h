@@ -83,6 +83,8 @@ struct Observation {
   bool piece = false;           // the last of these
   bool outside_burst = false;   // of what the stages found only `stage`, `verdict` and `route` are known
   bool filtered = false;        // it reached track
+  bool service = false;         // its other end has the address of a service that may need no rule
+  bool exempt = false;          // and the rules are not asked
   bool has_connection = false;  // it belongs to one, or opened it
   bool known = false;           // the connection was there before
   bool from_task_here = false;  // the second half of a packet between two tasks: neither parsed nor demultiplexed again

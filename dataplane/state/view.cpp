@@ -26,6 +26,9 @@ void Endpoint::derive() {
   for (const IpAddress& address : addresses()) {
     if (!address.is_v4()) continue;
     std::memcpy(&first_ipv4, &address.bytes[12], sizeof first_ipv4);
+    // One that is a service's may not be sent from: no packet of it is plain.
+    const bool link_local = address.bytes[12] == 169 && address.bytes[13] == 254;
+    if (link_local || first_ipv4 == router_ipv4 || first_ipv4 == resolver_ipv4) break;
     mac_bits = 0;
     std::memcpy(&mac_bits, mac.bytes.data(), mac.bytes.size());
     break;
@@ -45,12 +48,20 @@ void View::build_indexes() {
   by_vlan.fill(EndpointId{});
   least_mtu = trunk_mtu;
   std::vector<EndpointIndex<std::uint64_t>::Slot> macs;
-  std::vector<EndpointIndex<IpAddress>::Slot> addresses;
+  std::vector<EndpointIndex<IpAddress>::Slot> addresses, services;
+  const auto add_service = [&](const IpAddress& address, const Endpoint& endpoint) {
+    if (!address.is_zero()) services.push_back({address, endpoint.id});
+  };
+  untagged.clear();
   for (const auto& endpoint : endpoints) {
     if (!endpoint) continue;
     limits = limits || endpoint->limited;
     least_mtu = std::min(least_mtu, endpoint->mtu);
+    add_service(endpoint->router4, *endpoint);
+    add_service(endpoint->resolver, *endpoint);
+    if (endpoint->has_ipv6_subnet) add_service(endpoint->router6, *endpoint);
     if (endpoint->vlan.is_untagged()) {
+      untagged.push_back(endpoint->id);
       macs.push_back({endpoint->mac.as_integer(), endpoint->id});
     } else {
       by_vlan[endpoint->vlan.value & 0xfff] = endpoint->id;
@@ -70,6 +81,11 @@ void View::build_indexes() {
   }
   by_mac.build(macs);
   by_address.build(addresses);
+  // Those of one subnet have the same.
+  std::sort(services.begin(), services.end(), [](const auto& a, const auto& b) { return a.key.bytes < b.key.bytes; });
+  const auto same = [](const auto& a, const auto& b) { return a.key == b.key; };
+  services.erase(std::unique(services.begin(), services.end(), same), services.end());
+  by_service.build(services);
   by_ipv4.build();
 }
 

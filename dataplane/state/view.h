@@ -51,7 +51,7 @@ struct alignas(64) Endpoint {
   static constexpr std::size_t kMaxAddresses = 16;
 
   // Derived from the rest by derive(), the last step of making one. Until then nothing matches.
-  std::uint64_t mac_bits = ~std::uint64_t{0};  // the MAC as six bytes lie in a frame; all ones where there is no IPv4 address
+  std::uint64_t mac_bits = ~std::uint64_t{0};  // the MAC as six bytes lie in a frame; all ones where there is no IPv4 address, or a service's
   std::uint32_t policy_generation = 0;         // of policy and network ACL together: whose judgement a connection carries
   Tick shortest_timeout = 0;                   // of `timeouts`: who was idle for less is alive, whatever its state
   // These four are compared with a key at once (stages/demux.h). In network order.
@@ -262,6 +262,8 @@ struct View {
   EndpointIndex<std::uint64_t> waiting_macs;
   EndpointIndex<IpAddress> by_address;  // every endpoint's addresses
   Ipv4Index by_ipv4;                    // of these the IPv4 ones
+  EndpointIndex<IpAddress> by_service;  // routers and resolvers of all endpoints' subnets: an endpoint that has it
+  std::vector<EndpointId> untagged;     // endpoints without a VLAN
 
   const Endpoint* endpoint(EndpointId id) const {
     return id.value < endpoints.size() ? endpoints[id.value].get() : nullptr;
@@ -276,6 +278,7 @@ struct View {
   const Endpoint* at_vlan(std::uint16_t vlan) const { return endpoint(by_vlan[vlan & 0xfff]); }
   const Endpoint* with_mac(const MacAddress& mac) const { return endpoint(by_mac.find(mac.as_integer())); }
   const Endpoint* with_address(const IpAddress& address) const { return endpoint(by_address.find(address)); }
+  bool is_router_or_resolver(const IpAddress& address) const { return by_service.find(address).is_valid(); }
 
   // Puts another object in the place of an endpoint that is there: same id, VLAN, MAC and addresses.
   void replace(const std::shared_ptr<const Endpoint>& endpoint);

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "dataplane/state/allowances.h"
+#include "dataplane/state/asked_services.h"
 #include "dataplane/state/buffer_source.h"
 #include "dataplane/state/clock.h"
 #include "dataplane/state/connection_table.h"
@@ -40,6 +41,7 @@ struct WorkerState {
         connections(max_connections, seed, connection_file),
         flows(max_endpoints, max_connections),
         fragments(max_endpoints),
+        asked(max_endpoints),
         meters(new EndpointMeters[max_endpoints]),
         allowances(new Allowances[max_endpoints]),
         handoff(mesh, self) {
@@ -57,6 +59,7 @@ struct WorkerState {
   ConnectionTable connections;
   FlowRecorder flows;
   FragmentTable fragments;
+  AskedServices asked;
   std::unique_ptr<EndpointMeters[]> meters;  // by EndpointId
   std::unique_ptr<Allowances[]> allowances;  // by EndpointId
   Meter trunk_in, trunk_out;
@@ -67,6 +70,11 @@ struct WorkerState {
   // Written by the worker, read by control.
   Counter fragmented_packets;  // that were larger than the MTU of their way
   Counter fragments_made;      // of them
+
+  // Neighbour discovery for all untagged ENIs at once that may still be copied to them this tick.
+  static constexpr std::uint32_t kCopiedPerTick = 10;
+  Tick copied_tick = 0;
+  std::uint32_t copied_left = kCopiedPerTick;
 
   // At the start of a turn, or of a test's step.
   void begin_turn(const View& current, Tick tick, std::uint64_t microseconds) {

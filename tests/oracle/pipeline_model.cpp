@@ -119,6 +119,7 @@ void PipelineModel::from_trunk(const ModelPacket& packet, std::vector<ModelOutpu
     const bool to_all = packet.to.bytes == std::array<std::uint8_t, 6>{0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     if (!for_its_mac && !to_all) return drop(packet.to.is_multicast() ? DropReason::multicast : DropReason::wrong_mac);
     if (!task->owns(packet.destination)) return drop(DropReason::dest_check);
+    if (const DropReason why = take_allowance(*task, Direction::ingress, packet); why != DropReason::none) return drop(why);
     count(name + "tx");
     return out.push_back({task->attachment.eni_id, packet.number});
   }
@@ -127,11 +128,8 @@ void PipelineModel::from_trunk(const ModelPacket& packet, std::vector<ModelOutpu
   if (is_martian(packet.source)) return drop(DropReason::martian);
   if (is_multicast(packet.destination)) return drop(DropReason::multicast);
   if (task->attachment.source_dest_check && !task->owns(packet.destination)) return drop(DropReason::dest_check);
-  const Service service = service_of(*task, packet, packet.source);
-  if (service != Service::none) {
-    if (const DropReason why = check_service(*task, service, Direction::ingress); why != DropReason::none) return drop(why);
-  }
-  ingress(*task, packet, out, service == Service::none);
+  if (const DropReason why = check_service(*task, service_at(*task, packet.source)); why != DropReason::none) return drop(why);
+  ingress(*task, packet, out, false);
 }
 
 DropReason PipelineModel::check_from_task(const Task& task, const ModelPacket& packet) const {
@@ -142,16 +140,18 @@ DropReason PipelineModel::check_from_task(const Task& task, const ModelPacket& p
   if (is_multicast(packet.destination) || packet.to.is_multicast()) return DropReason::multicast;
   if (task.attachment.source_dest_check && !task.owns(packet.source)) return DropReason::spoof_ip;
   if (is_martian(packet.source)) return DropReason::martian;
-  return DropReason::none;
+  return may_be_source(task, packet.source) ? DropReason::none : DropReason::spoof_ip;
 }
 
 // The VPC believes no claim of a task about addresses; it answers for whoever is here, and asks the fabric about the others.
 DropReason PipelineModel::arp_from_task(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out) {
   const std::string& name = task.attachment.eni_id;
+  if (!take(task.edge)) return DropReason::linklocal_allowance_exceeded;
   if (packet.arp_mac != *task.attachment.mac) return DropReason::arp_spoof;
   if (!packet.source.is_zero() && !task.owns(packet.source)) return DropReason::arp_spoof;
   if (packet.source == packet.destination) return DropReason::arp_gratuitous;
   if (task.owns(packet.destination)) return DropReason::arp_own_address;
+  if (const DropReason why = take_allowance(task, Direction::egress, packet); why != DropReason::none) return why;
   count(name + ".egress.tx");
   if (owner_of(packet.destination) != nullptr && task.in_subnet(packet.destination)) {
     count(name + ".ingress.rx"), count(name + ".ingress.tx");
@@ -172,47 +172,44 @@ void PipelineModel::from_task(const ModelPacket& packet, std::vector<ModelOutput
     why = arp_from_task(task, packet, out);
     if (why == DropReason::none) return;
   }
-  Service service = Service::none;
-  if (why == DropReason::none) {
-    service = service_of(task, packet, packet.destination);
-    if (service != Service::none) why = check_service(task, service, Direction::egress);
-  }
+  if (why == DropReason::none) why = check_service(task, service_at(task, packet.destination));
   if (why != DropReason::none) return count(name + reason(why));
-  egress(task, packet, out, service == Service::none);
+  egress(task, packet, out);
 }
 
 // From here on the packet is known to be the task's, and has been counted as received.
-void PipelineModel::ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
-  if (!filtered) return (void)deliver(task, packet, out);
+void PipelineModel::ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool from_neighbour) {
   const std::string name = task.attachment.eni_id + ".ingress.";
   DropReason why = DropReason::none;
   const std::vector<ModelPacket> pieces = fragments(task, Direction::ingress, packet, why);
   if (why != DropReason::none) return count(name + reason(why));
   for (const ModelPacket& piece : pieces) {
-    why = admit(task, Direction::ingress, piece);
+    const bool exempt = !from_neighbour && is_exempt_answer(task, piece);
+    why = exempt ? DropReason::none : admit(task, Direction::ingress, piece);
     settle(task, Direction::ingress, piece, why == DropReason::none);
     if (why == DropReason::none) why = take_allowance(task, Direction::ingress, piece);
     if (why != DropReason::none) {
       count(name + reason(why));
-    } else if (const ModelPacket sent = deliver(task, piece, out); sent.pieces != 0) {
+    } else if (const ModelPacket sent = deliver(task, piece, out); sent.pieces != 0 && !exempt) {
       log(task, Direction::ingress, sent, true);
     }
   }
 }
 
-void PipelineModel::egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
-  if (!filtered) return (void)send(task, packet, out, false);
+void PipelineModel::egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out) {
   const std::string name = task.attachment.eni_id + ".egress.";
   DropReason why = DropReason::none;
   const std::vector<ModelPacket> pieces = fragments(task, Direction::egress, packet, why);
   if (why != DropReason::none) return count(name + reason(why));
   for (const ModelPacket& piece : pieces) {
-    why = admit(task, Direction::egress, piece);
+    why = DropReason::none;
+    const bool exempt = is_exempt_request(task, piece, why);
+    if (why == DropReason::none && !exempt) why = admit(task, Direction::egress, piece);
     settle(task, Direction::egress, piece, why == DropReason::none);
     if (why == DropReason::none) why = take_allowance(task, Direction::egress, piece);
     if (why != DropReason::none) {
       count(name + reason(why));
-    } else if (const ModelPacket sent = send(task, piece, out, true); sent.pieces != 0) {
+    } else if (const ModelPacket sent = send(task, piece, out); sent.pieces != 0 && !exempt) {
       log(task, Direction::egress, sent, true);
     }
   }
@@ -263,9 +260,10 @@ ModelPacket PipelineModel::deliver(Task& task, const ModelPacket& packet, std::v
   return sent;
 }
 
-ModelPacket PipelineModel::send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered) {
+ModelPacket PipelineModel::send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out) {
   const std::string& name = task.attachment.eni_id;
-  Task* peer = filtered ? owner_of(packet.destination) : nullptr;
+  // A service's address is no task's.
+  Task* peer = service_at(task, packet.destination) == Service::none ? owner_of(packet.destination) : nullptr;
   if (peer != nullptr) {
     count(name + ".egress.tx"), count(peer->attachment.eni_id + ".ingress.rx");
     ingress(*peer, packet, out, true);
@@ -286,29 +284,56 @@ ModelPacket PipelineModel::send(Task& task, const ModelPacket& packet, std::vect
   return sent;
 }
 
-// --- services that nobody filters (contract 3.5) ---------------------------------------------------------------------
+// --- services that need no rule (contract 3.5) -----------------------------------------------------------------------
 
-PipelineModel::Service PipelineModel::service_of(const Task& task, const ModelPacket& packet, const IpAddress& remote) const {
-  const bool from_there = packet.task.empty();
-  const int port = from_there ? packet.source_port : packet.destination_port;
-  if (remote == task.subnet.router() || remote == address("fe80:ec2::1") || (task.subnet.ipv6_cidr && remote == *task.subnet.router6())) return Service::router;
-  if (remote == task.subnet.resolver()) {
-    const bool dns = (packet.protocol == 6 || packet.protocol == 17) && (port == 53 || (packet.fragment && packet.fragment->offset != 0));
-    return dns ? Service::limited : Service::none;
-  }
-  if (remote == address("169.254.169.253") || remote == address("169.254.169.123") || remote == address("fd00:ec2::253") || remote == address("fd00:ec2::123")) return Service::limited;
+PipelineModel::Service PipelineModel::service_at(const Task& task, const IpAddress& remote) const {
+  const IpAddress by_mac = address("fe80::800:ff:fe00:1");  // the router's MAC is 0a:00:00:00:00:01
+  if (remote == task.subnet.router() || remote == address("fe80:ec2::1") || remote == by_mac || (task.subnet.ipv6_cidr && remote == *task.subnet.router6())) return Service::router;
+  if (remote == task.subnet.resolver() || remote == address("169.254.169.253") || remote == address("fd00:ec2::253")) return Service::resolver;
+  if (remote == address("169.254.169.123") || remote == address("fd00:ec2::123")) return Service::time;
   if (remote == address("169.254.169.254") || remote == address("fd00:ec2::254")) return Service::metadata;
-  if (remote == address("169.254.169.250") || remote == address("169.254.169.251") || remote == address("169.254.170.2")) return Service::router;
+  if (remote == address("169.254.169.250") || remote == address("169.254.169.251")) return Service::licence;
+  if (remote == address("169.254.170.2")) return Service::task_metadata;
   if (prefix("169.254.0.0/16").contains(remote) || prefix("fd00:ec2::/32").contains(remote)) return Service::nobody;
   return Service::none;
 }
 
-DropReason PipelineModel::check_service(Task& task, Service service, Direction direction) {
+// No task speaks as a service, its own or that of another subnet here; an address of its own is its own all the same, if it is not its own services'.
+bool PipelineModel::may_be_source(const Task& task, const IpAddress& source) const {
+  if (service_at(task, source) != Service::none) return false;
+  if (task.owns(source)) return true;
+  for (const auto& [eni, other] : tasks_) {
+    if (source == other.subnet.router() || source == other.subnet.resolver() || (other.subnet.ipv6_cidr && source == *other.subnet.router6())) return false;
+  }
+  return true;
+}
+
+DropReason PipelineModel::check_service(const Task& task, Service service) {
   if (service == Service::nobody) return DropReason::link_local;
-  if (service == Service::metadata && task.attachment.block_imds) return DropReason::imds_blocked;
-  if (service == Service::router || direction == Direction::ingress) return DropReason::none;
-  if (std::exchange(task.link_local_second, micros_ / 1000000) != micros_ / 1000000) task.link_local = 0;
-  return ++task.link_local <= 1024 ? DropReason::none : DropReason::linklocal_allowance_exceeded;
+  return service == Service::metadata && task.attachment.block_imds ? DropReason::imds_blocked : DropReason::none;
+}
+
+// What a service is asked without a rule.
+bool PipelineModel::is_of_service(Service service, const ModelPacket& packet) {
+  const bool tcp = packet.protocol == 6, udp = packet.protocol == 17;
+  const int port = packet.destination_port;
+  if (service == Service::router) return true;
+  if (service == Service::resolver) return (tcp || udp) && port == 53;
+  if (service == Service::time) return udp && port == 123;
+  if (service == Service::metadata || service == Service::task_metadata) return tcp && port == 80;
+  return service == Service::licence && tcp && port == 1688;
+}
+
+bool PipelineModel::take(PerSecond& allowance) const {
+  if (std::exchange(allowance.second, micros_ / 1000000) != micros_ / 1000000) allowance.taken = 0;
+  return ++allowance.taken <= 1024;
+}
+
+bool PipelineModel::was_asked(const Task& task, const std::optional<ConnectionName>& name) const {
+  const auto found = name ? task.asked.find(*name) : task.asked.end();
+  if (found == task.asked.end()) return false;
+  const bool long_lived = found->second.answered && !found->second.finished && std::get<2>(*name) == 6;
+  return tick() - found->second.at < (long_lived ? 3500U : 300U);
 }
 
 // --- fragments -------------------------------------------------------------------------------------------------------
@@ -480,7 +505,7 @@ DropReason PipelineModel::take_allowance(Task& task, Direction direction, const 
   const std::uint64_t packets = way == 0 ? limits.ingress_packets : limits.egress_packets;
   const std::uint64_t octets = ((way == 0 ? limits.ingress_bits : limits.egress_bits) + 7) / 8;
   if (packets != 0 && !take(task.packets[way], 1, packets, 2)) return DropReason::pps_allowance_exceeded;
-  if (octets == 0 || take(task.octets[way], packet.bytes, octets, 18002)) return DropReason::none;
+  if (octets == 0 || take(task.octets[way], packet.is_arp ? 28 : packet.bytes, octets, 18002)) return DropReason::none;
   if (packets != 0) task.packets[way].tokens += 1000000;
   return way == 0 ? DropReason::bw_in_allowance_exceeded : DropReason::bw_out_allowance_exceeded;
 }

@@ -144,6 +144,16 @@ class PipelineModel {
   };
   using DatagramName = std::tuple<Direction, IpAddress, IpAddress, int, std::uint32_t>;
 
+  // What the task asked of a service that needs no rule.
+  struct Asked {
+    std::uint64_t at = 0;  // ticks
+    bool answered = false, finished = false;
+  };
+  struct PerSecond {
+    std::uint64_t second = 0;
+    std::uint32_t taken = 0;
+  };
+
   struct Bucket {
     bool started = false;
     unsigned __int128 tokens = 0;  // millionths
@@ -161,8 +171,8 @@ class PipelineModel {
     Bucket packets[2], octets[2];
     std::uint64_t errors_tick = ~std::uint64_t{0};
     int errors = 0;
-    std::uint64_t link_local_second = 0;
-    std::uint32_t link_local = 0;
+    std::map<ConnectionName, Asked> asked;
+    PerSecond services, router, edge;
 
     bool owns(const IpAddress& address) const;
     bool in_subnet(const IpAddress& address) const;
@@ -175,17 +185,23 @@ class PipelineModel {
 
   void from_trunk(const ModelPacket& packet, std::vector<ModelOutput>& out);
   void from_task(const ModelPacket& packet, std::vector<ModelOutput>& out);
-  void ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered);
-  void egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered);
+  void ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool from_neighbour);
+  void egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out;
   // What was sent, in so many pieces; 0: nothing was.
   ModelPacket deliver(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out);
-  ModelPacket send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool filtered);
+  ModelPacket send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out;
   static ModelPacket cut_to(const ModelPacket& packet, std::uint32_t mtu);
   bool may_report_too_big(Task& task, const ModelPacket& packet);
 
-  enum class Service { none, router, limited, metadata, nobody };
-  Service service_of(const Task& task, const ModelPacket& packet, const IpAddress& remote) const;
-  DropReason check_service(Task& task, Service service, Direction direction);
+  enum class Service { none, router, resolver, time, metadata, licence, task_metadata, nobody };
+  Service service_at(const Task& task, const IpAddress& address) const;
+  bool may_be_source(const Task& task, const IpAddress& source) const;
+  static DropReason check_service(const Task& task, Service service);
+  static bool is_of_service(Service service, const ModelPacket& packet);
+  bool take(PerSecond& allowance) const;
+  bool was_asked(const Task& task, const std::optional<ConnectionName>& name) const;
+  bool is_exempt_request(Task& task, const ModelPacket& packet, DropReason& refused);
+  bool is_exempt_answer(Task& task, const ModelPacket& packet);
   DropReason check_from_task(const Task& task, const ModelPacket& packet) const;
   DropReason arp_from_task(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out);
 
@@ -206,6 +222,8 @@ class PipelineModel {
   void advance(Connection& connection, const ModelPacket& packet, Direction direction);
   static void advance_tcp(Connection& connection, const ModelPacket& packet, Direction direction);
   bool is_alive(const Task& task, const Connection& connection) const;
+  // The conversation, of the other direction, that an error quotes.
+  static std::optional<ConnectionName> name_of_quoted(Direction direction, const ModelPacket& packet);
   bool is_related(const Task& task, Direction direction, const ModelPacket& packet) const;
   DropReason take_allowance(Task& task, Direction direction, const ModelPacket& packet);
   void log(const Task& task, Direction direction, const ModelPacket& packet, bool accepted);

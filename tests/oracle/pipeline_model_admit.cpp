@@ -232,19 +232,73 @@ DropReason PipelineModel::refuse(Task& task, DropReason reason) {
 
 // An ICMP error about a live connection's packet of the other direction.
 bool PipelineModel::is_related(const Task& task, Direction direction, const ModelPacket& packet) const {
-  if (!engine_.icmp_related || !is_error(packet) || !packet.quoted || (packet.fragment && packet.fragment->offset != 0)) return false;
-  if (packet.quoted->fragment == false) return false;  // a later one has no ports
+  if (!engine_.icmp_related) return false;
+  const auto name = name_of_quoted(direction, packet);
+  const auto found = name ? task.connections.find(*name) : task.connections.end();
+  return found != task.connections.end() && is_alive(task, found->second);
+}
+
+std::optional<PipelineModel::ConnectionName> PipelineModel::name_of_quoted(Direction direction, const ModelPacket& packet) {
+  if (!is_error(packet) || !packet.quoted || (packet.fragment && packet.fragment->offset != 0)) return std::nullopt;
+  if (packet.quoted->fragment == false) return std::nullopt;  // a later one has no ports
   ModelPacket about;
   about.source = packet.quoted->source, about.destination = packet.quoted->destination;
   about.protocol = packet.quoted->protocol;
   about.source_port = packet.quoted->source_port, about.destination_port = packet.quoted->destination_port;
   about.icmp_type = packet.quoted->icmp_type, about.icmp_code = packet.quoted->icmp_code, about.icmp_id = packet.quoted->icmp_id;
   const std::uint32_t wanted = is_icmp(about) ? 8 : about.protocol == 6 || about.protocol == 17 ? 4 : 0;
-  if (packet.quoted->transport_bytes < wanted) return false;
-  const auto name = name_of(opposite(direction), about);
-  const auto found = name ? task.connections.find(*name) : task.connections.end();
-  return found != task.connections.end() && is_alive(task, found->second);
+  return packet.quoted->transport_bytes < wanted ? std::nullopt : name_of(opposite(direction), about);
 }
+
+// --- services that need no rule --------------------------------------------------------------------------------------
+
+// What the task asks of a service passes and is remembered; not what belongs to a connection that the router opened.
+bool PipelineModel::is_exempt_request(Task& task, const ModelPacket& packet, DropReason& refused) {
+  const Service service = service_at(task, packet.destination);
+  if (!is_of_service(service, packet)) return false;
+  const std::optional<ConnectionName> name = name_of(Direction::egress, packet);
+  const auto found = name ? task.connections.find(*name) : task.connections.end();
+  const bool begins = has(packet, kSyn) && !has(packet, kAck);
+  if (service == Service::router && !begins && found != task.connections.end() && is_alive(task, found->second)) return false;
+  if (!take(service == Service::router ? task.router : task.services)) {
+    refused = DropReason::linklocal_allowance_exceeded;
+    return false;
+  }
+  if (!name || (is_icmp(packet) && !is_query(packet))) return true;
+  if (has(packet, kRst)) {
+    task.asked.erase(*name);
+    return true;
+  }
+  Asked asked = was_asked(task, name) ? task.asked.at(*name) : Asked{};
+  asked.at = tick();
+  if (packet.protocol != 6 || has(packet, kSyn)) asked.answered = asked.finished = false;
+  if (has(packet, kFin)) asked.finished = true;
+  task.asked[*name] = asked;
+  return true;
+}
+
+// What comes from a service and answers the task, or is the error about what the task sent.
+bool PipelineModel::is_exempt_answer(Task& task, const ModelPacket& packet) {
+  const Service service = service_at(task, packet.source);
+  if (service == Service::none) return false;
+  const std::optional<ConnectionName> name = name_of(Direction::ingress, packet);
+  if (was_asked(task, name) && !(has(packet, kSyn) && !has(packet, kAck))) {
+    task.asked.at(*name).answered = true;
+    return true;
+  }
+  const auto about = name_of_quoted(Direction::ingress, packet);
+  if (!about || packet.quoted->source != packet.destination) return false;
+  if (was_asked(task, about)) return service == Service::router || packet.quoted->destination == packet.source;
+  if (service != Service::router) return false;
+  const auto found = task.connections.find(*about);
+  if (found == task.connections.end() || !is_alive(task, found->second)) return false;
+  const Connection& connection = found->second;
+  const bool unanswered = connection.state == State::syn_sent || (connection.state == State::exchange && connection.turns == 0) ||
+                          (connection.state == State::picked_up && !connection.heard[index(Direction::egress)]);
+  return connection.initiator == Direction::egress || !unanswered;
+}
+
+// --- what passes -----------------------------------------------------------------------------------------------------
 
 DropReason PipelineModel::admit(Task& task, Direction direction, const ModelPacket& packet) {
   const auto reject = [&](DropReason reason) {

@@ -144,13 +144,18 @@ class Story {
       return sent;
     }
     if (world_.one_in(10)) return conversation(packets[0]);
+    if (packets[0].quoted) {
+      // By itself: whether an error is about something that was sent is asked before an earlier packet of its burst has changed a connection.
+      send(task, packets);
+      return 1;
+    }
     if (world_.one_in(25)) {
       // A flood of one flow, which meets the limits.
       for (std::uint32_t more = 20 + world_.below(20); more > 0; --more) packets.push_back(world_.again(packets[0]));
     } else {
       for (std::uint32_t more = world_.below(8); more > 0; --more) {
         ModelPacket next = world_.packet(task);
-        if (!next.fragment) packets.push_back(std::move(next));
+        if (!next.fragment && !next.quoted) packets.push_back(std::move(next));
       }
     }
     if (world_.engine.connections_per_endpoint != RandomVpc::Engine{}.connections_per_endpoint) {

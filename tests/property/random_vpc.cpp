@@ -52,11 +52,6 @@ Frame quotation(const ModelPacket::Quoted& quoted) {
   return packet;
 }
 
-bool is_link_local_or_router(const IpAddress& address) {
-  static const std::vector<IpAddress> special{ip("10.0.0.1"), ip("10.0.9.1"), ip("10.0.0.2"), ip("169.254.169.254"), ip("169.254.1.1"), ip("fd00:ec2::254")};
-  return std::ranges::find(special, address) != special.end();
-}
-
 }  // namespace
 
 std::size_t RandomVpc::choose(std::initializer_list<std::uint32_t> weights) {
@@ -289,7 +284,8 @@ void RandomVpc::choose_flow(ModelPacket& packet, const config::Attachment& task)
   }
   static const char* const kRemotes4[] = {"198.51.100.9", "198.51.100.200", "203.0.113.5", "10.0.0.77", "10.0.9.77"};
   static const char* const kRemotes6[] = {"2001:db8::9", "2001:db8:0:a::77", "2001:db8:cafe::1"};
-  static const char* const kServices4[] = {"10.0.0.1", "10.0.9.1", "10.0.0.2", "169.254.169.254", "169.254.1.1"};
+  static const char* const kServices4[] = {"10.0.0.1", "10.0.9.1", "10.0.0.2", "169.254.169.254", "169.254.169.253", "169.254.169.123", "169.254.169.250", "169.254.170.2", "169.254.1.1"};
+  static const char* const kServices6[] = {"2001:db8:0:a::1", "2001:db8:0:b::1", "fe80:ec2::1", "fd00:ec2::253", "fd00:ec2::123", "fd00:ec2::254", "fd00:ec2::1"};
   for (const auto& [eni, there] : state.attachments) {
     for (const IpAddress& address : there.addresses) {
       if (eni != task.eni_id && address.is_v4() == ipv4) others.push_back(address);
@@ -297,9 +293,10 @@ void RandomVpc::choose_flow(ModelPacket& packet, const config::Attachment& task)
   }
   IpAddress remote = ip(ipv4 ? kRemotes4[below(5)] : kRemotes6[below(3)]);
   if (!others.empty() && one_in(3)) remote = others[below(static_cast<std::uint32_t>(others.size()))];
-  if (one_in(25)) remote = ip(ipv4 ? kServices4[below(5)] : "fd00:ec2::254");
+  const auto service = [&] { return ip(ipv4 ? kServices4[below(std::size(kServices4))] : kServices6[below(std::size(kServices6))]); };
+  if (one_in(8)) remote = service();
   IpAddress local = own[below(static_cast<std::uint32_t>(own.size()))];
-  if (one_in(40)) local = ip(ipv4 ? "10.0.0.99" : "2001:db8:0:a::99");
+  if (one_in(40)) local = one_in(2) ? ip(ipv4 ? "10.0.0.99" : "2001:db8:0:a::99") : service();
   packet.source = packet.task.empty() ? remote : local;
   packet.destination = packet.task.empty() ? local : remote;
 }
@@ -308,7 +305,8 @@ void RandomVpc::choose_headers(ModelPacket& packet) {
   const bool ipv4 = packet.source.is_v4();
   static constexpr std::uint16_t kServices[] = {22, 80, 443}, kClients[] = {5000, 5001, 40000};
   // One end is a client, the other a service.
-  const std::uint16_t client = kClients[below(3)], service = one_in(30) ? std::uint16_t{53} : kServices[below(3)];
+  static constexpr std::uint16_t kVpcServices[] = {53, 123, 80, 1688};
+  const std::uint16_t client = kClients[below(3)], service = one_in(8) ? kVpcServices[below(4)] : kServices[below(3)];
   const bool asks = one_in(2);
   switch (choose({45, 22, 18, 9, 4, 2})) {
     case 0: {
@@ -375,7 +373,7 @@ void RandomVpc::choose_size(ModelPacket& packet) {
 }
 
 void RandomVpc::choose_fragment(ModelPacket& packet) {
-  if (packet.quoted || is_link_local_or_router(packet.source) || is_link_local_or_router(packet.destination)) return;
+  if (packet.quoted) return;
   whole_ = packet;
   ModelPacket::Fragment piece;
   piece.identification = 1 + below(2);

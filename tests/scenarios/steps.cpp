@@ -178,7 +178,7 @@ Frame Steps::as_delivered(const Frame& sent, const std::string& place) const {
   const Endpoint* receiver = vpc_.endpoint(place);
   if (sender == nullptr || receiver == nullptr) return frame;
   const bool neighbours = receiver->subnet4 == sender->subnet4;
-  if (!neighbours) std::memcpy(&frame[6], &frame[0], 6);
+  if (!neighbours) std::memcpy(&frame[6], kRouter.bytes.data(), 6);
   std::memcpy(&frame[0], receiver->mac.bytes.data(), 6);
   return frame;
 }

@@ -104,6 +104,14 @@ TEST_F(EdgeTest, RouterSolicitationsAreAnsweredWhereTheEngineIsTheRouter) {
   EXPECT_EQ(part(out, 58, 12), (Frame{64, 0x80, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0}));
   EXPECT_EQ(part(out, 70, 8), link_layer_option(1, kRouter));
   EXPECT_EQ(part(out, 78, 8), (Frame{5, 1, 0, 0, 0, 0, 0x05, 0xdc}));
+  // Managed is what DHCPv6 manages: where the engine answers DHCP itself, or nobody does, there is none.
+  for (const DhcpMode mode : {DhcpMode::answer, DhcpMode::off}) {
+    world.edge.dhcp = mode;
+    world.publish();
+    EXPECT_EQ(answered(solicit_router())[59], 0);
+  }
+  world.edge.dhcp = DhcpMode::relay;
+  world.publish();
   // From nowhere: to all.
   out = answered(solicit_router("::"));
   EXPECT_EQ(part(out, 0, 6), bytes_of(mac("33:33:00:00:00:01")));
@@ -156,6 +164,10 @@ TEST_F(EdgeTest, TheRouterIsANeighbourAndSaysThatItIsARouter) {
   EXPECT_EQ(part(out, 6, 6), bytes_of(kRouter));
   EXPECT_EQ(out[58], 0x60);
   refused_from_task(solicit("2001:db8:1::77"), "arp_no_answer");  // not of the subnet
+  // What nobody has: addresses that AWS keeps, link-local ones but the router's.
+  for (const char* address : {"2001:db8::", "2001:db8::2", "2001:db8::3", "2001:db8::ffff:ffff:ffff:ffff", "fe80::1", "fe80:ec2::2", "fe80::847:e4ff:fe7a:2b03"}) {
+    refused_from_task(solicit(address), "arp_no_answer");
+  }
   refused_from_task(solicit(kOwnLinkLocal, "2001:db8::35"), "arp_own_address");
   refused_from_task(solicit(kOwnLinkLocal, "::"), "arp_own_address");
   refused_from_task(solicit("2001:db8::35"), "arp_own_address");
@@ -202,6 +214,205 @@ TEST_F(EdgeTest, ArpWithOtherLengthsOrOperationsIsMalformed) {
     }
   }
   for (const std::uint16_t operation : {0, 3, 8, 256}) refused_from_task(arp_packet(to_all, operation, kOwn, ip("10.0.0.35"), ip("10.0.0.1")), "malformed");
+}
+
+TEST_F(EdgeTest, AProbeForAnUnusedAddressHasNoAnswer) {
+  answer();
+  World::Task peer = world.tasks[0];
+  peer.name = "peer", peer.vlan = 102, peer.mac = kOther.to_string(), peer.addresses = {"10.0.0.36"};
+  world.add(peer);
+  const L2 to_all{mac("ff:ff:ff:ff:ff:ff"), kOwn, -1};
+  const auto ask = [&](const char* target, const char* sender) { return arp_packet(to_all, 1, kOwn, ip(sender), ip(target)); };
+  // By who wants to reach it, the router's MAC; by who wants to have it, silence: the engine does not know who is on other hosts.
+  EXPECT_EQ(part(answered(ask("10.0.0.77", "10.0.0.35")), 22, 6), bytes_of(kRouter));
+  refused_from_task(ask("10.0.0.77", "0.0.0.0"), "arp_no_answer");
+  // Who is known to be there has its address.
+  EXPECT_EQ(part(answered(ask("10.0.0.1", "0.0.0.0")), 22, 6), bytes_of(kRouter));
+  EXPECT_EQ(part(answered(ask("10.0.0.36", "0.0.0.0")), 22, 6), bytes_of(kOther));
+  // What nobody ever has: the first four addresses, without the router and a resolver, and the last.
+  for (const char* nobodys : {"10.0.0.0", "10.0.0.2", "10.0.0.3", "10.0.0.255"}) refused_from_task(ask(nobodys, "10.0.0.35"), "arp_no_answer");
+  world.adjust = [](const World::Task&, Endpoint& endpoint) { endpoint.resolver = ip("10.0.0.2"); };
+  world.publish();
+  EXPECT_EQ(part(answered(ask("10.0.0.2", "10.0.0.35")), 22, 6), bytes_of(kRouter));
+}
+
+// --- options that lie, wherever they are -----------------------------------------------------------------------------------
+
+TEST_F(EdgeTest, AForeignMacInAnyOptionIsFound) {
+  const auto advertise = [&](const std::vector<Frame>& options) {
+    Frame body{0x40, 0, 0, 0};
+    put(body, ip("2001:db8::35").bytes.data(), 16);
+    for (const Frame& option : options) put(body, option.data(), option.size());
+    return icmp6_frame({kRouter, kOwn, -1}, kOwnLinkLocal, "fe80:ec2::1", 136, body);
+  };
+  const Frame own = link_layer_option(2, kOwn), foreign = link_layer_option(2, kOther), other{14, 1, 1, 2, 3, 4, 5, 6};
+  Frame longer{200, 250};
+  longer.resize(250 * 8);
+  const auto sent = [&](const Frame& frame, std::size_t first_segment) {
+    world.movements();
+    world.from_task(0, {frame}, first_segment);
+    return world.movements();
+  };
+  const Movements passed{{"web.egress.rx", 1}, {"web.egress.tx", 1}, {"trunk.out.rx", 1}, {"trunk.out.tx", 1}};
+  const auto refused = [](const char* reason) { return Movements{{"web.egress.rx", 1}, {std::string("web.egress.") + reason, 1}}; };
+  constexpr std::size_t kHeaders = 14 + 40 + 24;
+  for (std::size_t at = 0; at < 32; ++at) {
+    std::vector<Frame> sound(at, other), lie(at, other);
+    sound.push_back(own), lie.push_back(foreign);
+    // In one buffer, and with the options in the next one, or across both.
+    for (const std::size_t segment : {SIZE_MAX, kHeaders, kHeaders + 3, kHeaders + 8 * at + 1}) {
+      ASSERT_EQ(sent(advertise(sound), segment), passed) << at;
+      ASSERT_EQ(sent(advertise(lie), segment), refused("arp_spoof")) << at;
+    }
+  }
+  // Behind a long one; and so many that nobody reads them.
+  for (const std::size_t segment : {SIZE_MAX, std::size_t{2048}}) {
+    EXPECT_EQ(sent(advertise({longer, foreign}), segment), refused("arp_spoof"));
+    EXPECT_EQ(sent(advertise({longer, own}), segment), passed);
+    std::vector<Frame> many(245, other);
+    many.push_back(foreign);
+    EXPECT_EQ(sent(advertise(many), segment), refused("malformed"));
+  }
+  // One that says that it is longer than the packet.
+  EXPECT_EQ(sent(advertise({{2, 2, 0, 0, 0, 0, 0, 0}}), SIZE_MAX), refused("arp_spoof"));
+}
+
+// --- an ENI without a VLAN -------------------------------------------------------------------------------------------------
+
+class UntaggedTest : public EdgeTest {
+ protected:
+  void SetUp() override {
+    EdgeTest::SetUp();
+    world.tasks[0].vlan = 0;
+    World::Task second = world.tasks[0];
+    second.name = "second", second.mac = kOther.to_string(), second.addresses = {"10.0.0.36", "2001:db8::36"};
+    world.add(second);
+    World::Task tagged = second;
+    tagged.name = "tagged", tagged.vlan = 101, tagged.mac = "0a:47:e4:7a:2b:04", tagged.addresses = {"10.0.0.37", "2001:db8::37"};
+    world.add(tagged);
+    world.movements();
+  }
+  static Frame solicitation(const char* target, const MacAddress& to) {
+    Frame body(4);
+    put(body, ip(target).bytes.data(), 16);
+    const Frame option = link_layer_option(1, kRouter);
+    put(body, option.data(), option.size());
+    return icmp6_frame({to, kRouter, -1}, "2001:db8::1", "ff02::1:ff00:35", 135, body);
+  }
+  Frame advertisement(const char* to = "ff02::1", const char* to_mac = "33:33:00:00:00:01", std::uint8_t type = 134) const {
+    return icmp6_frame({mac(to_mac), kRouter, -1}, "fe80:ec2::1", to, type, Frame(type == 134 ? 12 : 20));
+  }
+};
+
+TEST_F(UntaggedTest, SolicitationsAreForWhomTheyAskFor) {
+  const MacAddress many = mac("33:33:ff:00:00:35");
+  for (const auto& [target, name] : {std::pair{"2001:db8::35", "web"}, {"2001:db8::36", "second"}, {"fe80::847:e4ff:fe7a:2b02", "web"}, {"fe80::847:e4ff:fe7a:2b03", "second"}}) {
+    const Frame frame = solicitation(target, many);
+    EXPECT_EQ(world.from_trunk({frame}).task[name], std::vector<Frame>{frame}) << target;
+    EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 1}, {"trunk.in.tx", 1}, {std::string(name) + ".ingress.rx", 1}, {std::string(name) + ".ingress.tx", 1}}));
+  }
+  EXPECT_EQ(world.from_trunk({solicitation("2001:db8::35", kOwn)}).task["web"].size(), 1U);
+  world.movements();
+  // Whose nobody has, whose has a VLAN, and one that is cut short.
+  for (const char* target : {"2001:db8::99", "2001:db8::37", "fe80::847:e4ff:fe7a:2b04", "fe80::1", "::"}) {
+    EXPECT_TRUE(world.from_trunk({solicitation(target, many)}).task.empty()) << target;
+    EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 1}, {"trunk.in.unknown_eni", 1}}));
+  }
+  world.from_trunk({icmp6_frame({many, kRouter, -1}, "2001:db8::1", "ff02::1:ff00:35", 135, Frame(12))});
+  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 1}, {"trunk.in.unknown_eni", 1}}));
+}
+
+TEST_F(UntaggedTest, AdvertisementsToAllReachEveryUntaggedEni) {
+  const Movements both{{"trunk.in.rx", 1}, {"trunk.in.tx", 1}, {"web.ingress.rx", 1}, {"web.ingress.tx", 1}, {"second.ingress.rx", 1}, {"second.ingress.tx", 1}};
+  for (const std::uint8_t type : {134, 136}) {
+    const Frame frame = advertisement("ff02::1", "33:33:00:00:00:01", type);
+    // In one buffer, in two, and with a tag that has no VLAN in it.
+    Frame priority = frame;
+    priority.insert(priority.begin() + 12, {0x81, 0, 0xe0, 0});
+    for (const auto& [sent, segment] : {std::pair{frame, SIZE_MAX}, {frame, std::size_t{14 + 40 + 24}}, {priority, SIZE_MAX}}) {
+      auto out = world.from_trunk({sent}, segment);
+      EXPECT_EQ(out.task["web"], std::vector<Frame>{frame});
+      EXPECT_EQ(out.task["second"], std::vector<Frame>{frame});
+      EXPECT_EQ(world.movements(), both);
+      for (const rte_mbuf* packet : out.packets) EXPECT_EQ(packet->refcnt, 2);
+      world.pass(1);
+    }
+  }
+  // To one by its MAC; what is wrong reaches nobody.
+  EXPECT_EQ(world.from_trunk({advertisement("ff02::1", "0a:47:e4:7a:2b:03")}).task["second"].size(), 1U);
+  EXPECT_EQ(world.movements().count("web.ingress.rx"), 0U);
+  Frame spent = advertisement();
+  spent[14 + 7] = 64;
+  world.from_trunk({spent});
+  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 1}, {"trunk.in.tx", 1}, {"web.ingress.rx", 1}, {"web.ingress.malformed", 1}}));
+  // Solicitations of routers and advertisements to other groups are for nobody here.
+  for (const Frame& frame : {advertisement("ff02::2", "33:33:00:00:00:02", 133), advertisement("ff02::2", "33:33:00:00:00:02"), advertisement("ff02::1", "33:33:00:00:00:01", 137)}) {
+    world.from_trunk({frame});
+    EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 1}, {"trunk.in.unknown_eni", 1}}));
+  }
+  // With another router in the engine's place.
+  answer();
+  world.movements();
+  world.from_trunk({advertisement()});
+  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 1}, {"trunk.in.tx", 1}, {"web.ingress.rx", 1}, {"web.ingress.nd_refused", 1}}));
+}
+
+TEST_F(UntaggedTest, CopiesAreBoundedAndHaveTheirLimits) {
+  world.tasks[1].limits.packets[0] = 40;  // a bucket of two
+  world.publish();
+  world.pass(seconds(1));
+  world.movements();
+  std::vector<Frame> flood(32, advertisement());
+  auto out = world.from_trunk(flood);
+  EXPECT_EQ(out.task["web"].size(), 10U);
+  EXPECT_EQ(out.task["second"].size(), 2U);
+  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 32}, {"trunk.in.tx", 32}, {"web.ingress.rx", 32}, {"web.ingress.tx", 10}, {"web.ingress.linklocal_allowance_exceeded", 22},
+                                          {"second.ingress.rx", 10}, {"second.ingress.tx", 2}, {"second.ingress.pps_allowance_exceeded", 8}}));
+  world.pass(1);
+  EXPECT_EQ(world.from_trunk({advertisement()}).task["web"].size(), 1U);
+}
+
+TEST_F(UntaggedTest, MoreEnisThanABurstHolds) {
+  for (unsigned i = 3; i < 63; ++i) {
+    World::Task more = world.tasks[0];
+    more.name = "more" + std::to_string(i), more.mac = MacAddress{{0x0a, 0x47, 0, 0, 1, static_cast<std::uint8_t>(i)}}.to_string();
+    more.addresses = {"10.0.0." + std::to_string(100 + i)};
+    world.tasks.push_back(more), world.generations.push_back(1);
+  }
+  world.publish();
+  world.movements();
+  // 62 of them; of the second advertisement's copies only three have room in the burst. The rest would wait for the next turn, and has no buffers here.
+  world.mbufs.left = 0;
+  const auto out = world.from_trunk({advertisement(), advertisement()});
+  std::size_t came = 0;
+  for (const auto& [name, frames] : out.task) came += frames.size();
+  EXPECT_EQ(came, 2U + 64);
+  const Movements moved = world.movements();  // closes
+  std::uint64_t no_buffer = 0;
+  for (const auto& [name, count] : moved) no_buffer += name.ends_with(".no_buffer") ? count : 0;
+  EXPECT_EQ(no_buffer, 2 * 61U - 64);
+}
+
+// --- between subnets ---------------------------------------------------------------------------------------------------
+
+TEST_F(EdgeTest, BetweenSubnetsAPacketComesFromTheRouter) {
+  World::Task far = world.tasks[0];
+  far.name = "far", far.vlan = 102, far.mac = kOther.to_string(), far.addresses = {"10.0.9.36", "2001:db8:9::36"}, far.subnet = "10.0.9.0/24", far.subnet6 = "2001:db8:9::/64";
+  world.add(far);
+  for (World::Task& task : world.tasks) task.groups[0].ingress = task.groups[0].egress = {everything()};
+  for (const char* router : {"0a:00:00:00:00:01", "0a:99:00:00:00:01"}) {
+    world.edge.router_mac = mac(router);
+    world.publish();
+    // Whatever MAC the sender wrote.
+    for (const MacAddress& written : {kRouter, kOther, kOwn, mac("02:de:ad:be:ef:00")}) {
+      for (const auto& frame : {ip_packet({written, kOwn, -1}, ip("10.0.0.35"), ip("10.0.9.36"), 6, tcp_segment(5000, 80, kSyn, 20)),
+                                ip_packet({written, kOwn, -1}, ip("2001:db8::35"), ip("2001:db8:9::36"), 17, udp_datagram(5000, 80))}) {
+        const auto out = world.from_task(0, {frame});
+        ASSERT_EQ(out.task.count("far"), 1U);
+        EXPECT_EQ(part(out.task.at("far")[0], 0, 12), macs(kOther, mac(router)));
+      }
+    }
+  }
 }
 
 // --- time to live, martians, source routes ---------------------------------------------------------------------------

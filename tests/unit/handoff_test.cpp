@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "dataplane/pipeline.h"
+#include "tests/support/edge_packets.h"
 #include "tests/support/world.h"
 
 namespace trunkline::test {
@@ -339,6 +340,63 @@ TEST_F(HandoffTest, MovedEndpointsConnectionsAreAskedFor) {
   from_trunk(1, ip_packet({mac("0a:00:00:00:00:0a"), mac("0a:00:00:00:00:01"), 101}, ip("203.0.113.9"), ip("10.0.0.10"), 6, tcp_segment(9, 80, kAck)));
   settle();
   EXPECT_EQ(drops(DropReason::security_group_ingress), 1U);
+  expect_closed();
+}
+
+// What the task asked of a service at its old worker is answered at the new one; and nobody else is let in.
+TEST_F(HandoffTest, MovedEndpointsQuestionsAreAskedFor) {
+  const auto query = [&](bool v6) {
+    return ip_packet({mac("0a:00:00:00:00:01"), mac("0a:00:00:00:00:0a")}, ip(v6 ? "2001:db8::a" : "10.0.0.10"), ip(v6 ? "fd00:ec2::253" : "169.254.169.253"), 17, udp_datagram(4000, 53));
+  };
+  const auto told = [&](bool v6, std::uint16_t port) {
+    return ip_packet({mac("0a:00:00:00:00:0a"), mac("0a:00:00:00:00:01"), 101}, ip(v6 ? "fd00:ec2::253" : "169.254.169.253"), ip(v6 ? "2001:db8::a" : "10.0.0.10"), 17, udp_datagram(53, port));
+  };
+  for (const bool v6 : {false, true}) from_task(0, 0, query(v6));
+  place(0, 1, 0, false);  // held
+  from_trunk(0, told(false, 4000));
+  place(0, 1, 0, true);
+  settle();
+  EXPECT_EQ(sent[1][1], 1U);
+  from_trunk(1, told(true, 4000));
+  settle();
+  EXPECT_EQ(sent[1][1], 2U);
+  for (const bool v6 : {false, true}) from_trunk(1, told(v6, 4001));
+  settle();
+  EXPECT_EQ(drops(DropReason::security_group_ingress), 2U);
+  // From now on the new worker knows.
+  place(0, 1, kNoWorker, true);
+  for (const bool v6 : {false, true}) from_trunk(1, told(v6, 4000));
+  settle();
+  EXPECT_EQ(sent[1][1], 4U);
+  EXPECT_EQ(workers[0]->connections.size() + workers[1]->connections.size(), 0U);
+  expect_closed();
+}
+
+// An advertisement to all untagged ENIs, of which each worker has one.
+TEST_F(HandoffTest, WhatIsForAllReachesEveryWorkersEnis) {
+  for (World::Task& task : world.tasks) task.vlan = 0;
+  world.publish();
+  view = nullptr;
+  place(0, 0, kNoWorker, true);
+  place(1, 1, kNoWorker, true);
+  const Frame advertisement = icmp6_frame({mac("33:33:00:00:00:01"), mac("0a:00:00:00:00:01"), -1}, "fe80:ec2::1", "ff02::1", 134, Frame(12));
+  for (const WorkerNumber at : {0, 1}) {
+    from_trunk(at, advertisement);
+    settle();
+  }
+  // There are no buffers for copies.
+  EXPECT_EQ(sent[0][1], 1U);
+  EXPECT_EQ(sent[1][2], 1U);
+  EXPECT_EQ(drops(DropReason::no_buffer), 2U);
+  for (auto& worker : workers) worker->buffers = &world.mbufs;
+  for (const WorkerNumber at : {0, 1}) {
+    from_trunk(at, advertisement);
+    settle();
+  }
+  EXPECT_EQ(sent[0][1], 3U);
+  EXPECT_EQ(sent[1][2], 3U);
+  EXPECT_EQ(Mbufs::bytes_of(order.back()), advertisement);
+  EXPECT_EQ(drops(DropReason::no_buffer), 2U);
   expect_closed();
 }
 

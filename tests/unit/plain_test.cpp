@@ -53,6 +53,7 @@ struct Twin {
 
   void rest(Burst& burst, Burst& local, Direction direction) {
     fragments(burst, world.worker, direction);
+    services(burst, world.worker, direction);
     track(burst, world.worker, direction);
     admit(burst, world.worker, direction);
     limit(burst, world.worker, direction);
