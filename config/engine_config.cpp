@@ -39,6 +39,9 @@ void read_trunk(ObjectReader& reader, EngineConfig::Trunk& trunk) {
   if (!reader.has("device"))
     reader.missing("device", "the trunk's PCI address such as \"0000:00:06.0\", or a DPDK device string");
   take_name(reader, "device", trunk.device);
+  if (const std::string why = trunk.device.empty() ? "" : why_not_device(trunk.device, DeviceUse::trunk); !why.empty()) {
+    reader.complain("device", "invalid_params", "\"device\" is " + words::in_quotes(trunk.device) + ", which " + why);
+  }
   take_mode(reader, "mode", "tagged", TrunkMode::tagged, "untagged", TrunkMode::untagged, trunk.mode);
   take_integer(reader, "mtu", kMinPortMtu, kMaxPortMtu, trunk.mtu);
   take_integer(reader, "queues", 0, kMaxWorkers, trunk.queues);
@@ -137,6 +140,7 @@ void read_limits(ObjectReader& reader, EngineConfig::Limits& limits) {
   take_integer(reader, "endpoints", 1, 1000, limits.endpoints);
   take_integer(reader, "connections", 1024, 64 << 20, limits.connections);
   take_integer(reader, "connections_per_endpoint", 0, 64 << 20, limits.connections_per_endpoint);
+  take_integer(reader, "state_replace_removal_percent", 0, 100, limits.state_replace_removal_percent);
   take_name(reader, "connection_file", limits.connection_file, 0);
 }
 
@@ -213,8 +217,10 @@ void read_task_defaults(ObjectReader& reader, std::uint16_t trunk_mtu, EngineCon
   }
   const Json* port = reader.object("port");
   if (port == nullptr) return;
+  const std::size_t problems_before = reader.problems().size();
   defaults.port =
       read_port_spec(*port, reader.pointer_to("port"), reader.problems(), std::min(trunk_mtu, PortSpec{}.mtu));
+  if (reader.problems().size() == problems_before) check_port(*defaults.port, reader.pointer_to("port"), reader.problems());
   check_template(reader, "netns", defaults.port->netns);
   check_template(reader, "socket", defaults.port->socket);
   if (defaults.port->mtu > trunk_mtu) {

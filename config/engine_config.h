@@ -70,6 +70,7 @@ struct EngineConfig {
     std::uint16_t endpoints = 512;
     std::uint32_t connections = 262144;            // of the engine; each worker has an equal share
     std::uint32_t connections_per_endpoint = 0;    // 0: no quota of its own
+    std::uint16_t state_replace_removal_percent = 50;  // of the ENIs that a state.replace may take away without being told twice
     std::string connection_file;                   // where the connection tables lie; empty: in memory without a name
   } limits;
   // Connections in states that AWS does not document; the documented ones belong to the ENI (ConnectionTracking).

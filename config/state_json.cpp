@@ -328,7 +328,6 @@ Subnet read_subnet(ObjectReader& reader, std::string id) {
 
 PortSpec read_port_spec(const Json& value, const std::string& pointer, Problems& problems, std::uint16_t default_mtu) {
   PortSpec port;
-  const std::size_t problems_before = problems.size();
   ObjectReader reader(value, pointer, problems);
   reader.refuse_null();
   const auto name = reader.text("kind");
@@ -358,7 +357,6 @@ PortSpec read_port_spec(const Json& value, const std::string& pointer, Problems&
     port.default_route = reader.boolean("default_route").value_or(port.default_route);
   }
   reader.finish();
-  if (problems.size() == problems_before) check_port(port, pointer, problems);
   return port;
 }
 

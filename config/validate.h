@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "config/desired_state.h"
+#include "config/device_string.h"
 #include "config/engine_config.h"
 #include "config/problem.h"
 
@@ -30,7 +31,6 @@ inline constexpr std::uint16_t kMaxNetworkAclEntryNumber = 32766;
 inline constexpr std::int64_t kMaxLimitBits = 10'000'000'000'000;
 inline constexpr std::int64_t kMaxLimitPackets = 4'000'000'000;
 
-inline constexpr std::size_t kMaxSocketPath = 107;  // sockaddr_un has 108 bytes, one of them for the terminator
 inline constexpr std::uint16_t kMinPortMtu = 576;
 inline constexpr std::uint16_t kMaxPortMtu = 9216;
 

@@ -172,22 +172,16 @@ void check_port(const PortSpec& port, const std::string& pointer, Problems& prob
                         std::to_string(kMinPortMtu) + " to " + std::to_string(kMaxPortMtu));
   }
   if (port.kind == PortKind::tap || port.kind == PortKind::virtio_user) {
-    const bool legible = std::all_of(port.ifname.begin(), port.ifname.end(),
-                                     [](char c) { return c > ' ' && c <= '~' && c != '/' && c != ':'; });
-    if (port.ifname.empty() || port.ifname.size() > 15 || !legible || port.ifname == "." || port.ifname == "..") {
-      complain("ifname", "\"ifname\" is " + words::in_quotes(port.ifname) +
-                             "; wanted 1 to 15 characters without '/', ':' and blanks, as Linux has it");
+    if (const std::string why = why_not_interface_name(port.ifname); !why.empty()) {
+      complain("ifname", "\"ifname\" is " + words::in_quotes(port.ifname) + ", which " + why);
     }
     if (!is_path_text(port.netns)) complain("netns", "\"netns\" has control characters; wanted a name or a path");
   } else if (port.kind == PortKind::vhost_user) {
-    if (port.socket.empty() || port.socket.size() > kMaxSocketPath || !is_path_text(port.socket)) {
-      complain("socket", "\"socket\" is " + words::in_quotes(port.socket) + " (" + std::to_string(port.socket.size()) +
-                             " bytes); wanted the path of a unix socket, 1 to " + std::to_string(kMaxSocketPath) +
-                             " bytes");
+    if (const std::string why = why_not_socket_path(port.socket); !why.empty()) {
+      complain("socket", "\"socket\" is " + words::in_quotes(port.socket) + ", which " + why);
     }
-  } else if (vdev_name(port.devargs).empty() || !is_path_text(port.devargs)) {
-    complain("devargs", "\"devargs\" is " + words::in_quotes(port.devargs) +
-                            "; wanted a DPDK device string such as \"net_ring0\"");
+  } else if (const std::string why = why_not_device(port.devargs, DeviceUse::task); !why.empty()) {
+    complain("devargs", "\"devargs\" is " + words::in_quotes(port.devargs) + ", which " + why);
   }
 }
 

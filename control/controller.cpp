@@ -128,7 +128,11 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
     }
   }
   auto give_up = [&](config::Problem problem) {
-    for (auto& [eni, port] : opened) port->remove_with_interface();
+    for (auto& [eni, port] : opened) {
+      port->remove_with_interface();
+      note_left_behind(eni, port->left_behind());
+    }
+    for (const std::string& what : std::exchange(left_behind_, {})) problem.message += "; " + what;
     return std::unexpected(config::Problems{std::move(problem)});
   };
   for (const Step& step : steps) {
@@ -148,6 +152,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   }
 
   // From here on it happens.
+  remove_leftovers(next);
   std::function<void()> cleanup = withdraw(steps);
   std::erase_if(failures_, [&](const auto& failure) { return !next.attachments.contains(failure.first); });
   for (const auto& [eni, why] : failed) {
@@ -187,6 +192,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
     const auto stays = replaced.find(eni);
     admit(next.attachments.at(eni), std::move(port), next, stays != replaced.end() ? std::optional(stays->second) : std::nullopt);
   }
+  std::erase_if(left_out_, [&](const auto& each) { return next.attachments.contains(each.first); });
   next.revision = desired_.revision + 1;
   // Kept to the end: what is freed with it is freed when the change is in force.
   const config::DesiredState before = std::exchange(desired_, std::move(next));
@@ -209,6 +215,7 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   behind_ = journal_ != nullptr;
   if (options.wait_for_disk) save_if_behind();
   published_.reclaim();
+  for (std::string& what : std::exchange(left_behind_, {})) result.warnings.push_back(std::move(what));
   result.revision = desired_.revision;
   result.durable = durable() && !behind_;
   if (!durable()) result.warnings.push_back("in force, but not yet on disk: " + durable_error_);
@@ -246,11 +253,16 @@ Controller::Touched Controller::touched_by(const config::DesiredState& next) con
 
 // Takes what leaves out of what is published next; the answer is to be run when no worker knows of it any more.
 std::function<void()> Controller::withdraw(const std::vector<Step>& steps) {
-  std::vector<std::pair<EndpointId, std::shared_ptr<TaskPort>>> gone;
+  struct Gone {
+    EndpointId id;
+    std::string eni;
+    std::shared_ptr<TaskPort> port;
+  };
+  std::vector<Gone> gone;
   for (const Step& step : steps) {
     if (step.kind != StepKind::withdraw) continue;
     const auto entry = active_.find(step.eni_id);
-    gone.emplace_back(entry->second.endpoint->id, entry->second.port);
+    gone.push_back({entry->second.endpoint->id, step.eni_id, entry->second.port});
     if (flow_logs_ != nullptr) flow_logs_->endpoint_went(entry->second.endpoint->id, entry->second.endpoint->generation);
     leaving_.push_back(entry->second.port);
     active_.erase(entry);
@@ -260,12 +272,31 @@ std::function<void()> Controller::withdraw(const std::vector<Step>& steps) {
   }
   if (gone.empty()) return {};
   return [this, gone = std::move(gone)] {
-    for (const auto& [id, port] : gone) {
+    for (const auto& [id, eni, port] : gone) {
       id_in_use_[id.value] = false;  // until now a worker could write to its meters
       port->remove_with_interface();
+      note_left_behind(eni, port->left_behind());
       std::erase(leaving_, port);
     }
   };
+}
+
+void Controller::note_left_behind(const std::string& eni, std::string what) {
+  if (what.empty()) return;
+  ++interfaces_left_;
+  last_interface_left_ = eni + " is detached, but not all of its interface is: " + std::move(what);
+  // Where no answer waits for it, status shows the last one.
+  if (left_behind_.size() < config::kMaxProblems) left_behind_.push_back(last_interface_left_);
+}
+
+// An attachment that goes and is not in service here has no port of ours; an engine before may have left its interface.
+void Controller::remove_leftovers(const config::DesiredState& next) {
+  if (!remove_leftover_) return;
+  for_each_difference(desired_.attachments, next.attachments,
+                      [&](const std::string& eni, const config::Attachment* before, const config::Attachment* after) {
+                        if (before == nullptr || after != nullptr || active_.contains(eni)) return;
+                        note_left_behind(eni, remove_leftover_(*before));
+                      });
 }
 
 std::expected<std::shared_ptr<TaskPort>, config::Problem> Controller::open(const config::Attachment& attachment,
@@ -448,6 +479,7 @@ std::vector<std::string> Controller::load_state() {
   Journal::Loaded loaded = journal_->load();
   if (!loaded.note.empty()) notes.push_back(loaded.note);
   quarantined_ = loaded.quarantined;
+  journal_damage_ = loaded.damage;
   if (!loaded.state) return notes;
   for (const config::Subnet& subnet : config_.subnets) loaded.state->subnets.insert_or_assign(subnet.id, subnet);
   if (const config::Problems problems = validator_.validate(*loaded.state); !problems.empty()) {
@@ -462,8 +494,9 @@ std::vector<std::string> Controller::load_state() {
     kept.attachments.clear();
     for (const auto& [eni, attachment] : loaded.state->attachments) {
       kept.attachments[eni] = attachment;
-      if (!validator_.validate(kept).empty()) {
+      if (const config::Problems unfit = validator_.validate(kept, eni); !unfit.empty()) {
         kept.attachments.erase(eni);
+        left_out_[eni] = unfit.front().message;
         notes.push_back("left out: " + eni);
       }
     }

@@ -97,6 +97,12 @@ class Controller {
   // Who is told of each ENI that comes, changes and goes. Before restore(); outlives this.
   void tell(FlowLogs* flow_logs) { flow_logs_ = flow_logs; }
 
+  // How the interface of a detached attachment that is not in service is removed; without one it is left as it is.
+  void remove_leftovers_with(RemoveLeftover remove) { remove_leftover_ = std::move(remove); }
+  // Interfaces of detached ENIs that could not be removed since the start, and what was said of the last of them.
+  std::uint64_t interfaces_left() const { return interfaces_left_; }
+  const std::string& last_interface_left() const { return last_interface_left_; }
+
   // Loads the journal and brings up what it can. Returns what an operator should read.
   std::vector<std::string> restore();
 
@@ -121,6 +127,15 @@ class Controller {
   bool durable() const { return durable_error_.empty(); }
   const std::string& durable_error() const { return durable_error_; }
   const std::optional<std::string>& quarantined() const { return quarantined_; }
+  // What of the journal was lost or may be, as it was found at the start; empty: nothing. Until the next start, or until an
+  // operator has given the whole state anew.
+  const std::string& journal_damage() const { return journal_damage_; }
+  // Attachments of the journal that do not fit and were left out at the start, and why; until they are attached anew.
+  const std::map<std::string, std::string>& left_out() const { return left_out_; }
+  void forget_journal_damage() {
+    journal_damage_.clear();
+    left_out_.clear();
+  }
   const TrunkPort& trunk() const { return trunk_; }
   const Workers& workers() const { return workers_; }
   // What the workers go by, or will with their next turn.
@@ -148,6 +163,8 @@ class Controller {
   Touched touched_by(const config::DesiredState& next) const;
 
   std::function<void()> withdraw(const std::vector<Step>& steps);
+  void remove_leftovers(const config::DesiredState& next);
+  void note_left_behind(const std::string& eni, std::string what);
   std::expected<std::shared_ptr<TaskPort>, config::Problem> open(const config::Attachment& attachment,
                                                                  const config::DesiredState& state);
   // Who owns an endpoint and who serves it, apart from all that the desired state says of it.
@@ -195,9 +212,15 @@ class Controller {
   std::vector<std::uint16_t> generations_;  // per EndpointId
   std::vector<std::shared_ptr<TaskPort>> leaving_;  // withdrawn, to be closed when no worker knows them
   std::uint64_t view_generation_ = 0;
+  RemoveLeftover remove_leftover_;
+  std::vector<std::string> left_behind_;  // not yet told in an answer
+  std::uint64_t interfaces_left_ = 0;
+  std::string last_interface_left_;
   bool behind_ = false;  // the journal is, since nobody waits for it
   std::string durable_error_;
   std::optional<std::string> quarantined_;
+  std::string journal_damage_;
+  std::map<std::string, std::string> left_out_;  // eni -> why
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   Tick now_ = 0;
   std::uint32_t ticks_ = 0;

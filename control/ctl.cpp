@@ -75,6 +75,8 @@ int Session::change(std::string_view method, Json params) {
   if (in.has("dry-run")) params["dry_run"] = true;
   if (in.has("expect-revision")) params["expect_revision"] = integer_option(in, "expect-revision");
   if (in.has("no-wait")) params["wait"] = "enforced";
+  if (in.has("allow-empty")) params["allow_empty"] = true;
+  if (in.has("allow-removal")) params["allow_removal"] = true;
   encode_request(1, method, params);  // refuses what is too long before anything is connected to
   Client client(in.socket_path(), in.timeout());
   const Json result = client.call(method, params, true);
@@ -288,7 +290,7 @@ const Command kCommands[] = {
        s.look("sg.show", {{"groups", s.in.operands}}, print_sg_show, "SecurityGroups");
        return 0;
      }},
-    {"sg put", "FILE|-", kChange | kReplaceAll, "groups as describe-security-groups or describe-security-group-rules prints them", sg_put},
+    {"sg put", "FILE|-", kChange | kReplaceAll | kConsent, "groups as describe-security-groups or describe-security-group-rules prints them", sg_put},
     {"sg delete", "ID", kChange, "remove a group",
      [](S s) {
        return s.change("sg.delete", {{"group", s.in.operands[0]}});
@@ -321,7 +323,7 @@ const Command kCommands[] = {
        s.look("acl.show", {{"acls", s.in.operands}}, print_acl_show, "NetworkAcls");
        return 0;
      }},
-    {"acl put", "FILE|-", kChange | kReplaceAll, "network ACLs as describe-network-acls prints them", acl_put},
+    {"acl put", "FILE|-", kChange | kReplaceAll | kConsent, "network ACLs as describe-network-acls prints them", acl_put},
     {"acl delete", "ACL", kChange, "remove one",
      [](S s) {
        return s.change("acl.delete", {{"acl", s.in.operands[0]}});
@@ -332,7 +334,7 @@ const Command kCommands[] = {
        s.look("state.get", Json::object(), print_json);
        return 0;
      }},
-    {"state replace", "FILE|-", kChange, "put that back, whole", put_file<kStateReplace>},
+    {"state replace", "FILE|-", kChange | kConsent, "put that back, whole", put_file<kStateReplace>},
     {"worker list", "", kWatch, "the workers, and how busy they are",
      [](S s) {
        s.look("worker.list", Json::object(), print_worker_list, "workers");

@@ -30,6 +30,7 @@ enum OptionSet : unsigned {
   kChange = 2,  // of every command that changes something
   kWatch = 4,
   kMissingOk = 8,
+  kConsent = 1U << 24,  // that a replacing change may take much away
   kReplaceAll = 16,
   kAttach = 32,  // the members of task.attach
   kSettings = 64,  // of these, those that task.set changes too

@@ -13,6 +13,7 @@
 #include <memory>
 #include <thread>
 
+#include "config/safe_file.h"
 #include "control/base64.h"
 #include "control/ctl_session.h"
 #include "control/pcapng.h"
@@ -110,13 +111,30 @@ int trace(Session& s) {
   return kDone;
 }
 
+namespace {
+
+using OpenedFile = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+int close_file(std::FILE* file) { return file != nullptr ? std::fclose(file) : 0; }
+
+// Often run by root, and often for a file in /tmp, where anybody can have put a link of that name.
+OpenedFile open_for_writing(const std::string& path) {
+  auto file = config::open_file(path, O_WRONLY | O_CREAT | O_TRUNC, 0644, {.folder = config::FolderRule::any, .fifo = true, .device = true});
+  if (!file) throw UsageError("cannot write " + path + ": " + file.error().message);
+  OpenedFile opened(::fdopen(file->get(), "wb"), close_file);
+  if (opened == nullptr) throw UsageError("cannot write " + path);
+  static_cast<void>(file->release());  // it is closed with the stream
+  return opened;
+}
+
+}  // namespace
+
 int capture(Session& s) {
   if (!s.in.has("write")) throw UsageError("`capture` wants -w FILE, or -w - for a pipe into wireshark -k -i - or tcpdump -r -");
   const std::string path = s.in.value("write");
   if (path == "-" && ::isatty(STDOUT_FILENO) == 1) throw UsageError("standard output is a terminal; pipe it into tcpdump -r - or wireshark -k -i -, or give -w FILE");
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> opened(path == "-" ? nullptr : std::fopen(path.c_str(), "wb"), [](std::FILE* file) { return file != nullptr ? std::fclose(file) : 0; });
+  const OpenedFile opened = path == "-" ? OpenedFile(nullptr, close_file) : open_for_writing(path);
   std::FILE* file = path == "-" ? stdout : opened.get();
-  if (file == nullptr) throw UsageError("cannot write " + path);
   const Json params = capture_params(s.in);
   const auto snaplen = params.value("snaplen", std::uint32_t{9216});
   // A reader that has gone (a closed pipe) is the end, and no failure.

@@ -44,9 +44,10 @@ std::string encode_request(int id, std::string_view method, const Json& params) 
   } catch (const Json::type_error&) {
     throw Failure(kUsage, "what was given is not UTF-8");
   }
-  if (line.size() > Client::kMaxRequest) {
-    throw Failure(kUsage, "this request is " + std::to_string(line.size()) + " bytes; the engine takes at most " +
-                              std::to_string(Client::kMaxRequest) + " (1 MiB); give it in parts. Nothing was sent");
+  const bool is_state = method == "state.replace";
+  if (const std::size_t most = is_state ? Client::kMaxState : Client::kMaxRequest; line.size() > most) {
+    throw Failure(kUsage, "this request is " + std::to_string(line.size()) + " bytes; the engine takes at most " + std::to_string(most) +
+                              (is_state ? " (64 MiB) of a state. Nothing was sent" : " (1 MiB); give it in parts. Nothing was sent"));
   }
   return line;
 }

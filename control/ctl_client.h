@@ -41,6 +41,7 @@ class Client {
   static constexpr int kApiMajor = 1;
   static constexpr std::size_t kMaxRequest = 1u << 20;  // the protocol's limit of a line, its newline included
   static constexpr std::size_t kMaxDepth = 64;           // of an answer's objects and lists
+  static constexpr std::size_t kMaxState = 64u << 20;   // the same of state.replace
   static constexpr std::size_t kMaxAnswer = 64u << 20;  // no engine says that much; a broken one might
 
   // Connects and hears the hello, or throws.

@@ -273,6 +273,12 @@ std::string print_status(const Json& result, const Style& style) {
   };
   page.line("endpoints", count("active") + ", " + count("waiting") + ", " + count("failed") + ", at most " +
                              text(endpoints, "limit"));
+  if (const Json& left_out = member(endpoints, "left_out"); left_out.is_object()) {
+    for (const auto& [eni, why] : left_out.items()) page.line("", Cell(eni + " of the journal was left out: " + text(left_out, eni), Colour::red));
+  }
+  if (const Json& left = member(endpoints, "interfaces_left"); left.is_number() && left != 0) {
+    page.line("", Cell(left.dump() + " interface(s) of detached ENIs left behind; the last: " + text(endpoints, "last_interface_left"), Colour::yellow));
+  }
   const Json& connections = member(result, "connections");
   page.line("connections", text(connections, "used") + " of " + text(connections, "limit") + ", " + text(connections, "recycled") + " made room for others");
   const Json& memory = member(result, "memory");
@@ -285,6 +291,7 @@ std::string print_status(const Json& result, const Style& style) {
   if (const Json& set_aside = member(state, "quarantined"); !set_aside.is_null()) {
     page.line("", Cell("a damaged journal was set aside: " + text(set_aside), Colour::yellow));
   }
+  if (const Json& damage = member(state, "damage"); damage.is_string() && damage != "") page.line("", Cell("CHANGES LOST: " + text(state, "damage"), Colour::red));
   if (const Json& steering = member(result, "steering"); steering.is_object()) page.line("steering", steering_line(steering));
   if (const Json& logs = member(result, "flow_logs"); logs.is_object() && member(logs, "configured") != 0) {
     page.line("flow logs", text(logs, "configured") + ", " + text(logs, "records_written") + " records written, " + text(logs, "records_lost") +

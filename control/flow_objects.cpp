@@ -2,6 +2,7 @@
 #include "control/flow_objects.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "config/safe_file.h"
 #include "control/gzip_file.h"
 
 namespace trunkline::control {
@@ -105,7 +107,9 @@ std::string FlowObjects::make_folders(const std::string& relative) const {
     const std::string folder = path_ + "/" + relative.substr(0, end);
     if (::mkdir(folder.c_str(), kFolderMode) != 0 && errno != EEXIST) return failed("make the folder", folder);
   }
-  return {};
+  // What is there already may be a link, or somebody else's.
+  const auto made = config::open_folder(path_ + "/" + relative.substr(0, relative.rfind('/')));
+  return made ? std::string() : made.error().message;
 }
 
 FlowSink::Written FlowObjects::write(std::int64_t slot, std::span<const std::string> lines) {
@@ -179,9 +183,16 @@ std::uint64_t FlowObjects::take_vanished() { return std::exchange(vanished_, 0);
 
 std::vector<std::string> FlowObjects::adopt_leftovers() {
   std::vector<std::string> notes, names;
-  DIR* folder = ::opendir(unfinished_.c_str());
+  const auto checked = config::open_folder(unfinished_);
+  if (!checked) {
+    if (checked.error().code != ENOENT) notes.push_back(checked.error().message);
+    return notes;
+  }
+  const int descriptor = ::openat(checked->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR* folder = descriptor < 0 ? nullptr : ::fdopendir(descriptor);
   if (folder == nullptr) {
-    if (errno != ENOENT) notes.push_back(failed("read", unfinished_));
+    notes.push_back(failed("read", unfinished_));
+    if (descriptor >= 0) ::close(descriptor);
     return notes;
   }
   while (const dirent* entry = ::readdir(folder)) {
@@ -203,8 +214,11 @@ std::vector<std::string> FlowObjects::adopt_leftovers() {
 // What can be read of it, up to the last whole line, becomes an object.
 std::string FlowObjects::adopt(const std::string& name) {
   const std::string path = unfinished_ + "/" + name;
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> in(::gzopen(path.c_str(), "rb"), gzclose_r);
+  auto file = config::open_file(path, O_RDONLY);
+  if (!file) return std::move(file.error().message);
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> in(::gzdopen(file->get(), "rb"), gzclose_r);
   if (!in) return failed("read", path);
+  static_cast<void>(file->release());  // it is closed with `in`
   const std::string copy_path = path + std::string(kRecovered);
   ::unlink(copy_path.c_str());
   auto copy = GzipFile::create(copy_path);

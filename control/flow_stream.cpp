@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "config/safe_file.h"
+
 namespace trunkline::control {
 namespace {
 
@@ -24,12 +26,13 @@ void FlowStream::close() {
 
 bool FlowStream::was_rotated() const {
   struct stat status {};
-  return ::stat(path_.c_str(), &status) != 0 || status.st_dev != device_ || status.st_ino != inode_;
+  return ::lstat(path_.c_str(), &status) != 0 || status.st_dev != device_ || status.st_ino != inode_;
 }
 
 std::string FlowStream::open() {
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC, kFileMode);
-  if (fd_ < 0) return errno == ENXIO ? "nobody reads the FIFO " + path_ : "cannot open " + path_ + ": " + std::strerror(errno);
+  auto file = config::open_file(path_, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, kFileMode, {.fifo = true});
+  if (!file) return file.error().code == ENXIO ? "nobody reads the FIFO " + path_ : std::move(file.error().message);
+  fd_ = file->release();
   struct stat status {};
   if (::fstat(fd_, &status) != 0) {
     std::string error = "cannot look at " + path_ + ": " + std::strerror(errno);

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "config/safe_file.h"
+
 namespace trunkline::control {
 namespace {
 
@@ -42,9 +44,9 @@ std::expected<std::unique_ptr<GzipFile>, std::string> GzipFile::create(const std
   if (deflateInit2(stream.get(), kLevel, Z_DEFLATED, kGzipWindow, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
     return std::unexpected("no memory to compress " + path);
   }
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, kFileMode);
-  if (fd < 0) return std::unexpected(failed("make", path));
-  return std::unique_ptr<GzipFile>(new GzipFile(path, fd, std::move(stream)));
+  auto file = config::open_file(path, O_WRONLY | O_CREAT | O_EXCL, kFileMode);
+  if (!file) return std::unexpected(std::move(file.error().message));
+  return std::unique_ptr<GzipFile>(new GzipFile(path, file->release(), std::move(stream)));
 }
 
 GzipFile::~GzipFile() { ::close(fd_); }

@@ -15,6 +15,7 @@ void read_tun(const nlattr* data, Link& link) {
       case IFLA_TUN_TYPE: link.is_tap = number_of<std::uint8_t>(attribute) == IFF_TAP; break;
       case IFLA_TUN_VNET_HDR: link.vnet_hdr = number_of<std::uint8_t>(attribute) != 0; break;
       case IFLA_TUN_PERSIST: link.persistent = number_of<std::uint8_t>(attribute) != 0; break;
+      case IFLA_TUN_OWNER: link.owner = number_of<std::uint32_t>(attribute); break;
       case IFLA_TUN_MULTI_QUEUE: link.multi_queue = number_of<std::uint8_t>(attribute) != 0; break;
       case IFLA_TUN_NUM_QUEUES:
       case IFLA_TUN_NUM_DISABLED_QUEUES: link.queues += number_of<std::uint32_t>(attribute); break;

@@ -27,6 +27,7 @@ struct Link {
   std::uint32_t mtu = 0;
   bool is_tap = false, persistent = false, multi_queue = false, vnet_hdr = false;
   std::uint32_t queues = 0;  // held by a driver, whether enabled or not
+  std::optional<std::uint32_t> owner;  // the user who may attach to it
 
   bool is_ours() const { return is_tap && alias.starts_with(kMarkPrefix); }
 };

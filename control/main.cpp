@@ -22,13 +22,12 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 #include <optional>
-#include <sstream>
 #include <thread>
 
 #include "config/engine_config.h"
+#include "config/safe_file.h"
 #include "control/controller.h"
 #include "control/flow_logs.h"
 #include "control/flow_source.h"
@@ -61,6 +60,8 @@ int fail(const std::string& message, int code = 1) {
   log(SD_ERR, "trunklined: " + message);
   return code;
 }
+
+constexpr std::size_t kMaxConfigBytes = 16 << 20;
 
 struct CommandLine {
   std::string config_path;
@@ -101,11 +102,10 @@ std::expected<CommandLine, int> parse_command_line(int argc, char** argv) {
 }
 
 std::expected<config::EngineConfig, int> load_config(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return std::unexpected(fail("cannot read the config file " + path + ": " + std::strerror(errno), 2));
-  std::ostringstream text;
-  text << file.rdbuf();
-  auto config = config::parse_engine_config(text.str());
+  // Links to it are fine where nobody else can have made them: what is installed is often one.
+  const auto text = config::read_file(path, kMaxConfigBytes, {.own_links = true});
+  if (!text) return std::unexpected(fail("cannot read the config file " + path + ": " + text.error().message, 2));
+  auto config = config::parse_engine_config(*text);
   if (config) return std::move(*config);
   for (const config::Problem& problem : config.error()) {
     log(SD_ERR, path + ": " + (problem.pointer.empty() ? "" : problem.pointer + ": ") + problem.message);
@@ -303,6 +303,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   WorkerFlows worker_flows(workers, config.limits.endpoints);
   FlowLogs flow_logs(config, &worker_flows, controller.now(), {.unix_ms = {}, .note = warning, .make_sink = {}});
   controller.tell(&flow_logs);
+  controller.remove_leftovers_with(remove_leftover_interface);
   Captures captures(controller, rte_get_tsc_hz());
   // From here on workers run, and are stopped before anything that they use goes.
   RunningWorkers running;

@@ -13,6 +13,7 @@
 #include "config/json_reader.h"
 #include "config/words.h"
 #include "control/controller.h"
+#include "control/rpc/removals.h"
 #include "control/server.h"
 
 namespace trunkline::control {
@@ -50,6 +51,11 @@ class Params {
       }
     }
     return options;
+  }
+
+  // Of a request that replaces all of a kind; rpc/removals.h.
+  RemovalConsent removal_consent() {
+    return {reader.boolean("allow_empty").value_or(false), reader.boolean("allow_removal").value_or(false)};
   }
 
   // To be asked once, after the last member was read.

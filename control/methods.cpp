@@ -253,6 +253,7 @@ class Methods {
     Params in(params);
     const ChangeOptions options = in.change_options();
     const bool replace_all = in.reader.boolean("replace_all").value_or(false);
+    const RemovalConsent consent = in.removal_consent();
     const auto document = take_document(in, params, {"SecurityGroups", "SecurityGroupRules"}, "aws ec2 describe-security-groups");
     if (!in.sound()) return in.refusal();
     auto read = read_groups_document(*document.value, document.pointer, replace_all);
@@ -267,6 +268,7 @@ class Methods {
           const bool given = std::any_of(groups.begin(), groups.end(), [&](const auto& g) { return g.id == id; });
           if (!given) refuse_if_used(next, id, list_pointer, problems);
         }
+        if (problems.empty()) problems = check_emptied(next.security_groups.size(), groups.size(), "security groups", consent, list_pointer);
         if (!problems.empty()) return problems;
         next.security_groups.erase_if(
             [&](const auto& known) { return std::ranges::find(groups, known.first, &config::SecurityGroup::id) == groups.end(); });
@@ -347,16 +349,20 @@ class Methods {
   Answer state_replace(const Json& params) {
     Params in(params);
     const ChangeOptions options = in.change_options();
+    const RemovalConsent consent = in.removal_consent();
     const auto document = take_document(in, params,
                                         {"revision", "subnets", "security_groups", "prefix_lists", "network_acls", "remote_members", "attachments", "finished_tasks"},
                                         "state.get");
     if (!in.sound()) return in.refusal();
     auto state = config::state_from_json(*document.value, document.pointer);
     if (!state) return std::unexpected(refuse(std::move(state.error())));
-    return change(options, [&](config::DesiredState& next, std::vector<std::string>&) {
-      next = std::move(*state);
-      return Problems{};
+    auto answer = change(options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
+      const config::DesiredState before = std::exchange(next, std::move(*state));
+      return check_removals(before, next, controller_.config(), consent, document.pointer, warnings);
     });
+    // Whoever has given the whole state knows what it should be.
+    if (answer && !options.dry_run) controller_.forget_journal_damage();
+    return answer;
   }
 
  private:
@@ -464,6 +470,7 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
     server.add(row.name, row.access,
                [methods, call = row.call](const Json& params, const Caller&) { return ((*methods).*call)(params); });
   }
+  server.takes_large("state.replace");  // what state.get answers can be given back
   add_acl_methods(server, controller);
   add_steering_methods(server, controller, facts.steering);
 }

@@ -69,6 +69,7 @@ class AclMethods {
     Params in(params);
     const ChangeOptions options = in.change_options();
     const bool replace_all = in.reader.boolean("replace_all").value_or(false);
+    const RemovalConsent consent = in.removal_consent();
     const auto document = take_document(in, params, {"NetworkAcls"}, "aws ec2 describe-network-acls");
     if (!in.sound()) return in.refusal();
     auto read = read_acls_document(*document.value, document.pointer, replace_all);
@@ -78,6 +79,7 @@ class AclMethods {
     return change_state(controller_, options, [&](config::DesiredState& next, std::vector<std::string>& warnings) {
       warnings = read->warnings;
       const config::DesiredState before = next;
+      const std::size_t given = acls.size();
       config::DesiredState dropped = before;  // what those not given had; what those given have was said
       for (const auto& acl : acls) dropped.network_acls.erase(acl.id);
       if (replace_all) {
@@ -86,6 +88,7 @@ class AclMethods {
       for (auto& acl : acls) next.network_acls.insert_or_assign(acl.id, std::move(acl));
       Problems problems;
       if (replace_all) refuse_to_open(dropped, next, list_pointer, problems);
+      if (replace_all && problems.empty()) problems = check_emptied(before.network_acls.size(), given, "network ACLs", consent, list_pointer);
       warn_of_open(before, next, warnings);
       return problems;
     });

@@ -9,13 +9,14 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <string_view>
+
+#include "config/safe_file.h"
 
 namespace trunkline::control {
 namespace {
 
+constexpr std::size_t kMaxBytes = 16 << 20;  // far above a name for each address of a thousand ENIs
 constexpr mode_t kMode = 0644;  // whatever the umask: the DNS server is another user
 
 // What may stand in a hosts file as one name; it came from outside.
@@ -62,11 +63,11 @@ bool write_all(int file, std::string_view text) {
 std::string replace_file(const std::string& path, std::string_view text) {
   const std::filesystem::path target(path);
   const std::string aside = (target.parent_path() / ("." + target.filename().string() + ".new")).string();
-  const int file = ::open(aside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, kMode);
-  if (file < 0) return why("cannot write", aside);
-  const bool written = write_all(file, text) && ::fchmod(file, kMode) == 0;
+  ::unlink(aside.c_str());  // of an engine that was killed
+  const auto file = config::open_file(aside, O_WRONLY | O_CREAT | O_EXCL, kMode);
+  if (!file) return "cannot write " + path + ": " + file.error().message;
+  const bool written = write_all(file->get(), text) && ::fchmod(file->get(), kMode) == 0;
   std::string trouble = written ? "" : why("cannot write", aside);
-  if (::close(file) != 0 && trouble.empty()) trouble = why("cannot write", aside);
   if (trouble.empty() && ::rename(aside.c_str(), path.c_str()) != 0) trouble = why("cannot replace", path);
   if (!trouble.empty()) ::unlink(aside.c_str());
   return trouble;
@@ -94,8 +95,7 @@ bool Names::write(const ActiveAttachments& active) {
   if (config_.hosts_file.empty()) return true;
   std::string text = hosts_text(active, config_.region);
   if (!written_) {
-    std::ifstream before(config_.hosts_file, std::ios::binary);
-    if (before) written_ = std::string(std::istreambuf_iterator<char>(before), {});
+    if (auto before = config::read_file(config_.hosts_file, kMaxBytes)) written_ = std::move(*before);
   }
   if (written_ == text) {
     trouble_.clear();

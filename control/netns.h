@@ -54,6 +54,9 @@ class NetworkNamespace {
   // path, such as /proc/PID/ns/net. A file that is not a network namespace is refused (netns_missing).
   static std::expected<NetworkNamespace, InterfaceError> open(std::string_view name_or_path);
 
+  // One that the kernel gave a descriptor of, which is this object's to close.
+  static NetworkNamespace of(int descriptor, std::string label) { return {descriptor, std::move(label)}; }
+
   NetworkNamespace(NetworkNamespace&& other) noexcept
       : fd_(std::exchange(other.fd_, -1)), label_(std::move(other.label_)) {}
   NetworkNamespace& operator=(NetworkNamespace&& other) noexcept {

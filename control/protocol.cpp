@@ -39,7 +39,8 @@ constexpr std::array kErrorCodes{
     ErrorCode{"netns_missing", -32013},       ErrorCode{"interface_exists", -32013},
     ErrorCode{"vhost_net_missing", -32013},   ErrorCode{"port_failed", -32013},
     ErrorCode{"port_limit", -32013},          ErrorCode{"stale_event", -32014},
-    ErrorCode{"worker_silent", -32015},
+    ErrorCode{"worker_silent", -32015},       ErrorCode{"would_empty", -32016},
+    ErrorCode{"would_remove", -32016},
 };
 
 bool is_id(const Json& value) { return value.is_string() || value.is_number_integer() || value.is_null(); }

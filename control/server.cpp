@@ -28,6 +28,7 @@
 #include <string_view>
 #include <utility>
 
+#include "config/safe_file.h"
 #include "config/words.h"
 
 namespace trunkline::control {
@@ -122,6 +123,15 @@ class Server::Core : public std::enable_shared_from_this<Core> {
     bool close = false;  // over a limit
   };
   std::optional<Answer> answer(std::string_view line, const Caller& caller);
+  // Whether this session may receive a line above max_line_bytes: the only one at a time.
+  bool claim_large(const Session* session) {
+    if (large_methods.empty() || (large_ != nullptr && large_ != session)) return false;
+    large_ = session;
+    return true;
+  }
+  void release_large(const Session* session) {
+    if (large_ == session) large_ = nullptr;
+  }
 
   struct Entry {
     Access access;
@@ -134,6 +144,8 @@ class Server::Core : public std::enable_shared_from_this<Core> {
   std::function<void(std::string)> audit;
   std::function<void(std::uint64_t)> gone;
   std::map<std::string, Entry, std::less<>> methods;
+  std::set<std::string, std::less<>> large_methods;
+  std::size_t unread = 0;  // bytes of answers, at all clients
   std::set<std::shared_ptr<Session>> sessions;
 
  private:
@@ -149,6 +161,7 @@ class Server::Core : public std::enable_shared_from_this<Core> {
     if (reserve_ >= 0) ::close(std::exchange(reserve_, -1));
   }
 
+  const Session* large_ = nullptr;
   asio::posix::stream_descriptor listener_;
   asio::steady_timer pause_;
   int reserve_ = -1;  // given up for the moment it takes to turn a connection away
@@ -174,6 +187,8 @@ class Server::Session : public std::enable_shared_from_this<Session> {
   void close() {
     if (closed_) return;
     closed_ = true;
+    core_->unread -= unsent();
+    core_->release_large(this);
     error_code ignored;
     timer_.cancel(ignored);
     socket_.shutdown(asio::socket_base::shutdown_both, ignored);
@@ -200,11 +215,17 @@ class Server::Session : public std::enable_shared_from_this<Session> {
     const std::size_t newline = input_.find('\n', std::max(scanned_, begin_));
     if (newline != std::string::npos) {
       set_deadline(false);
-      if (newline - begin_ >= core_->options.max_line_bytes) return line_too_long();
+      const bool is_large = newline - begin_ >= core_->options.max_line_bytes;
+      if (is_large && !may_be_large(newline - begin_ + 1)) return;
       const std::string_view line = std::string_view(input_).substr(begin_, newline - begin_);
       const auto answer = core_->answer(line, caller_);
       if (closed_) return;  // the method stopped the server
       begin_ = scanned_ = newline + 1;
+      if (is_large) {  // its memory goes at once
+        core_->release_large(this);
+        input_ = input_.substr(begin_);
+        begin_ = scanned_ = 0;
+      }
       if (answer && !queue(answer->line)) return;
       if (answer && answer->close) return end();
       asio::post(core_->io, [self = shared_from_this()] { self->guard([&] { self->advance(); }); });
@@ -215,7 +236,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
     begin_ = 0;
     scanned_ = input_.size();
     if (at_end_) return end();  // what has no newline was not finished, and is not guessed at
-    if (input_.size() >= core_->options.max_line_bytes) return line_too_long();
+    if (input_.size() >= core_->options.max_line_bytes && !may_be_large(input_.size())) return;
     set_deadline(!input_.empty());
     read();
   }
@@ -257,8 +278,19 @@ class Server::Session : public std::enable_shared_from_this<Session> {
     });
   }
 
-  void line_too_long() {
-    end_with("the line is longer than " + std::to_string(core_->options.max_line_bytes) + " bytes");
+  // False: it may not, and the client has been told.
+  bool may_be_large(std::size_t bytes) {
+    const ServerOptions& options = core_->options;
+    if (!caller_.admin || core_->large_methods.empty()) {
+      end_with("the line is longer than " + std::to_string(options.max_line_bytes) + " bytes");
+    } else if (bytes > options.max_large_line_bytes) {
+      end_with("the line is longer than " + std::to_string(options.max_large_line_bytes) + " bytes");
+    } else if (!core_->claim_large(this)) {
+      end_with("the line is longer than " + std::to_string(options.max_line_bytes) + " bytes, and one such line is received at a time; try again in a moment");
+    } else {
+      return true;
+    }
+    return false;
   }
 
   void end_with(std::string message) {
@@ -286,6 +318,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
       return false;
     }
     waiting_ += line;
+    core_->unread += line.size();
     if (!writing_) write();
     return !closed_;
   }
@@ -304,6 +337,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
                                self->writing_ = false;
                                if (error) return self->close();
                                self->sent_ += n;
+                               self->core_->unread -= n;
                                if (self->unsent() == 0 && self->ending_) return self->close();
                                if (self->unsent() == 0) return;
                                self->guard([&] {
@@ -361,6 +395,10 @@ std::expected<void, std::string> Server::Core::listen() {
       return std::unexpected(failure("create", directory, errno));
     }
   }
+  // In a folder that others may write, anybody could put a socket of his in the place of ours.
+  if (auto folder = config::open_folder(directory.empty() ? "." : directory.string()); !folder) {
+    return std::unexpected("cannot make the control socket " + path + ": " + folder.error().message);
+  }
   if (auto clear = clear_stale(path, address); !clear) return clear;
 
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -373,7 +411,7 @@ std::expected<void, std::string> Server::Core::listen() {
   // The owner and the mode are set before listen(): until then nobody can connect, whatever the umask left open.
   const char* step = nullptr;
   struct stat status {};
-  if (group && ::chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+  if (group && ::lchown(path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
     step = "give the group to";
   } else if (::chmod(path.c_str(), options.socket_mode) != 0) {
     step = "set the mode of";
@@ -496,13 +534,24 @@ void Server::Core::welcome(int fd) {
 std::optional<Server::Core::Answer> Server::Core::answer(std::string_view line, const Caller& caller) {
   Json id;
   try {
-    auto request = parse_request(line, options.max_line_bytes, options.max_depth);
+    const bool is_large = line.size() >= options.max_line_bytes;
+    auto request = parse_request(line, is_large ? options.max_large_line_bytes : options.max_line_bytes, options.max_depth);
+    const auto too_long = [this](const Json& of) {
+      return Answer{error_line(of, limit("the line is longer than " + std::to_string(options.max_line_bytes) + " bytes, and is no request that may be")), true};
+    };
     if (!request) {
       const BadRequest& bad = request.error();
+      if (is_large && bad.error.name != "parse_error") return too_long(bad.id);
       return Answer{error_line(bad.id, bad.error), bad.error.name == "limit"};
     }
     id = request->id;
-    return dispatch(*request, caller);
+    if (is_large && !large_methods.contains(request->method)) return too_long(id);
+    auto answered = dispatch(*request, caller);
+    if (answered && answered->line.size() > options.max_unread_bytes && unread != 0 && unread + answered->line.size() > options.max_unread_of_all_bytes) {
+      return Answer{error_line(id, limit("this answer has " + std::to_string(answered->line.size()) + " bytes, and clients have not read " +
+                                         std::to_string(unread) + " bytes of others yet; try again when they have"))};
+    }
+    return answered;
   } catch (const std::exception& error) {
     return Answer{error_line(id, {"internal", std::string("the engine could not answer: ") + error.what(), {}, {}})};
   }
@@ -568,6 +617,8 @@ Server::~Server() { stop(); }
 void Server::add(std::string method, Access access, Method call) {
   core_->methods.insert_or_assign(std::move(method), Core::Entry{access, std::move(call)});
 }
+
+void Server::takes_large(const std::string& method) { core_->large_methods.insert(method); }
 
 void Server::set_audit(std::function<void(std::string)> audit) { core_->audit = std::move(audit); }
 

@@ -8,7 +8,10 @@
 //  * A method that throws costs its own request an `internal` error, and nothing else.
 //  * Over a limit the client hears `limit` if that can still be said, and is disconnected; nobody else notices. What
 //    one client can make the server hold is bounded: a line, a read buffer, max_unread_bytes of answers or one answer.
-//    One answer is always let through, however large, so that a large state can be read at all.
+//    One answer is always let through, however large, so that a large state can be read at all; further large ones only while
+//    those that lie unread are not more than max_unread_of_all_bytes together.
+//  * A method that takes_large() may get a line of up to max_large_line_bytes from an admin, so that what can be read can also be
+//    put back. One such line is received at a time; a second client hears `limit` and tries again.
 //  * An eighth of the places is kept for admins, so that observers who sit idle cannot lock them out.
 //  * A notification from a client (a request without an id) is never executed: whoever changes something has to be
 //    told what came of it.
@@ -60,8 +63,12 @@ struct ServerOptions {
   std::vector<std::uint32_t> admin_uids;  // beside root and the engine's own user
   std::size_t max_clients = 64;
   std::size_t max_line_bytes = 1 << 20;  // the newline included
+  // Of a method that takes_large(), and one such line at a time; admins only.
+  std::size_t max_large_line_bytes = 64 << 20;
   std::size_t max_depth = 32;
   std::size_t max_unread_bytes = 4 << 20;
+  // Answers above max_unread_bytes that may lie unread at all clients together, beside one.
+  std::size_t max_unread_of_all_bytes = 128 << 20;
   std::chrono::milliseconds line_timeout = std::chrono::seconds(10);
   // How the peer of a connected socket is known: SO_PEERCRED unless a test says otherwise. `admin` is decided by the
   // server, from the uid.
@@ -78,6 +85,8 @@ class Server {
 
   // A second method of the same name replaces the first.
   void add(std::string method, Access access, Method call);
+  // This method's requests may be longer than max_line_bytes.
+  void takes_large(const std::string& method);
   // One line for each call of a method that changes, whatever came of it: who, what, outcome.
   void set_audit(std::function<void(std::string)> audit);
   // Told of each connection that has ended, so that what belongs to it can go.

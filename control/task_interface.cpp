@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 
+#include "config/device_string.h"
 #include "control/interface_state.h"
 
 namespace trunkline {
@@ -258,16 +259,9 @@ Done apply_default_routes(RouteSocket& route, int index, const TaskInterface& wa
 // ---- what is asked ----
 
 Done check_name(std::string_view name) {
-  const auto bad = [](char c) { return c <= ' ' || c > '~' || c == '/' || c == ':' || c == '%'; };
-  const std::string quoted = std::string(1, '"').append(name).append(1, '"');
-  if (name.empty() || name.size() >= IFNAMSIZ)
-    return refuse(Kind::invalid, quoted + " cannot be an interface's name: it must have 1 to 15 characters");
-  if (std::ranges::any_of(name, bad) || name == "." || name == "..")
-    return refuse(Kind::invalid, quoted + " cannot be an interface's name: blanks and \"/:%\" are not allowed");
-  // "all" and "default" are every interface in /proc/sys/net/ipv6/conf.
-  if (name == "lo" || name == "all" || name == "default")
-    return refuse(Kind::invalid, quoted + " cannot be a task's interface: the kernel has it for something else");
-  return {};
+  const std::string why = config::why_not_interface_name(name);
+  if (why.empty()) return {};
+  return refuse(Kind::invalid, '"' + std::string(name) + "\" cannot be an interface's name: it " + why);
 }
 
 Done check_tag(std::string_view tag) {
@@ -309,10 +303,34 @@ std::string describe(const Link& link) {
   return "is " + (kind.empty() ? std::string("there") : "a " + kind) + " without the mark of this engine";
 }
 
-Done check_ours(const Link& link, const std::string& name, std::string_view tag) {
-  if (link.name == name && link.is_tap && link.alias == std::string(kMarkPrefix) + std::string(tag)) return {};
-  return refuse(Kind::interface_exists, "the name is taken: " + link.name + " " + describe(link) +
-                                            "; it was left as it is. Rename or remove it");
+// Whether it is the tap that was made for this ENI. The mark says so; where the task has rewritten it: a persistent tap of
+// several queues that nothing is attached to, whose owner is the engine's user (set when it was made), with the ENI's MAC.
+bool is_made_for(const Link& link, std::string_view tag, const MacAddress& mac) {
+  if (!link.is_tap) return false;
+  if (link.alias == std::string(kMarkPrefix) + std::string(tag)) return true;
+  const bool own = link.owner && (*link.owner == 0 || *link.owner == ::geteuid());
+  return own && link.persistent && link.multi_queue && link.queues == 0 && !mac.is_zero() && link.mac == mac;
+}
+
+Done refuse_foreign(const Link& link) {
+  return refuse(Kind::interface_exists, "the name is taken: " + link.name + " " + describe(link) + "; it was left as it is. Rename or remove it");
+}
+
+Done mark_as_ours(RouteSocket& route, int index, std::string_view tag) {
+  return change_link(route, index, "mark it as ours", [tag](ifinfomsg&, NetlinkRequest& request) {
+    const std::string mark = std::string(kMarkPrefix) + std::string(tag);
+    request.put(IFLA_IFALIAS, mark.data(), mark.size());
+  });
+}
+
+Done remove_link(RouteSocket& route, int index) {
+  NetlinkRequest request(RTM_DELLINK, 0);
+  ifinfomsg& body = request.body<ifinfomsg>();
+  body.ifi_family = AF_UNSPEC;
+  body.ifi_index = index;
+  const auto sent = route.send(request);
+  if (!sent && sent.error().code != ENODEV) return refuse("remove it", sent.error());
+  return {};
 }
 
 // Brings the kernel's half of an adopted tap, that which only an attached queue can change, to what is asked.
@@ -337,8 +355,11 @@ Done ensure_here(const TaskInterface& wanted, std::string_view tag) {
 
   File created;  // closing it before the last step takes the interface back
   if (*link) {
-    if (auto ours = check_ours(**link, wanted.name, tag); !ours) return ours;
+    if ((*link)->name != wanted.name || !is_made_for(**link, tag, wanted.mac)) return refuse_foreign(**link);
     if (auto adopted = adopt(**link, wanted); !adopted) return adopted;
+    if ((*link)->alias != std::string(kMarkPrefix) + std::string(tag)) {
+      if (auto marked = mark_as_ours(*route, (*link)->index, tag); !marked) return marked;
+    }
   } else {
     auto tun = attach_tap(wanted.name, wanted.vnet_hdr, true);
     if (!tun) return std::unexpected(std::move(tun).error());
@@ -349,10 +370,7 @@ Done ensure_here(const TaskInterface& wanted, std::string_view tag) {
     link = find_link(*route, wanted.name);
     if (!link) return std::unexpected(std::move(link).error());
     if (!*link) return refuse(Kind::kernel, "it was removed while it was being made");
-    auto marked = change_link(*route, (*link)->index, "mark it as ours", [tag](ifinfomsg&, NetlinkRequest& request) {
-      const std::string mark = std::string(kMarkPrefix) + std::string(tag);
-      request.put(IFLA_IFALIAS, mark.data(), mark.size());
-    });
+    auto marked = mark_as_ours(*route, (*link)->index, tag);
     if (!marked) return marked;
   }
 
@@ -365,25 +383,19 @@ Done ensure_here(const TaskInterface& wanted, std::string_view tag) {
   return {};
 }
 
-Done remove_here(const std::string& name, std::string_view tag) {
+Done remove_here(const std::string& name, std::string_view tag, const MacAddress& mac) {
   auto route = RouteSocket::open();
   if (!route) return std::unexpected(std::move(route).error());
   const auto marked = find_marked(*route, tag);
   if (!marked) return std::unexpected(marked.error());
-  if (marked->empty()) {
-    const auto link = find_link(*route, name);
-    if (!link) return std::unexpected(link.error());
-    return *link ? check_ours(**link, name, tag) : Done{};
-  }
   for (const Link& link : *marked) {
-    NetlinkRequest request(RTM_DELLINK, 0);
-    ifinfomsg& body = request.body<ifinfomsg>();
-    body.ifi_family = AF_UNSPEC;
-    body.ifi_index = link.index;
-    const auto sent = route->send(request);
-    if (!sent && sent.error().code != ENODEV) return refuse("remove it", sent.error());
+    if (auto removed = remove_link(*route, link.index); !removed) return removed;
   }
-  return {};
+  const auto link = find_link(*route, name);
+  if (!link) return std::unexpected(link.error());
+  if (!*link) return {};
+  if ((*link)->name == name && is_made_for(**link, tag, mac)) return remove_link(*route, (*link)->index);
+  return refuse_foreign(**link);
 }
 
 // Runs the work inside and says in a failure which interface it was about.
@@ -404,10 +416,37 @@ Done ensure_task_interface(const NetworkNamespace& netns, const TaskInterface& w
   return run_for(netns, wanted.name, [&] { return ensure_here(wanted, tag); });
 }
 
-Done remove_task_interface(const NetworkNamespace& netns, std::string_view name, std::string_view tag) {
+Done remove_task_interface(const NetworkNamespace& netns, std::string_view name, std::string_view tag, const MacAddress& mac) {
   if (auto checked = check_name(name); !checked) return checked;
   if (auto checked = check_tag(tag); !checked) return checked;
-  return run_for(netns, name, [&] { return remove_here(std::string(name), tag); });
+  return run_for(netns, name, [&] { return remove_here(std::string(name), tag, mac); });
+}
+
+Done remove_attached_tap(int queue) {
+  // The task may rename it meanwhile; what was asked about it is then asked anew.
+  constexpr int kTries = 10;
+  Done outcome;
+  for (int i = 0; i < kTries; ++i) {
+    ifreq request{};
+    // EBADFD: nothing is attached to the descriptor any more. ENOTTY: the driver has put another in its place.
+    if (::ioctl(queue, TUNGETIFF, &request) != 0) return {};
+    // From here on it lives as long as its queues do, whatever fails below.
+    if (::ioctl(queue, TUNSETPERSIST, 0) != 0) outcome = refuse("take its persistence away", KernelRefusal{errno, {}});
+    const int descriptor = ::ioctl(queue, TUNGETDEVNETNS);
+    if (descriptor < 0) return outcome;
+    const NetworkNamespace where = NetworkNamespace::of(descriptor, "the namespace that the interface is in");
+    request.ifr_name[IFNAMSIZ - 1] = '\0';
+    const std::string name = request.ifr_name;
+    outcome = run_for(where, name, [&]() -> Done {
+      auto route = RouteSocket::open();
+      if (!route) return std::unexpected(std::move(route).error());
+      const auto link = find_link(*route, name);
+      if (!link) return std::unexpected(link.error());
+      return *link && (*link)->is_tap ? remove_link(*route, (*link)->index) : Done{};
+    });
+  }
+  if (!outcome) return outcome;
+  return refuse(Kind::kernel, "the task's interface is still there after " + std::to_string(kTries) + " tries to remove it");
 }
 
 bool settle_task_interface(const NetworkNamespace& netns, const std::string& name) {

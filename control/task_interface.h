@@ -6,7 +6,11 @@
 //
 // Rules:
 //  * What is ours says so: the interface's alias (`ip link` shows it) is "trunkline:<tag>". The tag names the
-//    attachment; an interface without the mark, or with another tag, is never changed and never removed.
+//    attachment. A task that may change its interface can rewrite the mark, so a tap without it is taken for ours as well
+//    when its owner is the engine's user, nothing is attached to it, and it has the MAC of the ENI; any other interface
+//    is never changed and never removed.
+//  * While a driver of ours is attached, its descriptor is what tells the interface (remove_attached_tap): it stays the same
+//    under another name, alias or MAC, and in another namespace.
 //  * ensure_task_interface() is a whole-set replace and may be repeated. MAC, MTU, addresses and default routes of the
 //    interface become exactly what is asked; other routes, and addresses the kernel or a router made (link-local,
 //    SLAAC), are left alone. Nothing on another interface is touched, except that lo is set up.
@@ -56,8 +60,13 @@ std::expected<void, InterfaceError> ensure_task_interface(const NetworkNamespace
 bool settle_task_interface(const NetworkNamespace& netns, const std::string& name);
 
 // Removes the interface, whether a driver is attached or not, and whatever name the task has given it. Gone already: fine.
+// interface_exists: an interface that is not ours has the name now; it stays.
 std::expected<void, InterfaceError> remove_task_interface(const NetworkNamespace& netns, std::string_view name,
-                                                          std::string_view tag);
+                                                          std::string_view tag, const MacAddress& mac = {});
+
+// Removes the tap that this descriptor is a queue of, wherever it is and whatever it is called by now. The descriptor stays
+// open and has nothing attached afterwards; one that has nothing attached to it already is fine.
+std::expected<void, InterfaceError> remove_attached_tap(int queue);
 
 // Whether `name` is a tap with our mark, whatever its tag. False also when the namespace cannot be entered.
 bool task_interface_exists(const NetworkNamespace& netns, std::string_view name);

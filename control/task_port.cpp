@@ -7,6 +7,8 @@
 
 #include <filesystem>
 
+#include "config/device_string.h"
+#include "config/safe_file.h"
 #include "control/reconcile.h"
 #include "control/task_interface.h"
 #include "dataplane/io/tap_driver.h"
@@ -22,6 +24,8 @@ struct OpenedPort final : TaskPort {
   std::optional<NetworkNamespace> netns;  // where the interface is; kept, because its name may be gone at detach
   std::string ifname;
   std::string tag;
+  MacAddress mac;
+  std::string left;
 
   std::uint16_t ethdev() const override { return port->ethdev(); }
   bool link_up() const override { return port->link_up(); }
@@ -29,9 +33,17 @@ struct OpenedPort final : TaskPort {
   SendOffloads offloads() const override { return port->send_offloads(); }
   std::vector<Capability> capabilities() const override { return port->capabilities(); }
   void remove_with_interface() override {
+    if (port == nullptr) return;
+    const config::Descriptor queue(netns ? duplicate_tap_descriptor(port->ethdev()) : -1);
     port.reset();
-    if (netns) (void)remove_task_interface(*netns, ifname, tag);
+    if (!netns) return;
+    if (queue) {
+      if (auto removed = remove_attached_tap(queue.get()); !removed) left = removed.error().message;
+    }
+    // What has our mark beside it, and whether the name is free for the next one.
+    if (auto removed = remove_task_interface(*netns, ifname, tag, mac); !removed) left += (left.empty() ? "" : "; ") + removed.error().message;
   }
+  std::string left_behind() const override { return left; }
 };
 
 config::Problem problem(std::string name, std::string message) { return {std::move(name), "/port", std::move(message)}; }
@@ -127,8 +139,17 @@ class Opener {
       return std::unexpected(config::Problem{"port_failed", "/port/socket",
                                              "the directory " + directory.string() + " does not exist; make it, with the task's rights"});
     }
-    const std::string devargs = next_name("net_vhost") + ",iface=" + spec.socket + ",queues=1,client=" + (spec.client ? "1" : "0");
-    return open_device(devargs, spec, config_.buffers.rx_descriptors);
+    const auto devargs = config::DeviceString(next_name("net_vhost")).with("iface", spec.socket).with("queues", "1")
+                             .with("client", spec.client ? "1" : "0").text();
+    if (!devargs) return std::unexpected(config::Problem{"port_failed", "/port/socket", devargs.error()});
+    return open_device(*devargs, spec, config_.buffers.rx_descriptors);
+  }
+
+  std::expected<std::string, std::string> device_of(const config::PortSpec& spec, const std::string& mac, bool virtio, bool ours) {
+    if (ours) return config::DeviceString(next_name(kTapDriver)).with("iface", spec.ifname).text();
+    if (!virtio) return config::DeviceString(next_name("net_tap")).flag("persist").with("iface", spec.ifname).with("mac", mac).text();
+    return config::DeviceString(next_name("virtio_user")).with("path", "/dev/vhost-net").with("queues", "1").with("queue_size", "1024")
+        .with("iface", spec.ifname).with("mac", mac).text();
   }
 
   std::expected<std::unique_ptr<TaskPort>, config::Problem> open_in_namespace(const config::Attachment& attachment,
@@ -137,24 +158,21 @@ class Opener {
     const config::PortSpec& spec = *attachment.port;
     const bool ours = !virtio && has_tap_driver();
     const TaskInterface wanted = interface_of(attachment, subnet, virtio || ours);
+    const auto devargs = device_of(spec, attachment.mac->to_string(), virtio, ours);
+    if (!devargs) return std::unexpected(config::Problem{"port_failed", "/port/ifname", devargs.error()});
     auto netns = NetworkNamespace::open(spec.netns);
     if (!netns) return std::unexpected(from(netns.error()));
     const bool existed = task_interface_exists(*netns, spec.ifname);
     if (auto made = ensure_task_interface(*netns, wanted, attachment.eni_id); !made) {
       return std::unexpected(from(made.error()));
     }
-    const std::string mac = attachment.mac->to_string();
-    const std::string devargs =
-        ours     ? next_name(kTapDriver) + ",iface=" + spec.ifname
-        : virtio ? next_name("virtio_user") + ",path=/dev/vhost-net,queues=1,queue_size=1024,iface=" + spec.ifname + ",mac=" + mac
-                 : next_name("net_tap") + ",persist,iface=" + spec.ifname + ",mac=" + mac;
-    PortSettings settings{devargs, spec.mtu, virtio ? config_.buffers.rx_descriptors : kTapDescriptors,
+    PortSettings settings{*devargs, spec.mtu, virtio ? config_.buffers.rx_descriptors : kTapDescriptors,
                           config_.buffers.tx_descriptors, false, 1, spec.offloads};
     // The driver opens /dev/net/tun, and a tap belongs to the namespace of whoever opens it.
     std::expected<std::unique_ptr<Port>, std::string> port = std::unexpected("not opened");
     auto entered = netns->run([&] { port = Port::open(settings, pool_); });
     if (!entered || !port) {
-      if (!existed) (void)remove_task_interface(*netns, spec.ifname, attachment.eni_id);
+      if (!existed) (void)remove_task_interface(*netns, spec.ifname, attachment.eni_id, *attachment.mac);
       if (!entered) return std::unexpected(from(entered.error()));
       return std::unexpected(problem("port_failed", port.error()));
     }
@@ -173,6 +191,7 @@ class Opener {
     opened->netns.emplace(std::move(*netns));
     opened->ifname = spec.ifname;
     opened->tag = attachment.eni_id;
+    opened->mac = *attachment.mac;
     return opened;
   }
 
@@ -182,6 +201,17 @@ class Opener {
 };
 
 }  // namespace
+
+std::string remove_leftover_interface(const config::Attachment& attachment) {
+  const auto& port = attachment.port;
+  if (!port || (port->kind != config::PortKind::tap && port->kind != config::PortKind::virtio_user)) return {};
+  const auto netns = NetworkNamespace::open(port->netns);
+  if (!netns) return netns.error().kind == InterfaceError::Kind::netns_missing ? "" : netns.error().message;
+  const auto removed = remove_task_interface(*netns, port->ifname, attachment.eni_id, attachment.mac.value_or(MacAddress{}));
+  // Whoever has the name was never this ENI's.
+  if (removed || removed.error().kind == InterfaceError::Kind::interface_exists) return {};
+  return removed.error().message;
+}
 
 OpenTaskPort make_port_opener(rte_mempool& pool, const config::EngineConfig& config) {
   return [opener = std::make_shared<Opener>(pool, config)](const config::Attachment& attachment,

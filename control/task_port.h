@@ -31,11 +31,18 @@ class TaskPort {
   virtual std::vector<Capability> capabilities() const { return {}; }
   // To be called when no worker knows the port any more, before destruction: the task's interface goes with it.
   virtual void remove_with_interface() = 0;
+  // After remove_with_interface(): what of it is still there, or stands in the way of the next one, as a sentence. Empty: nothing.
+  virtual std::string left_behind() const { return {}; }
 };
 
 // How ports are made; the controller is given one, so that its tests need no EAL.
 using OpenTaskPort = std::function<std::expected<std::unique_ptr<TaskPort>, config::Problem>(
     const config::Attachment&, const config::Subnet&)>;
+
+// The interface that an earlier engine made for an attachment which is not in service in this one: it goes at detach. The answer
+// is why it could not be removed; empty: it is gone, or there was none.
+using RemoveLeftover = std::function<std::string(const config::Attachment&)>;
+std::string remove_leftover_interface(const config::Attachment& attachment);
 
 // The real one: a tap (io/tap_driver.h, or net_tap where DPDK came without its driver SDK), virtio-user on /dev/vhost-net, net_vhost, or any devargs.
 OpenTaskPort make_port_opener(rte_mempool& pool, const config::EngineConfig& config);

@@ -8,6 +8,7 @@
 #include <bus_vdev_driver.h>
 #include <ethdev_driver.h>
 #include <ethdev_vdev.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <rte_interrupts.h>
 #include <rte_kvargs.h>
@@ -293,12 +294,19 @@ bool has_tap_driver() {
   return true;
 }
 
+int duplicate_tap_descriptor(std::uint16_t ethdev) {
+  if (!rte_eth_dev_is_valid_port(ethdev) || rte_eth_devices[ethdev].dev_ops != &operations) return -1;
+  const TapQueue* queue = of(&rte_eth_devices[ethdev]).queues[0];
+  return queue == nullptr ? -1 : fcntl(queue->descriptor(), F_DUPFD_CLOEXEC, 0);
+}
+
 }  // namespace trunkline
 
 #else
 
 namespace trunkline {
 bool has_tap_driver() { return false; }
+int duplicate_tap_descriptor(std::uint16_t) { return -1; }
 }  // namespace trunkline
 
 #endif

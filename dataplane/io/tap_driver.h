@@ -19,11 +19,17 @@
 // It needs DPDK's driver SDK, which our build of DPDK has and Debian's package has not.
 #pragma once
 
+#include <cstdint>
+
 namespace trunkline {
 
 inline constexpr const char* kTapDriver = "net_trunkline_tap";
 
 // Whether this build has it; before the first port is opened, since this is also what links it.
 bool has_tap_driver();
+
+// A duplicate of the first queue's descriptor, by which the kernel knows the tap under whatever name and in whatever namespace;
+// the caller's to close. -1: the port is of another driver. Control thread.
+int duplicate_tap_descriptor(std::uint16_t ethdev);
 
 }  // namespace trunkline

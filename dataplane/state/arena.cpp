@@ -10,12 +10,16 @@
 #include <cerrno>
 #include <cstring>
 
+#include "config/safe_file.h"
+
 namespace trunkline {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'R', 'U', 'N', 'K', 'L', 'N', 'E'};
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr long kHugetlbfsMagic = 0x958458f6;
+// /dev/shm is as good a place as one of the engine's own.
+constexpr config::FileRule kArenaFile{.folder = config::FolderRule::sticky};
 
 std::size_t round_up(std::size_t bytes, std::size_t page) { return (bytes + page - 1) / page * page; }
 std::string because(const std::string& what) { return what + ": " + std::strerror(errno); }
@@ -50,7 +54,9 @@ std::expected<Arena, std::string> Arena::create(std::size_t bytes, std::uint64_t
     if (path.empty()) {
       descriptor = memfd_create("trunkline-connections", MFD_CLOEXEC | (huge ? MFD_HUGETLB : 0));
     } else {
-      descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+      auto file = config::open_file(path, O_RDWR | O_CREAT, 0600, kArenaFile);
+      if (!file) return std::unexpected("cannot make " + name + ": " + file.error().message);
+      descriptor = file->release();
     }
     if (descriptor < 0) {
       error = because("cannot make " + name);
@@ -111,9 +117,9 @@ std::expected<Arena, std::string> Arena::take_over(int descriptor, const std::st
 }
 
 std::expected<Arena, std::string> Arena::adopt(const std::string& path, std::size_t bytes, std::uint64_t layout) {
-  const int descriptor = open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (descriptor < 0) return std::unexpected(because("cannot open " + path));
-  return take_over(descriptor, path, bytes, layout);
+  auto file = config::open_file(path, O_RDWR, 0600, kArenaFile);
+  if (!file) return std::unexpected(std::move(file.error().message));
+  return take_over(file->release(), path, bytes, layout);
 }
 
 std::expected<Arena, std::string> Arena::adopt(int descriptor, std::size_t bytes, std::uint64_t layout) {

@@ -335,6 +335,53 @@ class TestMischiefInTheContainer(Hostile):
             self.detach_and_attach_again()
             self.assert_no_loss(other)
 
+    def test_the_mark_is_rewritten(self):
+        """The alias is the task's to change: the interface goes with the detach all the same, and a restarted engine knows it."""
+        one = self.web1
+        for alias in ("", "mine", "trunkline:eni-0000ffff"):
+            with self.subTest(alias):
+                self.ip(one, "link", "set", "eth0", "alias", alias)
+                self.detach_and_attach_again()
+                self.ip(one, "link", "set", "eth0", "alias", alias)
+                self.lab.restart_engine()
+                self.assert_state(one, "active")
+                self.assert_ping(self.lab.client, one.address, 3)
+
+    def test_another_interface_has_its_name(self):
+        one = self.web1
+        self.ip(one, "link", "set", "eth0", "down")
+        self.ip(one, "link", "set", "eth0", "name", "mine0")
+        self.ip(one, "link", "set", "mine0", "alias", "mine")
+        self.ip(one, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+        answer = self.call("task.detach", {"task": one.eni})
+        self.assertIn("the name is taken: eth0 is a veth", " ".join(answer["warnings"]))
+        links = self.lab.exec(one.netns, "ip", "-o", "link", "show").stdout
+        self.assertIn("eth0", links)
+        self.assertNotIn("mine0", links, "the engine's own is gone")
+        self.assertEqual(self.lab.ctl("status")["endpoints"]["interfaces_left"], 1)
+        self.refused("task.attach", one.facts(), "interface_exists", "/port/ifname")
+        self.ip(one, "link", "del", "eth0")
+        self.call("task.attach", one.facts())
+        self.assert_ping(self.lab.client, one.address, 3)
+
+    def test_a_failed_attachment_leaves_no_interface(self):
+        """An engine that could not adopt the interface has no port for it: the detach looks for what an earlier one made."""
+        one = self.web1
+        self.lab.kill_engine(signal.SIGKILL)
+        self.ip(one, "route", "del", "default")
+        self.ip(one, "link", "add", "other0", "type", "veth", "peer", "name", "other1")
+        self.ip(one, "address", "add", "192.0.2.1/24", "dev", "other0")
+        self.ip(one, "link", "set", "other0", "up")
+        self.ip(one, "route", "add", "default", "via", "192.0.2.2", "dev", "other0")
+        self.lab.start_engine()
+        self.assert_state(one, "failed")
+        self.assertIsNotNone(self.lab.interface(one.netns))
+        self.assertEqual(self.call("task.detach", {"task": one.eni})["warnings"], [])
+        self.assertIsNone(self.lab.interface(one.netns))
+        self.ip(one, "link", "del", "other0")
+        self.call("task.attach", one.facts())
+        self.assert_ping(self.lab.client, one.address, 3)
+
     def test_eth0_moves_to_another_namespace(self):
         one = self.web1
         self.lab.add_netns("elsewhere")

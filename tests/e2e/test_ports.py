@@ -152,8 +152,8 @@ class TestKinds(LabTest):
         self.assertEqual((way_out["rx_packets"], way_out["drops"], way_in["rx_packets"]), (50, {}, 0))
         self.refused("task.attach", self.task(3).facts(port={"kind": "vdev", "devargs": "net_null7"}),
                      "duplicate_interface", "/port", two.eni)
-        self.refused("task.attach", self.task(3).facts(port={"kind": "vdev", "devargs": "net_nothing9"}), "port_failed",
-                     says="net_nothing9")
+        self.refused("task.attach", self.task(3).facts(port={"kind": "vdev", "devargs": "net_nothing9"}), "invalid_params",
+                     "/port/devargs", "net_nothing9")
         self.call("task.detach", {"task": two.eni})
         # Its name is free again.
         self.call("task.attach", two.facts(port={"kind": "vdev", "devargs": "net_null7,no-rx=1"}))

@@ -34,9 +34,11 @@ struct FakePort final : TaskPort {
     removed = true;
     open_ports.erase(open_ports.find(eni));
   }
+  std::string left_behind() const override { return leaves; }
   std::multiset<std::string>& open_ports;
   std::string eni;
   bool removed = false;
+  std::string leaves;  // what is left after its removal
 };
 
 class ControllerTest : public ::testing::Test {
@@ -73,7 +75,9 @@ class ControllerTest : public ::testing::Test {
           if (refused_.contains(attachment.eni_id)) {
             return std::unexpected(config::Problem{"netns_missing", "/port/netns", "no namespace for " + attachment.eni_id});
           }
-          return std::make_unique<FakePort>(ports_, attachment.eni_id);
+          auto port = std::make_unique<FakePort>(ports_, attachment.eni_id);
+          port->leaves = leaves_;
+          return port;
         },
         TrunkPort{.ethdev = kNoEthdev, .queues = 4}, journal_.get());
   }
@@ -148,6 +152,7 @@ class ControllerTest : public ::testing::Test {
   std::vector<Worker*> workers_;
   std::multiset<std::string> ports_;
   std::set<std::string> refused_;
+  std::string leaves_;  // what ports opened from now on leave behind
   std::filesystem::path directory_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Controller> controller_;

@@ -156,6 +156,81 @@ TEST_F(ControllerTest, ThePortIsClosedWhenTheWorkerHasLetGo) {
   published_.leave(0);
 }
 
+TEST_F(ControllerTest, ADetachThatLeavesTheInterfaceSaysSo) {
+  put_group();
+  leaves_ = "eth0 stays";
+  attach(1);
+  const auto detached = detach(1);
+  ASSERT_TRUE(detached);
+  EXPECT_EQ(detached->warnings, std::vector<std::string>{"eni-1 is detached, but not all of its interface is: eth0 stays"});
+  EXPECT_EQ(controller_->interfaces_left(), 1U);
+  EXPECT_EQ(controller_->last_interface_left(), detached->warnings[0]);
+  leaves_.clear();
+  attach(1);
+  EXPECT_EQ(detach(1)->warnings, std::vector<std::string>{});
+  EXPECT_EQ(controller_->interfaces_left(), 1U);
+}
+
+TEST_F(ControllerTest, ADetachOfWhatIsNotInServiceLooksForAnOlderInterface) {
+  put_group();
+  attach(1);
+  attach(2);
+  controller_.reset();
+  refused_ = {"eni-2"};
+  make_controller();
+  std::vector<std::string> asked;
+  controller_->remove_leftovers_with([&](const config::Attachment& attachment) {
+    asked.push_back(attachment.eni_id);
+    return attachment.eni_id == "eni-2" ? std::string("eth0 stays") : std::string();
+  });
+  controller_->restore();
+  EXPECT_TRUE(detach(1));
+  EXPECT_EQ(asked, std::vector<std::string>{}) << "its port does that";
+  const auto detached = detach(2);
+  EXPECT_EQ(asked, std::vector<std::string>{"eni-2"});
+  EXPECT_EQ(detached->warnings.size(), 1U);
+}
+
+TEST_F(ControllerTest, AnAttachmentOfTheJournalThatDoesNotFitIsLeftOutAndTold) {
+  put_group();
+  attach(1);
+  attach(2);
+  controller_.reset();
+  // As an engine wrote it that did not look at names so closely.
+  {
+    Journal journal(directory_);
+    auto state = journal.load().state;
+    ASSERT_TRUE(state);
+    state->attachments["eni-2"].port->ifname = "eth0,remote=x";
+    ASSERT_TRUE(journal.record(*state));
+  }
+  journal_ = std::make_unique<Journal>(directory_);
+  make_controller();
+  controller_->restore();
+  EXPECT_NE(endpoint(1), nullptr) << "the others serve";
+  EXPECT_EQ(endpoint(2), nullptr);
+  ASSERT_TRUE(controller_->left_out().contains("eni-2"));
+  EXPECT_NE(controller_->left_out().at("eni-2").find("ifname"), std::string::npos);
+  EXPECT_TRUE(std::filesystem::exists(directory_ / "state.json.unfit"));
+  attach(2);
+  EXPECT_TRUE(controller_->left_out().empty());
+}
+
+TEST_F(ControllerTest, WhatTheJournalLostIsToldUntilSomebodyGivesTheStateAnew) {
+  put_group();
+  attach(1);
+  controller_.reset();
+  std::filesystem::remove(directory_ / "state.log");
+  journal_ = std::make_unique<Journal>(directory_);
+  make_controller();
+  const auto notes = controller_->restore();
+  ASSERT_FALSE(notes.empty());
+  EXPECT_NE(controller_->journal_damage().find("state.log is missing"), std::string::npos) << controller_->journal_damage();
+  EXPECT_NE(notes[0].find(controller_->journal_damage()), std::string::npos);
+  controller_->forget_journal_damage();
+  EXPECT_EQ(controller_->journal_damage(), "");
+}
+
 TEST_F(ControllerTest, AReusedNumberHasAnotherGenerationAndCountsFromZero) {
   put_group();
   attach(1);

@@ -57,10 +57,10 @@ RESULTS = {
     "status": {"version": "0.1.0", "pid": 12, "uptime_s": 3700, "revision": 7, "boot_id": "5f", "healthy": True,
                "trunk": {"device": "0000:00:06.0", "mode": "tagged", "link": "up", "mtu": 9001, "mac": "0a:11"},
                "workers": WORKERS,
-               "endpoints": {"active": 2, "waiting": 0, "failed": 0, "limit": 512},
+               "endpoints": {"active": 2, "waiting": 0, "failed": 0, "left_out": {}, "interfaces_left": 0, "last_interface_left": "", "limit": 512},
                "connections": {"used": 12, "limit": 262144, "recycled": 3},
                "memory": {"hugepages_mb": 512, "mbufs_used": 5, "mbufs": 100},
-               "state": {"durable": True, "journal": "/var/lib/trunkline/j", "quarantined": None},
+               "state": {"durable": True, "journal": "/var/lib/trunkline/j", "damage": "", "quarantined": None},
                "flow_logs": {"configured": 1, "records_written": 40, "records_lost": 5, "write_errors": 4, "trouble": ["fl-1: disk full"]},
                "steering": STEERING,
                "names": {"file": "/run/hosts/enis", "why": "no room"},
@@ -549,6 +549,7 @@ class Changing(Case):
             (("event", "submit", "-", "--vlan", "9", "--netns", ""), "event.submit",
              {"event": body, "defaults": {"vlan": 9, "port": {"kind": "tap", "netns": ""}}}),
             (("state", "replace", "-"), "state.replace", document),
+            (("state", "replace", "-", "--allow-empty", "--allow-removal"), "state.replace", {**document, "allow_empty": True, "allow_removal": True}),
             (("worker", "move", "f5", "1"), "worker.move", {"task": "f5", "worker": 1}),
         ]:
             with self.subTest(words=words):

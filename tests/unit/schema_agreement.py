@@ -29,7 +29,7 @@ CONFIG = {
             "extra_args": ["--log-level=7"]},
     "buffers": {"count": 32768, "data_room_bytes": 2176, "rx_descriptors": 512, "tx_descriptors": 512},
     "edge": {"mode": "relay", "router_mac": "0a:00:00:00:00:01", "dhcp": "off", "dhcp_domain": "ec2.internal", "block_imds": False},
-    "limits": {"endpoints": 512, "connections": 262144, "connections_per_endpoint": 0, "connection_file": ""},
+    "limits": {"endpoints": 512, "connections": 262144, "connections_per_endpoint": 0, "state_replace_removal_percent": 50, "connection_file": ""},
     "conntrack": {"tcp_handshake_timeout_s": 30, "tcp_closing_timeout_s": 120, "tcp_closed_timeout_s": 10,
                   "icmp_timeout_s": 30, "other_timeout_s": 600, "icmp_related": False, "strict_syn": False},
     "idle": {"spin_us": 50, "sleep_us": 50, "block_after_ms": 10, "long_sleep_us": 1000},
@@ -140,6 +140,7 @@ def config_changes():
         if key.endswith("_s"):
             yield from bounds(f"/conntrack/{key}", 1, 432000)
     yield from bounds("/limits/connections_per_endpoint", 0, 64 << 20)
+    yield from [("/limits/state_replace_removal_percent", v, r) for v, r in ((0, GOOD), (100, GOOD), (101, BAD), (-1, BAD), ("50", BAD))]
     yield from [("/limits/connection_file", v, r) for v, r in (("", GOOD), ("/dev/hugepages/c", GOOD), ("a\nb", BAD), ("a" * 4096, BAD))]
     yield from bounds("/trunk/queues", 0, 16)
     yield from bounds("/idle/spin_us", 0, 10**6)
@@ -152,7 +153,8 @@ def config_changes():
     yield from [("/eal/worker_lcores", v, GOOD) for v in ([127], [2, 1], list(range(1, 17)))]
     yield from [("/eal/worker_lcores", v, BEYOND) for v in ([0], [1, 0])]
     yield from [("/eal/file_prefix", v, r) for v, r in (("a" * 64, GOOD), ("a" * 65, BAD), ("a/b", BAD), ("", BAD), ("a\u0001", BAD))]
-    yield from [("/trunk/device", v, r) for v, r in (("net_tap0,iface=x", GOOD), ("", BAD), ("a\u0000b", BAD))]
+    yield from [("/trunk/device", v, r) for v, r in (("net_tap0,iface=x", GOOD), ("", BAD), ("a\u0000b", BAD), ("00:06.0", GOOD), ("0000:00:06.0,a=[0-1]", GOOD), ("a b", BAD),
+                                                             ("net_tap0,iface=x,,", BEYOND), ("net_tap0,iface=x=y", BEYOND))]
     yield from [("/trunk/mode", "Tagged", BAD), ("/trunk/mode", "untagged", GOOD), ("/trunk/steering", "off", GOOD), ("/trunk/steering", "on", BAD), ("/trunk/steering", True, BAD), ("/edge/mode", "answer", GOOD), ("/edge/mode", "", BAD)]
     yield from [("/edge/dhcp", v, r) for v, r in (("relay", GOOD), ("answer", GOOD), ("Off", BAD), ("", BAD), (None, BAD))]
     yield from [("/edge/dhcp_domain", v, r) for v, r in (("eu-west-1.compute.internal", GOOD), ("a", GOOD), ("", BAD), ("a.", BAD), ("-a", BAD),
@@ -255,18 +257,22 @@ def port_changes(path):
         yield path, dict(tap, kind=kind, socket="/s"), BAD
         yield path, dict(tap, kind=kind, devargs="d"), BAD
     for name, result in (("a" * 15, GOOD), ("a" * 16, BAD), ("", BAD), ("a/b", BAD), ("a b", BAD), ("a:1", BAD), (".", BAD), ("..", BAD),
-                         ("eth0.5", GOOD), ("a\tb", BAD)):
+                         ("eth0.5", GOOD), ("a\tb", BAD), ("a,b", BAD), ("a=b", BAD), ("a%d", BAD), ("a[b", BAD), ("a'b", BAD), ("lo", BAD), ("a@b-c_d+e", GOOD)):
         yield path, dict(tap, ifname=name), result
     yield path, dict(tap, netns="/run/netns/x"), GOOD
     yield path, dict(tap, netns="a\u0000b"), BAD
     for mtu, result in ((576, GOOD), (9216, GOOD), (575, BAD), (9217, BAD)):
         yield path, dict(tap, mtu=mtu), result
-    yield path, {"kind": "vhost-user", "socket": "s" * 107, "client": False, "mtu": 1500}, GOOD
-    yield path, {"kind": "vhost-user", "socket": "s" * 108}, BAD
+    yield path, {"kind": "vhost-user", "socket": "/" + "s" * 106, "client": False, "mtu": 1500}, GOOD
+    yield path, {"kind": "vhost-user", "socket": "/" + "s" * 107}, BAD
+    for socket in ("s", "/", "/a,queues=9", "/a=b", "/a b", "/a/", "/a[b", "/a\u007f"):
+        yield path, {"kind": "vhost-user", "socket": socket}, BAD
     yield path, {"kind": "vhost-user", "socket": ""}, BAD
     yield path, {"kind": "vhost-user"}, BAD
     yield path, {"kind": "vhost-user", "socket": "/s", "ifname": "eth0"}, BAD
-    yield path, {"kind": "vdev", "devargs": "net_ring0,x=1"}, GOOD
+    for devargs, result in (("net_ring0", GOOD), ("net_null7,no-rx=1", GOOD), ("net_tap0,persist,iface=x", GOOD), ("net_ring0,x=1", BEYOND), ("net_pcap0,tx_pcap=/x", BAD),
+                            ("net_null0,a=b=c", BAD), ("net_null0,", BAD), ("net_null0,size=[1", BAD), ("0000:00:06.0", BAD)):
+        yield path, {"kind": "vdev", "devargs": devargs}, result
     yield path, {"kind": "vdev"}, BAD
     yield path, {"kind": "vdev", "devargs": ""}, BAD
     yield path, {"kind": "vdev", "devargs": ",x=1"}, BAD

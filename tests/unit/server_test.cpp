@@ -366,6 +366,91 @@ TEST_F(ServerTest, LimitOfALine) {
   expect_all_is_well();
 }
 
+TEST_F(ServerTest, AMethodMayTakeLargeLinesFromAdminsOneAtATime) {
+  options_.max_line_bytes = 1000;
+  options_.max_large_line_bytes = 300'000;
+  start();
+  server_->takes_large("echo");
+  const std::size_t frame = request(1, "echo", {{"x", ""}}).size();
+  const auto sized = [&](std::size_t bytes) { return request(1, "echo", {{"x", std::string(bytes - frame, 'x')}}); };
+  auto one = client();
+  for (const std::size_t bytes : {std::size_t{1000}, std::size_t{1001}, std::size_t{200'000}, std::size_t{300'000}}) {
+    ASSERT_EQ(sized(bytes).size(), bytes);
+    one->send(sized(bytes));
+    EXPECT_EQ(one->next()["result"]["x"].get<std::string>().size(), bytes - frame) << bytes;
+  }
+  // Several in one go, with short ones between them.
+  one->send(sized(50'000) + sized(100) + sized(60'000));
+  for (const std::size_t bytes : {50'000U, 100U, 60'000U}) EXPECT_EQ(one->next()["result"]["x"].get<std::string>().size(), bytes - frame);
+
+  // While one is half sent, a second one is told to come back, and short lines of others are served.
+  one->send(sized(200'000).substr(0, 100'000));
+  run_for(20ms);
+  auto two = client();
+  two->send(sized(200'000).substr(0, 100'000));
+  const Json refused = two->next();
+  EXPECT_EQ(error_name(refused), "limit");
+  EXPECT_NE(refused["error"]["message"].get<std::string>().find("one such line is received at a time"), std::string::npos) << refused;
+  EXPECT_TRUE(two->closed());
+  expect_all_is_well();
+  one->send(sized(200'000).substr(100'000));
+  EXPECT_EQ(one->next()["result"]["x"].get<std::string>().size(), 200'000 - frame);
+  // The place is free again, also after a client that went away in the middle.
+  one->send(sized(200'000).substr(0, 100'000));
+  run_for(20ms);
+  one.reset();
+  run_for(20ms);
+  auto three = client();
+  three->send(sized(200'000));
+  EXPECT_TRUE(three->next().contains("result"));
+
+  EXPECT_EQ(error_name(three->ask(1, "big", {{"x", std::string(2000, 'x')}})), "limit") << "another method's";
+  EXPECT_TRUE(three->closed());
+  auto four = client();
+  four->send(sized(300'001));
+  EXPECT_EQ(error_name(four->next()), "limit");
+  EXPECT_TRUE(four->closed());
+  uid_ = 1000;
+  auto observer = client();
+  observer->send(sized(1001));
+  EXPECT_EQ(error_name(observer->next()), "limit") << "who may only look has the small limit";
+  EXPECT_TRUE(observer->closed());
+}
+
+TEST_F(ServerTest, LargeAnswersThatNobodyReadsAreBoundedInAll) {
+  options_.max_unread_bytes = 1 << 20;
+  options_.max_unread_of_all_bytes = 8 << 20;
+  start();
+  std::vector<std::unique_ptr<Client>> deaf;
+  for (int i = 0; i < 4; ++i) {
+    deaf.push_back(client());
+    deaf.back()->send(request(1, "big", {{"bytes", 3 << 20}}));
+    run_for(20ms);
+  }
+  // Two or three lie unread; the others were told so, which they may read at any time.
+  int refused = 0;
+  for (auto& each : deaf) refused += error_name(each->next()) == "limit" ? 1 : 0;
+  EXPECT_GE(refused, 1);
+  EXPECT_LE(refused, 2);
+  // All is read by now, so there is room again.
+  auto again = client();
+  EXPECT_TRUE(again->ask(1, "big", {{"bytes", 3 << 20}}).contains("result"));
+}
+
+TEST_F(ServerTest, AFolderThatOthersMayWriteIsNoPlaceForTheSocket) {
+  fs::permissions(directory_, fs::perms::all);
+  server_ = make();
+  const auto listening = server_->listen();
+  ASSERT_FALSE(listening);
+  EXPECT_NE(listening.error().find("may be written by others (mode 0777)"), std::string::npos) << listening.error();
+  EXPECT_FALSE(fs::exists(path_));
+  fs::permissions(directory_, fs::perms::owner_all);
+  // A link where the socket belongs.
+  fs::create_symlink(directory_ + "/elsewhere", path_);
+  EXPECT_FALSE(server_->listen());
+  EXPECT_TRUE(fs::is_symlink(path_));
+}
+
 TEST_F(ServerTest, AGigabyteWithoutANewlineIsCutOff) {
   start();
   auto one = client();

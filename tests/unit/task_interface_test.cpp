@@ -407,8 +407,11 @@ TEST_F(TaskInterfaceTest, InterfaceOfAnotherAttachmentIsLeftUntouched) {
   ensure(dual_stack(), "eni-1");
   wait_for_lost_carrier();
   const Json before = link();
-  expect_refused(ipv4_only(), Kind::interface_exists, "belongs to another attachment", "eni-10");
-  expect_refused(ipv4_only(), Kind::interface_exists, "belongs to another attachment", "eni-");
+  TaskInterface other = ipv4_only();
+  other.mac = *MacAddress::parse("02:11:22:33:44:66");
+  expect_refused(other, Kind::interface_exists, "belongs to another attachment", "eni-10");
+  expect_refused(other, Kind::interface_exists, "belongs to another attachment", "eni-");
+  EXPECT_FALSE(remove_task_interface(netns(), "eth0", "eni-10", other.mac));
   EXPECT_FALSE(remove_task_interface(netns(), "eth0", "eni-10"));
   EXPECT_EQ(link(), before);
   EXPECT_EQ(addresses().size(), 2U);
@@ -562,8 +565,101 @@ TEST_F(TaskInterfaceTest, RemovedUnderTheNameThatTheTaskGaveIt) {
   // What has the old name now is somebody else's, and stays.
   ip("link add eth0 type veth peer name eth1");
   EXPECT_FALSE(remove_task_interface(netns(), "eth0", "eni-2"));
-  EXPECT_TRUE(remove_task_interface(netns(), "eth0", "eni-1"));
+  const auto removed = remove_task_interface(netns(), "eth0", "eni-1");
+  ASSERT_FALSE(removed) << "the next attachment could not have the name";
+  EXPECT_EQ(removed.error().kind, Kind::interface_exists);
   EXPECT_FALSE(task_interface_exists(netns(), "mine0"));
+  EXPECT_FALSE(link().is_null());
+}
+
+// Everything that a task may do to its interface, alone and all at once. The driver's descriptor is what tells it.
+TEST_F(TaskInterfaceTest, WhatADriverHoldsIsRemovedWhateverTheTaskHasDoneToIt) {
+  output_of("ip netns add " + name_ + "-2");
+  const std::string other = name_ + "-2";
+  const auto in_other = [&](const std::string& arguments) { return output_of("ip -n " + other + " " + arguments); };
+  const std::vector<std::pair<std::string, std::vector<std::string>>> cases = {
+      {"nothing", {}},
+      {"another alias", {"link set dev eth0 alias trunkline:eni-other"}},
+      {"no alias", {"link set dev eth0 alias ''"}},
+      {"another name", {"link set dev eth0 down", "link set dev eth0 name mine0"}},
+      {"another MAC", {"link set dev eth0 down", "link set dev eth0 address 02:00:00:00:00:09"}},
+      {"down", {"link set dev eth0 down"}},
+      {"another namespace", {"link set dev eth0 netns " + other}},
+      {"another namespace and name", {"link set dev eth0 netns " + other + " name mine0"}},
+      {"all of it", {"link set dev eth0 alias x", "link set dev eth0 down", "link set dev eth0 address 02:00:00:00:00:09", "link set dev eth0 netns " + other + " name mine0"}},
+      {"another under its name", {"link set dev eth0 down", "link set dev eth0 name mine0", "link set dev mine0 alias x", "link add eth0 type veth peer name peer0"}},
+      {"another tap under its name", {"link set dev eth0 down", "link set dev eth0 name mine0", "tuntap add eth0 mode tap multi_queue"}},
+  };
+  for (const auto& [what, commands] : cases) {
+    SCOPED_TRACE(what);
+    ensure(ipv4_only());
+    const int driver = netns().run([] { return attach_driver("eth0", 0); }).value();
+    ASSERT_GE(driver, 0);
+    const int kept = ::dup(driver);
+    for (const std::string& command : commands) ip(command);
+    ::close(driver);  // as a port is closed before its interface goes
+    const auto removed = remove_attached_tap(kept);
+    EXPECT_TRUE(removed) << removed.error().message;
+    ifreq request{};
+    EXPECT_NE(::ioctl(kept, TUNGETIFF, &request), 0) << "nothing is attached to the descriptor any more";
+    EXPECT_TRUE(remove_attached_tap(kept));
+    ::close(kept);
+    EXPECT_TRUE(link("mine0").is_null());
+    EXPECT_EQ(in_other("-o link show").find("eth0"), std::string::npos);
+    EXPECT_EQ(in_other("-o link show").find("mine0"), std::string::npos);
+    const bool has_another = what.starts_with("another under") || what.starts_with("another tap");
+    EXPECT_EQ(link().is_null(), !has_another) << "what is not ours stays";
+    const auto name = remove_task_interface(netns(), "eth0", "eni-1", ipv4_only().mac);
+    EXPECT_EQ(name.has_value(), !has_another);
+    if (has_another) ip("link delete eth0");
+    // And the next one can come.
+    ensure(ipv4_only(), "eni-2");
+    EXPECT_TRUE(remove_task_interface(netns(), "eth0", "eni-2"));
+  }
+  output_of("ip netns delete " + other);
+}
+
+TEST_F(TaskInterfaceTest, WhatADriverHoldsIsRemovedWhenTheNamespaceHasNoNameAnyMore) {
+  ensure(ipv4_only());
+  const int driver = netns().run([] { return attach_driver("eth0", 0); }).value();
+  ASSERT_GE(driver, 0);
+  const NetworkNamespace kept = netns();
+  output_of("ip netns delete " + name_);
+  made_ = false;
+  EXPECT_TRUE(remove_attached_tap(driver));
+  EXPECT_FALSE(task_interface_exists(kept, "eth0"));
+  ::close(driver);
+}
+
+TEST_F(TaskInterfaceTest, ADescriptorThatIsNoTapsIsFine) {
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  EXPECT_TRUE(remove_attached_tap(null));
+  ::close(null);
+  EXPECT_TRUE(remove_attached_tap(-1));
+}
+
+// After a restart nothing is attached, and the mark is what the task left of it: the owner and the ENI's MAC tell it.
+TEST_F(TaskInterfaceTest, ATapWhoseMarkTheTaskHasRewrittenIsAdoptedAndRemoved) {
+  for (const std::string alias : {"''", "mine", "trunkline:eni-other"}) {
+    SCOPED_TRACE(alias);
+    ensure(dual_stack());
+    wait_for_lost_carrier();
+    const int index = link()["ifindex"];
+    ip("link set dev eth0 alias " + alias);
+    ensure(dual_stack());
+    EXPECT_EQ(link()["ifindex"], index) << "the same interface";
+    EXPECT_EQ(link()["ifalias"], "trunkline:eni-1");
+    ip("link set dev eth0 alias " + alias);
+    const auto without = remove_task_interface(netns(), "eth0", "eni-1");
+    ASSERT_FALSE(without) << "by the mark alone it is not found";
+    EXPECT_EQ(without.error().kind, Kind::interface_exists);
+    EXPECT_TRUE(remove_task_interface(netns(), "eth0", "eni-1", dual_stack().mac));
+    EXPECT_TRUE(link().is_null());
+  }
+  // A tap of the task's own is not taken for one, whoever its owner is said to be.
+  ip("tuntap add eth0 mode tap multi_queue user 0");
+  expect_refused(dual_stack(), Kind::interface_exists, "without the mark");
+  EXPECT_FALSE(remove_task_interface(netns(), "eth0", "eni-1", dual_stack().mac));
   EXPECT_FALSE(link().is_null());
 }
 

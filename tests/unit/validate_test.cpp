@@ -189,10 +189,10 @@ TEST_F(Validate, OneEniForAnInterface) {
   expect_fine();
   first().port = second().port = vhost_user("/run/a.sock");
   expect_problem("duplicate_interface", "/attachments/eni-2/port", "/run/a.sock");
-  first().port = vdev("net_ring0,a=1");
-  second().port = vdev("net_ring0,a=2");
+  first().port = vdev("net_ring0,nodeaction=a:0:CREATE");
+  second().port = vdev("net_ring0,nodeaction=b:0:CREATE");
   expect_problem("duplicate_interface", "/attachments/eni-2/port", "net_ring0");
-  second().port->devargs = "net_ring1,a=1";
+  second().port->devargs = "net_ring1";
   expect_fine();
   second().port->devargs = "net_tap0";
   expect_problem("duplicate_interface", "/attachments/eni-2/port", "is the trunk");
@@ -288,14 +288,40 @@ TEST_F(Validate, PortsFitTheHost) {
   first().port->mtu = 500;
   expect_problem("invalid_params", "/attachments/eni-1/port/mtu", "576");
   first().port->mtu = 576;
-  for (const char* name : {"", "a b", "a/b", "sixteen-letters-"}) {
+  for (const char* name : {"", "a b", "a/b", "sixteen-letters-", "eth0,remote=x", "a=b", "a,b", "eth%d", "a:1", "a[0", "a]", "\"a\"", ".", "..", "lo", "all", "default", "\x7f", "e\xc3\xa9"}) {
     first().port->ifname = name;
     expect_problem("invalid_params", "/attachments/eni-1/port/ifname");
   }
-  first().port = vhost_user(std::string(107, 's'));
+  for (const char* name : {"fifteen-letters", "eth0.100", "veth_a-b", "a@b", "e+1"}) {
+    first().port->ifname = name;
+    expect_fine();
+  }
+  first().port = vhost_user("/" + std::string(106, 's'));
   expect_fine();
   first().port->socket += 's';
   expect_problem("invalid_params", "/attachments/eni-1/port/socket", "108 bytes");
+  for (const char* socket : {"", "/", "a.sock", "/run/x,queues=9", "/run/x=1", "/run/a b", "/run/a\n", "/run/[a", "/run/"}) {
+    first().port->socket = socket;
+    expect_problem("invalid_params", "/attachments/eni-1/port/socket");
+  }
+  first().port->socket = "/run/t\xc3\xa2" "che/{x}.sock";
+  expect_fine();
+}
+
+TEST_F(Validate, ADeviceOfATaskHasAGrammar) {
+  config_.trunk.device = "0000:00:06.0";
+  for (const char* device : {"net_null0", "net_null0,no-rx=1", "net_ring7,nodeaction=x:0:CREATE", "net_memif0,role=server,id=0,rsize=10,socket-abstract=no,socket=/run/a.sock",
+                             "net_virtio_user0,path=/run/a.sock,server=1,queue_size=256", "net_tap0,persist,iface=x0"}) {
+    first().port = vdev(device);
+    expect_fine();
+  }
+  for (const char* device : {"", ",x=1", "net_pcap0,tx_pcap=/etc/passwd", "net_pcap0,rx_pcap=/etc/shadow", "net_ring0,internal=0x7f0000000000", "0000:00:06.0", "net_null", "net_null0,",
+                             "net_null0,,size=1", "net_null0,size=1=2", "net_null0,size=[1", "net_null0,size=a b", "net_null0 ,size=1", "net_null0,colour=1", "net_af_xdp0,iface=x,xdp_prog=/x",
+                             "eth_bond0", "vdev:net_null0", "net_null0\n"}) {
+    if (device == std::string("net_null")) continue;  // DPDK takes a driver's bare name for a device's
+    first().port = vdev(device);
+    expect_problem("invalid_params", "/attachments/eni-1/port/devargs");
+  }
 }
 
 TEST_F(Validate, TimeoutsAreWithinAwsBounds) {
