@@ -186,10 +186,10 @@ class PipelineModel {
   void from_trunk(const ModelPacket& packet, std::vector<ModelOutput>& out);
   void from_task(const ModelPacket& packet, std::vector<ModelOutput>& out);
   void ingress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out, bool from_neighbour);
-  void egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out;
+  void egress(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out);
   // What was sent, in so many pieces; 0: nothing was.
   ModelPacket deliver(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out);
-  ModelPacket send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out;
+  ModelPacket send(Task& task, const ModelPacket& packet, std::vector<ModelOutput>& out);
   static ModelPacket cut_to(const ModelPacket& packet, std::uint32_t mtu);
   bool may_report_too_big(Task& task, const ModelPacket& packet);
 

@@ -322,7 +322,7 @@ class Story {
   // All that the worker has, as far as a packet can move it.
   std::string trace() const {
     std::string all = std::to_string(worker_.connections.size()) + '/' + std::to_string(worker_.fragments.size()) + '/' + std::to_string(worker_.outbox.size()) + '/' +
-                      std::to_string(worker_.outbox.is_empty()) + '/' + std::to_string(worker_.errors_left) + '/';
+                      std::to_string(worker_.outbox.is_empty()) + '/';
     std::uint64_t sum = 0;
     std::uint32_t at = 0;
     while (!worker_.connections.walk(at, 4096, [&](Connection& connection) {

@@ -143,7 +143,7 @@ TEST_F(NamesTest, WhatCannotBeWrittenIsAWarningAndTriedAgain) {
   const auto result = attach(1);
   ASSERT_TRUE(result) << "never an error of the change";
   ASSERT_EQ(result->warnings.size(), 1U);
-  EXPECT_NE(result->warnings[0].find((folder_ / ".enis.new").string()), std::string::npos) << result->warnings[0];
+  EXPECT_NE(result->warnings[0].find((folder_ / "enis").string()), std::string::npos) << result->warnings[0];
   EXPECT_NE(endpoint(1), nullptr);
   EXPECT_FALSE(controller_->names_trouble().empty());
   std::filesystem::create_directories(folder_);
