@@ -34,7 +34,7 @@ std::string text_of(const Numbers& numbers) {
 class Seen {
  public:
   explicit Seen(std::function<std::string(const Observation&)> name_of) : name_of_(std::move(name_of)) {}
-  // A fragment of an ENI that went while it was held: no meter counts it. To be set where ENIs go.
+  // A packet of an ENI that went while it was held or handed over: no meter counts it. To be set where ENIs go.
   std::function<bool(const Observation&)> is_of_one_that_went = [](const Observation&) { return false; };
 
   void add(const Observation& seen) {
@@ -195,6 +195,9 @@ class TwoWorkers {
     }
     place(0, 0, kNoWorker, true, 1);
     place(1, 1, kNoWorker, true, 1);
+    seen_.is_of_one_that_went = [this](const Observation& seen) {
+      return seen.endpoint.is_valid() && view_->endpoints[seen.endpoint.value]->generation != seen.generation;
+    };
   }
   ~TwoWorkers() {
     for (auto& worker : workers_) worker->observers = nullptr;
