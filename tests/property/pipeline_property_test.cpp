@@ -6,6 +6,7 @@
 //     TRUNKLINE_PACKETS=1000000                    how many packets in all
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <deque>
 #include <iostream>
@@ -133,6 +134,24 @@ class Story {
     compare({}, {});
   }
 
+  static bool has_one_behind_a_move(const std::vector<ModelPacket>& packets) {
+    const auto same_connection = [](const ModelPacket& a, const ModelPacket& b) {
+      const auto ends = [](const ModelPacket& each) {
+        const std::pair source{each.source, each.source_port}, destination{each.destination, each.destination_port};
+        return source < destination ? std::pair{source, destination} : std::pair{destination, source};
+      };
+      return ends(a) == ends(b);
+    };
+    constexpr std::uint8_t kSynFinRst = 7;
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+      if (packets[i].protocol != 6 || (packets[i].tcp_flags & kSynFinRst) == 0) continue;
+      for (std::size_t k = i + 1; k < packets.size(); ++k) {
+        if (packets[k].protocol == 6 && same_connection(packets[i], packets[k])) return true;
+      }
+    }
+    return false;
+  }
+
   std::uint32_t burst() {
     const std::string task = world_.sender();
     std::vector<ModelPacket> packets{world_.packet(task)};
@@ -158,8 +177,11 @@ class Story {
         if (!next.fragment && !next.quoted) packets.push_back(std::move(next));
       }
     }
-    if (world_.engine.connections_per_endpoint != RandomVpc::Engine{}.connections_per_endpoint) {
-      // Where connections make room for each other each packet is a burst: of a burst those go first that move no state.
+    // Of a burst those go first that move no state. So each packet is a burst where connections make room for each other,
+    // and where one is behind a SYN, FIN or RST of its own connection.
+    const bool rooms_are_few =
+        world_.engine.connections_per_endpoint != RandomVpc::Engine{}.connections_per_endpoint;
+    if (rooms_are_few || has_one_behind_a_move(packets)) {
       for (const ModelPacket& packet : packets) {
         if (!failed_) send(task, {packet});
       }

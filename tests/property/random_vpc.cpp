@@ -68,7 +68,8 @@ std::size_t RandomVpc::choose(std::initializer_list<std::uint32_t> weights) {
 }
 
 std::uint64_t RandomVpc::duration() {
-  static constexpr std::uint64_t kTenths[] = {1, 2, 10, 50, 99, 100, 101, 299, 300, 301, 599, 600, 1199, 1200, 1799, 1800, 5999, 6000};
+  static constexpr std::uint64_t kTenths[] = {1,   2,   10,   50,   99,   100,  101,  299,  300,  301,  599, 600,
+                                              601, 1199, 1200, 1201, 1799, 1800, 1801, 3499, 3500, 3501, 5999, 6000};
   return kTenths[below(std::size(kTenths))] * 100000;
 }
 
@@ -276,6 +277,62 @@ std::string RandomVpc::edit() {
 
 std::string RandomVpc::sender() { return one_in(2) ? "" : some_task().eni_id; }
 
+std::uint8_t RandomVpc::next_flags(const ModelPacket& last, bool same_end) {
+  constexpr std::uint8_t kFin = 1, kSyn = 2, kRst = 4, kPush = 8, kAck = 16, kUrgent = 32;
+  // Flags that no connection has, or that not every automaton takes for the same.
+  static constexpr std::uint8_t kOdd[] = {
+      0,                    kFin,         kFin | kPush | kUrgent, kSyn | kFin,  kSyn | kRst,    kRst | kFin,
+      kRst | kFin | kAck,   kSyn | kPush, kSyn | kFin | kAck,     kRst | kPush, kSyn | kUrgent, kRst | kUrgent,
+      kSyn | kAck | kUrgent, kPush,       kAck | kUrgent,         0xff};
+  switch (choose({60, 12, 10, 10, 8})) {
+    case 0: break;
+    case 1: return last.tcp_flags;                     // once more, or the same from the other end
+    case 2: return kSyn;                               // on whatever state there is
+    case 3: return kAck | (one_in(2) ? kPush : 0);     // goes on as if nothing had been
+    default: return kOdd[below(std::size(kOdd))];
+  }
+  const bool syn = last.tcp_flags & kSyn, ack = last.tcp_flags & kAck;
+  if (syn && !ack) return same_end ? kSyn : one_in(5) ? kRst | kAck : kSyn | kAck;
+  if (syn) return same_end ? kSyn | kAck : kAck;
+  static constexpr std::uint8_t kOn[] = {kAck, kAck | kPush, kAck | kPush, kFin | kAck, kFin | kAck, kRst, kRst | kAck};
+  return kOn[below(std::size(kOn))];
+}
+
+std::optional<ModelPacket> RandomVpc::next_of_conversation(const std::string& sender) {
+  if (heard_.empty()) return std::nullopt;
+  const ModelPacket& last = heard_[below(static_cast<std::uint32_t>(heard_.size()))];
+  const auto owner_of = [&](const IpAddress& address) -> const config::Attachment* {
+    for (const auto& [eni, task] : state.attachments) {
+      if (std::ranges::find(task.addresses, address) != task.addresses.end()) return &task;
+    }
+    return nullptr;
+  };
+  // Which ENI it is about, and whether the sender is the end that spoke or the other one. An ENI may have gone since,
+  // or be another.
+  const config::Attachment* source = owner_of(last.source);
+  const config::Attachment* destination = owner_of(last.destination);
+  const bool same_end = last.task == sender &&
+                        (sender.empty() ? destination != nullptr : source != nullptr && source->eni_id == sender);
+  const bool other_end = sender.empty() ? source != nullptr && destination == nullptr
+                                        : destination != nullptr && destination->eni_id == sender;
+  if (!same_end && !other_end) return std::nullopt;
+  ModelPacket packet = last;
+  packet.tcp_flags = next_flags(last, same_end);
+  packet.tcp_header_bytes = (packet.tcp_flags & 8) == 0 && one_in(2) ? 24 : 20;
+  choose_size(packet);
+  packet.number = ++packets_;
+  packet.task = sender;
+  if (!same_end) {
+    std::swap(packet.source, packet.destination);
+    std::swap(packet.source_port, packet.destination_port);
+  }
+  const config::Attachment& task = sender.empty() ? *owner_of(packet.destination) : state.attachments.at(sender);
+  packet.vlan = sender.empty() ? task.vlan->value : -1;
+  packet.to = sender.empty() ? *task.mac : kRouter;
+  packet.from = sender.empty() ? kRouter : *task.mac;
+  return packet;
+}
+
 void RandomVpc::choose_flow(ModelPacket& packet, const config::Attachment& task) {
   const bool ipv4 = !one_in(4);
   std::vector<IpAddress> own, others;
@@ -425,11 +482,23 @@ ModelPacket RandomVpc::packet(const std::string& sender) {
     if (one_in(3)) packet.to = MacAddress{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}};
     return packet;
   }
+  const auto hear = [&](const ModelPacket& heard) {
+    heard_.push_front(heard);
+    if (heard_.size() > 12) heard_.pop_back();
+  };
+  if (one_in(3)) {
+    if (const std::optional<ModelPacket> next = next_of_conversation(sender)) {
+      hear(*next);
+      return *next;
+    }
+  }
   choose_flow(packet, task);
   choose_headers(packet);
   choose_size(packet);
-  if (one_in(8)) choose_fragment(packet);
-  if (one_in(40)) spoil(packet);
+  const bool fragment = one_in(8), spoilt = one_in(40);
+  if (fragment) choose_fragment(packet);
+  if (spoilt) spoil(packet);
+  if (packet.protocol == 6 && !packet.fragment && !spoilt) hear(packet);
   return packet;
 }
 

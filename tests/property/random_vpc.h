@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <initializer_list>
 #include <optional>
 #include <random>
@@ -52,6 +53,10 @@ class RandomVpc {
   config::NetworkAcl acl(int number);
   config::Attachment attachment(int number);
   std::string attach();
+  // What a conversation that has just been heard may say next, if `sender` is one of its ends: answers, repetitions,
+  // and what no end should send: a SYN from the other end, data behind a FIN or a RST, flags that do not go together.
+  std::optional<oracle::ModelPacket> next_of_conversation(const std::string& sender);
+  std::uint8_t next_flags(const oracle::ModelPacket& last, bool same_end);
   void choose_flow(oracle::ModelPacket& packet, const config::Attachment& task);
   void choose_headers(oracle::ModelPacket& packet);
   void choose_size(oracle::ModelPacket& packet);
@@ -62,6 +67,7 @@ class RandomVpc {
   std::mt19937_64 random_;
   std::uint32_t packets_ = 0;
   oracle::ModelPacket whole_;  // what the last fragment was of, with its identification
+  std::deque<oracle::ModelPacket> heard_;  // the last TCP packets that were whole and unspoilt, the newest first
 };
 
 Frame frame_of(const oracle::ModelPacket& packet);
