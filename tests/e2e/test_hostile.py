@@ -5,6 +5,7 @@ exactly, and seen by nobody. T-24, T-25, T-39..T-45, T-49..T-51, T-61, T-65."""
 import struct
 import sys
 import os
+import signal
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
