@@ -74,7 +74,7 @@ class Flows(LabTest):
         self.assertGreater(flow["egress"]["bytes"], 40)
         ping, = self.flows("--proto", "icmp")
         self.assertEqual((ping["state"], ping["rule"]["rule"], ping["ingress"]["packets"], ping["egress"]["packets"]),
-                         ("icmp", "icmp type 8 from 0.0.0.0/0", 2, 2))
+                         ("icmp_again", "icmp type 8 from 0.0.0.0/0", 2, 2))
         self.assertEqual(len(self.flows()), 2)
         self.assertEqual(len(self.flows("--remote", "10.0.1.0/24", "--task", self.web.eni, "--port", str(OPEN), "--state", "established")), 1)
         self.assertEqual(self.flows("--remote", "10.0.2.0/24"), [])

@@ -89,7 +89,7 @@ class TestNames(LabTest):
         self.assertIn("names are not", answer["warnings"][0])
         self.assert_state(task, "active")
         status = self.call("status")
-        self.assertIn(".enis.new", status["names"]["why"])
+        self.assertIn("hosts/enis: cannot open", status["names"]["why"])
         os.rename(away, self.folder)
         self.assertTrue(self.lab.wait_until(lambda: "10.0.0.31 " in self.hosts_file(), 5), self.hosts_file())
         self.assertEqual(self.call("status")["names"]["why"], "")
