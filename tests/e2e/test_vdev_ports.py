@@ -15,7 +15,7 @@ REFUSED = {
     "net_ring7,nodeaction=x:0:ATTACH": "driver",
     "net_ring7,internal=0x1": "internal",
     "net_vhost7,queues=1": "driver",
-    "net_vhost7,iface=/tmp/trunkline-no-such,queues=2000": "made no port",
+    "net_vhost7,iface=/tmp/trunkline-no-such,queues=2000": "driver",
     "net_pcap7,rx_pcap=/nowhere": "driver",
     "net_af_packet7,iface=nothing": "driver",
     "net_memif7,role=nothing": "driver",
