@@ -154,6 +154,34 @@ class TestRouter6(LabTest):
         self.assertTrue(any(route.get("protocol") == "ra" for route in routes()), routes())
 
 
+class TestOrdinaryHost6(LabTest):
+    """An untagged ENI and a host on its link that is no part of the VPC: both find each other by neighbour discovery."""
+    mode = "untagged"
+    overrides = {"subnets": [{"id": SUBNET_ID, "cidr": SUBNET, "ipv6_cidr": SUBNET6}]}
+
+    def test_ping_both_ways(self):
+        ping = {"IpProtocol": "icmpv6", "FromPort": 128, "ToPort": -1, "Ipv6Ranges": [{"CidrIpv6": SUBNET6}]}
+        self.put_groups(group(ping, egress=[ping]))
+        task = self.task(1)
+        own, host = "2001:db8:1234:1a00::31", "2001:db8:1234:1a00::99"
+        task.of_vpc = lambda: {"vlan": 0, "mac": task.mac, "addresses": [task.address, own], "subnet": SUBNET, "subnet6": SUBNET6}
+        self.attach(1, addresses=[task.address, own])
+
+        def use_ipv6(interface):
+            with open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "w") as file:
+                file.write("0\n")
+
+        in_netns(self.lab.vpc, lambda: use_ipv6("fabric0"))
+        in_netns(task.netns, lambda: use_ipv6("eth0"))
+        self.lab.run("ip", "-n", self.lab.vpc, "-6", "address", "replace", host + "/64", "dev", "fabric0", "nodad")
+        self.lab.run("ip", "-n", task.netns, "-6", "address", "replace", own + "/64", "dev", "eth0", "nodad")
+        for netns, target in ((self.lab.vpc, own), (task.netns, host)):
+            for namespace, interface in ((self.lab.vpc, "fabric0"), (task.netns, "eth0")):
+                self.lab.run("ip", "-n", namespace, "-6", "neigh", "flush", "dev", interface)
+            said = self.lab.exec(netns, "ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", target).stdout
+            self.assertIn(" 3 received", said, said)
+
+
 class TestMetadata(LabTest):
     hosts = {"imds": (IMDS + "/16", "169.254.0.1")}
 
