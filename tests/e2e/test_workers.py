@@ -113,7 +113,7 @@ class TestPlacement(TwoWorkers):
             self.assertGreater(worker["handed_in"], 19, "requests came by worker 0's queue, answers go out by it")
         self.assertEqual(self.workers()[1]["connections"], 1)
         self.assertEqual(sum(worker["capacity"] for worker in self.workers()), 65536)
-        self.assertEqual(self.lab.ctl("status")["connections"], {"used": 1, "limit": 65536})
+        self.assertEqual(self.lab.ctl("status")["connections"], {"used": 1, "limit": 65536, "recycled": 0})
         self.call("task.detach", {"task": third.eni})
         self.call("task.detach", {"task": first.eni})
         self.assertEqual(self.worker_of(self.attach(4)), 0)
