@@ -20,6 +20,8 @@ std::uint64_t next_word(std::uint64_t& state) {
 
 // However small the table: so many unconfirmed connections an endpoint may have, and so many may be over.
 constexpr std::uint32_t kLeastShare = 64;
+// Places of a list.
+constexpr std::uint32_t kEntryAhead = 16, kBucketAhead = 6;
 // Of those that have unconfirmed connections, so many endpoints are looked at for one that has many.
 constexpr std::uint32_t kHoldersLookedAt = 8;
 
@@ -360,11 +362,13 @@ void ConnectionTable::limit_over(const Holding& holding, const Connection& newes
 }
 
 void ConnectionTable::recycle(std::uint32_t number) {
-  // What is next in turn is asked for: it was used last long ago.
-  if (const std::uint32_t next = links_[number].newer; next != kNone) {
-    __builtin_prefetch(&entries_[next], 1);
-    if (const std::uint32_t after = links_[next].newer; after != kNone) __builtin_prefetch(&entries_[after], 1);
+  // What is in turn soon was used last long ago: its entry is asked for some places ahead, and, when that is here, its bucket.
+  std::uint32_t ahead = number;
+  for (std::uint32_t i = 1; i <= kEntryAhead && ahead != kNone; ++i) {
+    ahead = links_[ahead].newer;
+    if (i == kBucketAhead && ahead != kNone) __builtin_prefetch(&buckets_[first_bucket(hash(entries_[ahead].key))], 1);
   }
+  if (ahead != kNone) __builtin_prefetch(&entries_[ahead], 1);
   erase(&entries_[number]);
   recycled_.add(1);
 }
