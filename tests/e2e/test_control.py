@@ -23,6 +23,16 @@ def data(name):
         return json.load(file)
 
 
+class AsNobody:
+    """Calls of a user who may only look."""
+
+    def as_nobody(self, *words, input=None):
+        return subprocess.run(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups",
+                               self.lab.binaries["trunkctl"], *words], input=input, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=20, cwd="/",
+                              env={**os.environ, "TRUNKLINE_SOCKET": self.lab.socket})
+
+
 class TestEvents(LabTest):
     """The task of tests/data: what ECS, the agent and EC2 say of it."""
 
@@ -185,7 +195,7 @@ class TestEvents(LabTest):
         self.assertEqual(self.lab.trunkctl("task", "describe", self.ARN[:-1] + "9").returncode, 3)
 
 
-class TestRefusals(LabTest):
+class TestRefusals(AsNobody, LabTest):
     def setUp(self):
         super().setUp()
         self.put_groups(group(tcp(80), PING))
@@ -409,19 +419,13 @@ print(open_still, flush=True)
 """
 
 
-class TestAbuse(LabTest):
+class TestAbuse(AsNobody, LabTest):
     overrides = {"control": {"socket_mode": "0666"}}
 
     def setUp(self):
         super().setUp()
         self.put_groups(group(tcp(80), PING))
         self.web1 = self.attach(1)
-
-    def as_nobody(self, *words, input=None):
-        return subprocess.run(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups",
-                               self.lab.binaries["trunkctl"], *words], input=input, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=20, cwd="/",
-                              env={**os.environ, "TRUNKLINE_SOCKET": self.lab.socket})
 
     def test_observer_looks_and_changes_nothing(self):
         before = self.call("state.get")
