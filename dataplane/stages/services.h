@@ -11,7 +11,6 @@
 //  * A connection that the router opened, because a rule let it in, stays a connection for the task's answers. A SYN of
 //    the task to the router is a new question.
 //
-//
 // It stands behind the fragments stage, which tells a later fragment its ports, and before track, so that nothing
 // exempt meets a connection. What is exempt has no connection; limit, forward and the meters see it.
 //
