@@ -147,7 +147,6 @@ inline DropReason refuse_or_audit(WorkerState& worker, const Endpoint& endpoint,
 inline Segment segment_of(const Burst& burst, std::uint32_t i) {
   const Headers& headers = burst.headers[i];
   Segment segment{headers.tcp_flags};
-  if (headers.fragment == Fragment::later) return segment;
   const std::uint32_t header_bytes = (burst.bytes(i)[headers.layer4_offset + 12] >> 4) * 4U;
   segment.has_payload = headers.layer3_offset + std::uint32_t{headers.packet_bytes} > headers.layer4_offset + header_bytes;
   return segment;
@@ -268,6 +267,8 @@ inline void advance(const Burst& burst, std::uint32_t i, Connection& connection,
   const Standing before = standing_of(connection.state);
   if (headers.protocol != protocol::tcp) {
     advance_exchange(connection, direction);
+  } else if (headers.fragment == Fragment::later) {
+    return;  // its first one, whose flags it has, did
   } else {
     const Segment segment = segment_of(burst, i);
     if (answers_new_syn(connection, segment, direction)) return begin_again(burst, i, connection, worker, direction);

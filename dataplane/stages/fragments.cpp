@@ -114,6 +114,7 @@ void tell(Burst& burst, std::uint32_t i, const FragmentedDatagram& datagram) {
   burst.headers[i].protocol = datagram.first.protocol;
   burst.headers[i].icmp_type = datagram.first.icmp_type;
   burst.headers[i].icmp_code = datagram.first.icmp_code;
+  burst.headers[i].tcp_flags = datagram.first.tcp_flags;
 }
 
 // The held ones go on behind the first, in the same burst. They were counted and checked when they came.
@@ -168,6 +169,7 @@ FirstFragment first_of(const Burst& burst, std::uint32_t i, const Piece& piece) 
   first.protocol = headers.protocol;
   first.icmp_type = headers.icmp_type;
   first.icmp_code = headers.icmp_code;
+  first.tcp_flags = headers.tcp_flags;
   return first;
 }
 

@@ -46,7 +46,7 @@ std::uint64_t hash_of(const DatagramKey& key, const ConnectionTable& secrets);
 struct FirstFragment {
   std::uint16_t local_port = 0, remote_port = 0;  // network order; of an ICMP query or answer its identifier and 0
   std::uint16_t end = 0;
-  std::uint8_t protocol = 0, icmp_type = 0, icmp_code = 0;
+  std::uint8_t protocol = 0, icmp_type = 0, icmp_code = 0, tcp_flags = 0;
   friend bool operator==(const FirstFragment&, const FirstFragment&) = default;
 };
 

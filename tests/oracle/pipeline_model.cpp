@@ -377,6 +377,7 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
     piece.protocol = datagram.protocol;
     piece.source_port = datagram.source_port, piece.destination_port = datagram.destination_port;
     piece.icmp_type = datagram.icmp_type, piece.icmp_code = datagram.icmp_code, piece.icmp_id = datagram.icmp_id;
+    piece.tcp_flags = datagram.tcp_flags;
     return piece;
   };
   const auto forget_if_whole = [&] {
@@ -394,7 +395,7 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
   if (is_first) {
     const bool same = datagram.source_port == packet.source_port && datagram.destination_port == packet.destination_port &&
                       datagram.icmp_type == packet.icmp_type && datagram.icmp_code == packet.icmp_code && datagram.icmp_id == packet.icmp_id &&
-                      datagram.protocol == packet.protocol && datagram.first_end == end;
+                      datagram.protocol == packet.protocol && datagram.tcp_flags == packet.tcp_flags && datagram.first_end == end;
     if (datagram.overlapped && tick() - datagram.began < 10) return refuse(DropReason::fragment_overlap);
     if (datagram.first_came && !datagram.overlapped && same) {
       for (Piece& piece : datagram.pieces) piece.old = piece.begin != 0;
@@ -413,6 +414,7 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
     datagram.first_end = end;
     datagram.source_port = packet.source_port, datagram.destination_port = packet.destination_port;
     datagram.icmp_type = packet.icmp_type, datagram.icmp_code = packet.icmp_code, datagram.icmp_id = packet.icmp_id;
+    datagram.tcp_flags = packet.tcp_flags;
     datagram.pieces.push_back({begin, end, last, false});
     std::vector<ModelPacket> result{packet};
     for (const ModelPacket& each : datagram.held) result.push_back(with_ports(each));
@@ -521,8 +523,7 @@ void PipelineModel::log(const Task& task, Direction direction, const ModelPacket
   FlowSum& sum = flows_[{task.attachment.eni_id, remote, local, remote_port, local_port, packet.protocol, direction, accepted}];
   sum.packets += std::max<std::uint32_t>(1, packet.pieces);
   sum.bytes += packet.bytes;
-  // A later fragment has no flags.
-  if (packet.protocol != 6 || (packet.fragment && packet.fragment->offset != 0)) return;
+  if (packet.protocol != 6) return;
   sum.tcp_flags |= packet.tcp_flags & 7U;
   if ((packet.tcp_flags & 2) && (packet.tcp_flags & 16)) sum.tcp_flags |= 18;
 }

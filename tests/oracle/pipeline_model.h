@@ -137,7 +137,7 @@ class PipelineModel {
     bool first_came = false, overlapped = false, passed = false;
     std::uint32_t first_end = 0;
     std::uint16_t source_port = 0, destination_port = 0, icmp_id = 0;
-    std::uint8_t protocol = 0, icmp_type = 0, icmp_code = 0;
+    std::uint8_t protocol = 0, icmp_type = 0, icmp_code = 0, tcp_flags = 0;
     std::vector<Piece> pieces;
     std::vector<ModelPacket> held;
     std::uint64_t began = 0, order = 0;

@@ -30,8 +30,7 @@ bool is_error(const ModelPacket& packet) {
 }
 
 bool has(const ModelPacket& packet, unsigned flag) {
-  const bool header = packet.protocol == 6 && (!packet.fragment || packet.fragment->offset == 0);
-  return header && (packet.tcp_flags & flag) != 0;
+  return packet.protocol == 6 && (packet.tcp_flags & flag) != 0;
 }
 constexpr unsigned kFin = 1, kSyn = 2, kRst = 4, kAck = 16;
 bool is_bare_syn(const ModelPacket& packet) { return has(packet, kSyn) && !has(packet, kAck); }
@@ -130,7 +129,8 @@ void PipelineModel::advance(Connection& connection, const ModelPacket& packet, D
   const bool was_unconfirmed = is_unconfirmed(connection);
   connection.last_seen = tick();
   if (connection.state != State::exchange) {
-    advance_tcp(connection, packet, direction);
+    // A later fragment has its first one's flags, which decide what it may open; that one has moved the connection.
+    if (!packet.fragment || packet.fragment->offset == 0) advance_tcp(connection, packet, direction);
   } else if (std::exchange(connection.last_speaker, direction) != direction) {
     ++connection.turns;  // UDP: request, reply, request, reply. The third change of the speaker makes it a stream.
   }

@@ -14,7 +14,9 @@
 #include <deque>
 #include <iostream>
 #include <map>
+#include <optional>
 #include <random>
+#include <utility>
 
 #include "control/base64.h"
 #include "control/explain.h"
@@ -60,7 +62,7 @@ class Corpus {
   bool one_in(std::uint32_t bound) { return below(bound) == 0; }
 
   Sent next() {
-    Sent sent = sound();
+    Sent sent = other_piece_ ? *std::exchange(other_piece_, std::nullopt) : sound();
     if (!one_in(4)) {
       for (std::uint32_t times = 1 + below(3); times > 0; --times) mutate(sent.frame);
     }
@@ -139,8 +141,8 @@ class Corpus {
     set16(frame, ip_at + 2, frame.size() - ip_at);
   }
   // Makes it a piece: of few datagrams, so that pieces meet.
-  void make_fragment(Frame& frame, std::size_t ip_at, bool v4) {
-    const std::uint16_t offset = static_cast<std::uint16_t>(one_in(4) ? below(8) : below(3) * 3), identification = static_cast<std::uint16_t>(below(4));
+  void make_fragment(Frame& frame, std::size_t ip_at, bool v4, std::uint16_t identification) {
+    const std::uint16_t offset = static_cast<std::uint16_t>(one_in(4) ? below(8) : below(3) * 3);
     const bool more = !one_in(3);
     if (v4) {
       set16(frame, ip_at + 4, identification);
@@ -172,14 +174,21 @@ class Corpus {
     if (one_in(12)) return {sent.from, arp_packet(out && one_in(2) ? L2{mac("ff:ff:ff:ff:ff:ff"), own, -1} : l2, one_in(4) ? 2 : 1, l2.source, ip(v4 ? source : "10.0.0.17"), ip(v4 ? destination : "10.0.0.1"))};
     if (one_in(20)) return {sent.from, discovery(l2, task, out)};
     if (one_in(20)) return {sent.from, dhcp(l2, own, out)};
+    // To the task whose port has an MTU of 1500; and to where nothing is routed.
+    if (one_in(40)) return {0, ip_packet({mac("0a:00:00:00:00:12"), router, 102}, ip("198.51.100.9"), ip("10.0.0.18"), 17, udp_datagram(4000, 4000, 1480 + below(200)))};
+    if (one_in(40)) return {1 + static_cast<int>(below(3)), ip_packet(l2, ip(self), ip(v4 ? "169.254.7.7" : "fe80::7"), 17, udp_datagram(4000, 4000, 8))};
     std::uint8_t protocol = 0;
     const Frame payload = transport(protocol, v4, source, destination);
     sent.frame = ip_packet(l2, ip(source), ip(destination), protocol, payload, !one_in(4));
     if (one_in(6)) v4 ? add_options(sent.frame, ip_at) : add_extension(sent.frame, ip_at);
-    if (one_in(5)) make_fragment(sent.frame, ip_at, v4);
+    if (one_in(5)) {
+      const auto identification = static_cast<std::uint16_t>(below(4));
+      // Another piece of the same datagram comes next, at a place of its own or over this one.
+      if (one_in(2)) make_fragment((other_piece_ = sent)->frame, ip_at, v4, identification);
+      make_fragment(sent.frame, ip_at, v4, identification);
+    }
     if (!v4 && one_in(12)) add_extension(sent.frame, ip_at);
-    // One of the tasks has a port of 1500.
-    if (one_in(40) && sent.frame.size() < 1700) grow(sent.frame, ip_at, v4, 1500 + below(200));
+    if (one_in(12) && sent.frame.size() < 1700) grow(sent.frame, ip_at, v4, 1500 + below(200));
     return sent;
   }
   Frame discovery(const L2& l2, int task, bool out) {
@@ -252,6 +261,7 @@ class Corpus {
   }
 
   std::mt19937_64 random_;
+  std::optional<Sent> other_piece_;  // of the fragment that was sent last
 };
 
 config::SecurityGroup some_group() {
@@ -285,6 +295,7 @@ class Story {
     });
     ObserverSettings settings;
     settings.snaplen = kSnaplen;
+    settings.points = point_bit(Point::in) | point_bit(Point::again);
     settings.capacity = 256;
     observer_ = std::make_unique<Observer>(settings);
     set_.observers.push_back(observer_.get());
@@ -356,7 +367,7 @@ class Story {
     const std::string way = !delivered ? "" : last["route"] == "trunk" ? "trunk" : "task";
     std::uint64_t left = 0;
     for (const auto& [port, packets] : went_) left += packets;
-    if (delivered ? !went_.contains(way) || left != 1 : left > (last["verdict"] == "mtu_exceeded" ? 1U : 0U)) fail(sent, "it went elsewhere");
+    if (delivered ? !went_.contains(way) || left != 1 + released_ : left > (last["verdict"] == "mtu_exceeded" ? 1U : 0U)) fail(sent, "it went elsewhere: " + std::to_string(left) + " packets, " + std::to_string(released_) + " of them had waited");
   }
 
   // The reports of what the real pipeline did with it.
@@ -368,8 +379,15 @@ class Story {
     sent.from == 0 ? process_from_trunk(burst, worker_) : process_from_task(burst, worker_, engine_.endpoint(sent.from));
     worker_.observers = nullptr;
     Json halves = Json::array();
+    bool is_later = false;
+    released_ = 0;
     observer_->read(256, [&](const Observation& seen, std::span<const std::uint8_t> bytes) {
-      if (!seen.made_here) halves.push_back(control::packet_report(*engine_.controller, seen, bytes));
+      if (seen.made_here) return;
+      Json half = control::packet_report(*engine_.controller, seen, bytes);
+      is_later = is_later || (halves.empty() && seen.headers.fragment == Fragment::later);
+      // A first fragment sends on the later ones that waited for it: other packets, which explain does not speak of here.
+      if (is_later || seen.headers.fragment != Fragment::later) halves.push_back(std::move(half));
+      else if (half["route"] == "trunk" || half["route"] == "task") ++released_;
     });
     went_.clear();
     worker_.outbox.empty([&](PortSlot slot, const Outbox::Batch& batch) { went_[slot == kTrunkSlot ? "trunk" : "task"] += batch.packets.size(); });
@@ -392,6 +410,7 @@ class Story {
   ObserverSet set_;
   std::deque<std::unique_ptr<control::ScratchPacket>> packets_;  // that the worker may hold
   std::map<std::string, std::uint64_t> went_, verdicts_;
+  std::uint64_t released_ = 0;  // of the fragments that waited, by the frame that was sent last
   bool failed_ = false;
 };
 
