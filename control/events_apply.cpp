@@ -2,6 +2,7 @@
 //
 // The second step of events.h: from what an event says to the next state.
 #include <algorithm>
+#include <set>
 
 #include "control/aws/documents.h"
 #include "control/aws_reader.h"
@@ -98,6 +99,24 @@ void rename_gateway_subnet(const std::string& made_up, const std::string& name, 
   for (const std::string& id : movers) next.attachments[id].subnet_id = name;
 }
 
+bool overlap(const std::optional<IpPrefix>& one, const std::optional<IpPrefix>& other) {
+  return one && other && (one->contains(other->address) || other->contains(one->address));
+}
+
+// Ranges are unique within a VPC. A subnet that is told of, over the range of another one of its VPC, was made after the other
+// was deleted. One in which an ENI is stays, and the change is refused as a contradiction.
+void forget_deleted_subnets(const std::vector<config::Subnet>& told, DesiredState& next) {
+  std::set<std::string> kept;
+  for (const auto& [eni, attachment] : next.attachments) kept.insert(attachment.subnet_id);
+  for (const config::Subnet& subnet : told) kept.insert(subnet.id);
+  next.subnets.erase_if([&](const auto& entry) {
+    const config::Subnet& old = entry.second;
+    return !old.vpc_id.empty() && !kept.contains(old.id) && std::ranges::any_of(told, [&](const config::Subnet& subnet) {
+      return subnet.vpc_id == old.vpc_id && (overlap(subnet.cidr, old.cidr) || overlap(subnet.ipv6_cidr, old.ipv6_cidr));
+    });
+  });
+}
+
 // Neither ARNs nor versions tell an entry's age, so this takes one at an arbitrary place that moves with the revision;
 // always the first by name would forget the same tasks at once, however recent.
 void forget_finished_tasks(const std::map<std::string, std::int64_t>& just_finished, DesiredState& next) {
@@ -147,6 +166,7 @@ void put_subnet(config::Subnet subnet, DesiredState& next, bool says_ipv6) {
 }
 
 void apply(EventEffect&& effect, const AttachmentFacts& defaults, DesiredState& next) {
+  const std::vector<config::Subnet> told = effect.subnets;
   for (config::Subnet& subnet : effect.subnets) {
     const std::string made_up = subnet.cidr ? gateway_subnet_id(*subnet.cidr) : std::string();
     const std::string id = subnet.id;
@@ -156,6 +176,7 @@ void apply(EventEffect&& effect, const AttachmentFacts& defaults, DesiredState& 
     put_subnet(std::move(subnet), next, !effect.silent_on_ipv6.contains(id));
     if (id != made_up && is_same) rename_gateway_subnet(made_up, id, next);
   }
+  forget_deleted_subnets(told, next);
   for (config::SecurityGroup& group : effect.groups) put_group(std::move(group), effect.rules_only, next);
   for (config::NetworkAcl& acl : effect.acls) {
     const std::string id = acl.id;

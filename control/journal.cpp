@@ -265,7 +265,7 @@ void Journal::load_log(Loaded& loaded, const std::string& generation, const Jour
   if (reading.end == End::broken && reading.exists && reading.at_end && is_marked && mark.promise.base == generation && met) reading.end = End::torn;
   if (is_short) {
     std::string what = !reading.exists                                             ? " is missing"
-                       : reading.size == 0                                         ? " is empty"
+                       : reading.size == 0 && reading.end == End::whole            ? " is empty"
                        : reading.end == End::foreign                               ? " does not belong to state.json"
                        : reading.end == End::broken || reading.lines == 0          ? " is broken"
                                                                                    : " ends too early";

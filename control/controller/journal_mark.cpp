@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -76,6 +77,15 @@ bool write_whole(int fd, std::string_view text, off_t at) {
   return true;
 }
 
+// What cannot be replaced by a file, which a folder is, goes out of the way by its name.
+void set_folder_aside(const std::string& path) {
+  struct stat found {};
+  if (::lstat(path.c_str(), &found) != 0 || !S_ISDIR(found.st_mode)) return;
+  for (int i = 1; i <= 100; ++i) {
+    if (::renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, (path + ".bad-" + std::to_string(i)).c_str(), RENAME_NOREPLACE) == 0 || errno != EEXIST) return;
+  }
+}
+
 }  // namespace
 
 JournalMark::Reading JournalMark::read() {
@@ -127,6 +137,8 @@ std::expected<void, std::string> JournalMark::write(const Promise& promise, bool
 std::expected<void, std::string> JournalMark::make(const std::string& record) {
   const std::string aside = path_ + ".tmp";
   ::unlink(aside.c_str());
+  set_folder_aside(aside);
+  set_folder_aside(path_);
   auto file = config::open_file(aside, O_RDWR | O_CREAT | O_EXCL);
   if (!file) return std::unexpected(file.error().message);
   // The other place is there from the start, so that a write in place needs no room on the disk.

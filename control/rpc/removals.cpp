@@ -2,6 +2,7 @@
 #include "control/rpc/removals.h"
 
 #include <algorithm>
+#include <set>
 
 #include "config/validate.h"
 #include "control/network_acls.h"
@@ -46,6 +47,48 @@ std::size_t members_lost(const config::DesiredState& before, const config::Desir
   return count;
 }
 
+// How many of a kind there were, and are not there any more.
+struct Loss {
+  std::size_t lost = 0, whole = 0;
+};
+
+template <class T>
+Loss ids_lost(const config::SharedMap<std::string, T>& before, const config::SharedMap<std::string, T>& after) {
+  Loss loss{0, before.size()};
+  for (const auto& [id, value] : before) loss.lost += after.contains(id) ? 0 : 1;
+  return loss;
+}
+
+Loss prefixes_lost(const config::DesiredState& before, const config::DesiredState& after) {
+  Loss loss;
+  for (const auto& [id, list] : before.prefix_lists) {
+    loss.whole += list.entries.size();
+    const config::PrefixList* is = after.prefix_lists.get(id);
+    const std::set<IpPrefix> kept = is == nullptr ? std::set<IpPrefix>() : std::set<IpPrefix>(is->entries.begin(), is->entries.end());
+    for (const IpPrefix& entry : list.entries) loss.lost += kept.contains(entry) ? 0 : 1;
+  }
+  return loss;
+}
+
+// A rule that became another one is not lost: the sources of a group's rules are counted, not compared.
+std::size_t sources_of(const config::SecurityGroup* group) {
+  if (group == nullptr) return 0;
+  std::size_t count = 0;
+  for (const auto* rules : {&group->ingress, &group->egress}) {
+    for (const config::SecurityGroupRule& rule : *rules) count += rule.ranges.size() + rule.prefix_list_ids.size() + rule.group_ids.size();
+  }
+  return count;
+}
+Loss rules_lost(const config::DesiredState& before, const config::DesiredState& after) {
+  Loss loss;
+  for (const auto& [id, group] : before.security_groups) {
+    const std::size_t was = sources_of(&group), is = sources_of(after.security_groups.get(id));
+    loss.whole += was;
+    loss.lost += was - std::min(was, is);
+  }
+  return loss;
+}
+
 bool has_nothing(const config::DesiredState& state, const config::EngineConfig& config) {
   const bool only_configured = std::ranges::all_of(state.subnets, [&](const auto& each) {
     return std::ranges::find(config.subnets, each.first, &config::Subnet::id) != config.subnets.end();
@@ -88,20 +131,32 @@ config::Problems check_removals(const config::DesiredState& before, const config
   } else if (!enis.empty()) {
     warnings.push_back(share(enis.size(), before.attachments.size()) + " ENIs go out of service (" + listed(enis) + ")");
   }
-  const std::size_t members = members_of(before);
-  if (const std::size_t lost = members_lost(before, after); exceeds(lost, members, percent)) {
-    complain(share(lost, members) + " members of security groups are removed" + limit);
-  }
   if (const auto open = subnets_left_open(before, after); !open.empty()) {
     complain(listed(open) + (open.size() == 1 ? " has" : " have") + " ENIs here and no network ACL any more: everything passes");
   }
+  const auto check = [&](const Loss& loss, const char* what) {
+    if (exceeds(loss.lost, loss.whole, percent)) complain(share(loss.lost, loss.whole) + ' ' + what + " are removed" + limit);
+  };
+  check({members_lost(before, after), members_of(before)}, "members of security groups");
+  check(ids_lost(before.security_groups, after.security_groups), "security groups");
+  check(rules_lost(before, after), "sources of rules");
+  check(prefixes_lost(before, after), "entries of prefix lists");
+  check(ids_lost(before.network_acls, after.network_acls), "network ACLs");
+  check(ids_lost(before.subnets, after.subnets), "subnets");
   return problems;
 }
 
-config::Problems check_emptied(std::size_t before, std::size_t after, const std::string& what, RemovalConsent consent, const std::string& pointer) {
-  if (before == 0 || after != 0 || consent.empty) return {};
-  return {{"would_empty", pointer,
-           "the list is empty, so all " + std::to_string(before) + " " + what + " would go; if that is meant, say so with --allow-empty (\"allow_empty\": true)"}};
+config::Problems check_replaced(std::size_t before, std::size_t lost, std::size_t after, const std::string& what, const config::EngineConfig& config,
+                               RemovalConsent consent, const std::string& pointer) {
+  if (before != 0 && after == 0 && !consent.empty) {
+    return {{"would_empty", pointer,
+             "the list is empty, so all " + std::to_string(before) + " " + what + " would go; if that is meant, say so with --allow-empty (\"allow_empty\": true)"}};
+  }
+  const unsigned percent = config.limits.state_replace_removal_percent;
+  if (!exceeds(lost, before, percent) || consent.removal || (after == 0 && consent.empty)) return {};
+  return {{"would_remove", pointer,
+           share(lost, before) + ' ' + what + " are removed, and limits.state_replace_removal_percent is " + std::to_string(percent) +
+               "; if that is meant, say so with --allow-removal (\"allow_removal\": true)"}};
 }
 
 }  // namespace trunkline::control

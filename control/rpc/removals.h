@@ -5,8 +5,9 @@
 // removal is meant:
 //
 //  * "allow_empty": the document has nothing in it (`trunkctl --allow-empty`).
-//  * "allow_removal": it takes more than limits.state_replace_removal_percent of the ENIs out of service, or of the groups' members
-//    away, or leaves a subnet that has ENIs without a network ACL, which lets everything pass (`--allow-removal`).
+//  * "allow_removal": it takes more than limits.state_replace_removal_percent of the ENIs out of service, or of another kind away
+//    (groups, their members, the sources of their rules, entries of prefix lists, network ACLs, subnets), or leaves a subnet that
+//    has ENIs without a network ACL, which lets everything pass (`--allow-removal`).
 //
 // A dry run is refused alike; with the permission, it and the change itself tell in warnings what is removed.
 //
@@ -31,7 +32,8 @@ struct RemovalConsent {
 config::Problems check_removals(const config::DesiredState& before, const config::DesiredState& after, const config::EngineConfig& config,
                                 RemovalConsent consent, const std::string& pointer, std::vector<std::string>& warnings);
 
-// Of one that replaces all `what` ("security groups"): from so many to so many.
-config::Problems check_emptied(std::size_t before, std::size_t after, const std::string& what, RemovalConsent consent, const std::string& pointer);
+// Of one that replaces all `what` ("security groups"): of `before` so many are lost, and `after` are there then.
+config::Problems check_replaced(std::size_t before, std::size_t lost, std::size_t after, const std::string& what, const config::EngineConfig& config,
+                               RemovalConsent consent, const std::string& pointer);
 
 }  // namespace trunkline::control

@@ -103,6 +103,24 @@ TEST(Shapes, ASubnetThatIsPutAgainKeepsTheRangeOfItsVpc) {
   EXPECT_FALSE(state.subnets.at("subnet-9").vpc_cidr);
 }
 
+TEST(Shapes, ASubnetOverTheRangeOfAnotherOfItsVpcTakesItsPlace) {
+  const auto document = [](const char* id, const char* range, const char* vpc) {
+    return Json{{"Subnets", {{{"SubnetId", id}, {"CidrBlock", range}, {"VpcId", vpc}}}}};
+  };
+  DesiredState state;
+  submit(document("subnet-1", "10.0.0.0/24", "vpc-1"), state);
+  submit(document("subnet-2", "10.0.1.0/24", "vpc-1"), state);
+  submit(document("subnet-3", "10.0.0.0/24", "vpc-2"), state);
+  submit(document("subnet-4", "10.0.0.128/25", "vpc-1"), state);
+  EXPECT_FALSE(state.subnets.contains("subnet-1")) << "deleted, and its range used again";
+  EXPECT_EQ(state.subnets.size(), 3U) << "another range, and another VPC";
+  // One that has an ENI stays, so that the change is refused (validate.h).
+  state.attachments["eni-1"].subnet_id = "subnet-4";
+  submit(document("subnet-5", "10.0.0.0/23", "vpc-1"), state);
+  EXPECT_TRUE(state.subnets.contains("subnet-4"));
+  EXPECT_FALSE(state.subnets.contains("subnet-2"));
+}
+
 TEST(Shapes, DefaultsOfAnEventGiveANewEniItsSettings) {
   DesiredState state;
   AttachmentFacts defaults;

@@ -509,6 +509,32 @@ TEST_F(JournalTest, AnOlderLogOrAnOlderStateInItsPlaceIsTold) {
   EXPECT_EQ(Journal(directory_).load().note, "");
 }
 
+TEST_F(JournalTest, AFolderInPlaceOfTheMarkIsToldAndSetAside) {
+  for (const char* name : {"state.mark", "state.mark.tmp"}) {
+    SCOPED_TRACE(name);
+    ASSERT_TRUE(Journal(directory_).save(with_changes(1)));
+    fs::remove(directory_ + "/state.mark");
+    fs::create_directories(directory_ + '/' + name + "/full");
+    Journal journal(directory_);
+    EXPECT_NE(journal.load().damage.find("state.mark is"), std::string::npos);
+    ASSERT_TRUE(journal.record(with_changes(2)));
+    const auto loaded = Journal(directory_).load();
+    EXPECT_EQ(loaded.damage, "");
+    EXPECT_EQ(loaded.state, with_changes(2));
+    EXPECT_EQ(names(std::string(name) + ".bad-1").size(), 1U);
+    fs::remove_all(directory_);
+    fs::create_directories(directory_);
+  }
+}
+
+TEST_F(JournalTest, ALogOfSomebodyElseIsNotCalledEmpty) {
+  Journal journal(directory_);
+  for (std::uint64_t revision = 1; revision <= 3; ++revision) ASSERT_TRUE(journal.record(with_changes(revision)));
+  fs::permissions(log_, fs::perms(0666));
+  const std::string damage = Journal(directory_).load().damage;
+  EXPECT_NE(damage.find("state.log is broken"), std::string::npos) << damage;
+}
+
 TEST_F(JournalTest, AMarkThatIsGoneOrBrokenIsToldAndMadeAnew) {
   for (const bool gone : {true, false}) {
     empty_directory();

@@ -54,7 +54,7 @@ TEST_F(RemovalsTest, NothingIsRefusedUntilItIsSaidTwice) {
   expect(check(state_of(3), {}), "--allow-empty");
   expect(check(state_of(3), {}, {.removal = true}), "would_empty");
   EXPECT_TRUE(check(state_of(3), {}, {.empty = true}).empty());
-  ASSERT_EQ(warnings_.size(), 1U);
+  ASSERT_EQ(warnings_.size(), 3U) << "ENIs, groups, subnets";
   EXPECT_NE(warnings_[0].find("3 of 3 ENIs go out of service (eni-0, eni-1, eni-2)"), std::string::npos) << warnings_[0];
   // The config file's own subnets are in every state.
   DesiredState configured;
@@ -103,14 +103,51 @@ TEST_F(RemovalsTest, MembersAndNetworkAclsCountToo) {
   closed.network_acls[acl.id] = acl;
   expect(check(closed, state_of(1)), "subnet-1 has ENIs here and no network ACL any more: everything passes");
   EXPECT_TRUE(check(closed, state_of(1), {.removal = true}).empty());
-  EXPECT_EQ(warnings_.size(), 1U);
+  EXPECT_EQ(warnings_.size(), 2U) << "and that an ACL is removed";
 }
 
-TEST_F(RemovalsTest, AListThatEmptiesAKind) {
-  EXPECT_TRUE(check_emptied(0, 0, "security groups", {}, "/x").empty());
-  EXPECT_TRUE(check_emptied(5, 1, "security groups", {}, "/x").empty());
-  EXPECT_TRUE(check_emptied(5, 0, "security groups", {.empty = true}, "/x").empty());
-  expect(check_emptied(5, 0, "security groups", {}, "/x"), "would_empty /x the list is empty, so all 5 security groups would go");
+TEST_F(RemovalsTest, AListThatReplacesAKind) {
+  const auto replaced = [&](std::size_t before, std::size_t lost, std::size_t after, RemovalConsent consent = {}) {
+    return check_replaced(before, lost, after, "security groups", config_, consent, "/x");
+  };
+  EXPECT_TRUE(replaced(0, 0, 0).empty());
+  EXPECT_TRUE(replaced(4, 2, 2).empty()) << "half is not more than half";
+  expect(replaced(5, 4, 1), "would_remove /x 4 of 5 security groups are removed");
+  EXPECT_TRUE(replaced(5, 4, 1, {.removal = true}).empty());
+  EXPECT_TRUE(replaced(5, 5, 0, {.empty = true}).empty());
+  expect(replaced(5, 5, 0), "would_empty /x the list is empty, so all 5 security groups would go");
+}
+
+TEST_F(RemovalsTest, EveryKindCounts) {
+  config::SecurityGroupRule rule;
+  rule.ranges = {*IpPrefix::parse("10.0.0.0/8"), *IpPrefix::parse("10.1.0.0/16")};
+  DesiredState full = state_of(1);
+  full.security_groups["sg-1"].ingress = {rule, rule};
+  for (int i = 2; i < 6; ++i) full.security_groups["sg-" + std::to_string(i)].id = "sg-" + std::to_string(i);
+  config::PrefixList list{"pl-1", {}};
+  for (std::uint32_t i = 0; i < 100; ++i) list.entries.push_back({IpAddress::from_v4(0x0a000000U + i), 32});
+  full.prefix_lists["pl-1"] = list;
+  EXPECT_TRUE(check(full, full).empty());
+  DesiredState next = full;
+  for (int i = 3; i < 6; ++i) next.security_groups.erase("sg-" + std::to_string(i));
+  expect(check(full, next), "3 of 5 security groups are removed");
+  EXPECT_TRUE(check(full, next, {.removal = true}).empty());
+  EXPECT_EQ(warnings_.size(), 1U);
+  next = full;
+  next.security_groups["sg-1"].ingress.clear();
+  expect(check(full, next), "4 of 4 sources of rules are removed");
+  next.security_groups["sg-1"].egress = {rule};
+  EXPECT_TRUE(check(full, next).empty()) << "half of them is there, though another rule";
+  next = full;
+  next.prefix_lists["pl-1"].entries.resize(49);
+  expect(check(full, next), "51 of 100 entries of prefix lists are removed");
+  next = full;
+  next.prefix_lists.erase("pl-1");
+  expect(check(full, next), "100 of 100 entries of prefix lists are removed");
+  for (const char* id : {"acl-1", "acl-2"}) full.network_acls[id].id = id;
+  next = full;
+  next.network_acls.erase("acl-1"), next.network_acls.erase("acl-2");
+  expect(check(full, next), "2 of 2 network ACLs are removed");
 }
 
 }  // namespace
