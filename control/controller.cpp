@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <tuple>
 
 namespace trunkline::control {
 namespace {
@@ -92,7 +93,11 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   // The config file's subnets are part of every state.
   for (const config::Subnet& subnet : config_.subnets) {
     const config::Subnet* known = next.subnets.get(subnet.id);
-    if (known == nullptr || *known != subnet) next.subnets.insert_or_assign(subnet.id, subnet);
+    if (known != nullptr && *known == subnet) continue;
+    if (known != nullptr && std::tie(known->cidr, known->ipv6_cidr, known->vpc_cidr) != std::tie(subnet.cidr, subnet.ipv6_cidr, subnet.vpc_cidr)) {
+      result.warnings.push_back(subnet.id + " stays as the config file has it, whose ranges are others; to have these, change the config file");
+    }
+    next.subnets.insert_or_assign(subnet.id, subnet);
   }
   next.revision = desired_.revision;
   result.revision = desired_.revision;

@@ -95,6 +95,7 @@ struct FileQuestion {
   std::vector<std::uint8_t> frame;
   std::string note;
   std::string skipped, why;
+  bool is_cut = false;
 };
 
 FileQuestion question_of(const CaptureRecord& record) {
@@ -115,6 +116,7 @@ FileQuestion question_of(const CaptureRecord& record) {
       // The stages look at lengths, and at no byte behind the headers.
       question.frame.resize(record.frame_bytes);
       question.note = "cut by the capture after " + bytes + ", filled up with zeroes";
+      question.is_cut = true;
     }
   }
   return question;
@@ -154,6 +156,11 @@ bool is_about_one_packet(const Failure& failure) {
   });
 }
 
+bool is_refused_by_parse(const Json& answer) {
+  const Json halves = answer.value("halves", Json::array());
+  return halves.is_array() && !halves.empty() && halves.front().value("refused_by", Json(nullptr)) == "parse";
+}
+
 std::string print_skipped(const Json& packet, const Style&) { return "not explained: " + packet.at("skipped").get<std::string>() + "\n\n"; }
 
 int explain_file(Session& s) {
@@ -161,6 +168,7 @@ int explain_file(Session& s) {
   auto file = CaptureFile::open(s.in.value("pcap"));
   if (!file) throw UsageError(file.error());
   const long long most = s.in.has("count") ? integer_option(s.in, "count") : std::numeric_limits<long long>::max();
+  if (most < 1) throw UsageError("--count is " + std::to_string(most) + "; wanted 1 or more");
   const std::string from = s.in.has("from") ? s.in.value("from") : "trunk";
   const bool table = s.in.output() == "table";
   Client client(s.in.socket_path(), s.in.timeout());
@@ -189,6 +197,11 @@ int explain_file(Session& s) {
       Json answer{{"packet", number}};
       if (!question.note.empty()) answer["note"] = question.note;
       answer.update(client.call("explain", {{"from", from}, {"frame", to_base64(question.frame)}}));
+      // What is missing of a header is what the packet was refused for.
+      if (question.is_cut && is_refused_by_parse(answer)) {
+        skip("cut within their headers", "cut by the capture after " + std::to_string(record->captured_bytes) + " bytes, within its headers; capture with a larger snapshot length");
+        continue;
+      }
       const bool delivered = answer.value("delivered", Json(false)) == true;
       tally.explained(delivered);
       s.show(answer, print_explanation, nullptr);

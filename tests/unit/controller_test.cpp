@@ -70,6 +70,24 @@ TEST_F(ControllerTest, FlowLogsHearOfEniThatComeChangeAndGo) {
   EXPECT_EQ(lines(), "");
 }
 
+TEST_F(ControllerTest, ASubnetOfTheConfigFileStaysAndThatIsSaid) {
+  const auto put = [&](const char* ipv6) {
+    return controller_->change([&](config::DesiredState& next, std::vector<std::string>&) {
+      config::Subnet subnet = config_.subnets.front();
+      subnet.availability_zone = "eu-west-1a";
+      if (ipv6 != nullptr) subnet.ipv6_cidr = *IpPrefix::parse(ipv6);
+      next.subnets[subnet.id] = subnet;
+      return config::Problems{};
+    });
+  };
+  const auto with_ranges = put("2001:db8::/64");
+  ASSERT_TRUE(with_ranges);
+  ASSERT_EQ(with_ranges->warnings.size(), 1U);
+  EXPECT_NE(with_ranges->warnings[0].find("subnet-c070009b stays as the config file has it"), std::string::npos);
+  EXPECT_FALSE(controller_->desired().subnets.at("subnet-c070009b").ipv6_cidr);
+  EXPECT_TRUE(put(nullptr)->warnings.empty());
+}
+
 TEST_F(ControllerTest, TheSameAgainChangesNothing) {
   put_group();
   attach(1);

@@ -263,6 +263,7 @@ class Looking(Case):
         for words in ("", "tcp frm 10.0.0.1", "tcp to", "tcp to 10.0.0.1:http", "tcp port x"):
             self.fails(2, "explain", *words.split())
         self.fails(2, "explain", "--pcap", "/nonexistent", says="/nonexistent")
+        self.fails(2, "explain", "--pcap", "/dev/null", "-n", "0")
 
     def test_explain_of_what_is_dropped(self):
         dropped = {"delivered": False, "verdict": "security_group_ingress", "sentence": "No rule lets it in.", "halves": [HALF]}
