@@ -147,8 +147,9 @@ std::string FlowObjects::finish(std::int64_t slots_before) {
   std::erase_if(objects_, [&](const auto& object) {
     if (object->slot >= slots_before && !object->file->is_sealed()) return false;
     std::string error = complete(*object);
-    if (!error.empty() && first_error.empty()) first_error = std::move(error);
-    return error.empty();
+    if (error.empty()) return true;
+    if (first_error.empty()) first_error = std::move(error);
+    return false;
   });
   return first_error;
 }

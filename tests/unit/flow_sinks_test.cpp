@@ -188,6 +188,19 @@ TEST(FlowObjects, AReadOnlyDiskKeepsWhatIsThereUntilItRecovers) {
   EXPECT_EQ(gunzip(folder / folder.files()[0]), kHeader + joined(numbered(0, 1)));
 }
 
+TEST(FlowObjects, WhatCannotBePublishedIsKeptAndTriedAgain) {
+  const Folder bucket("flow-unpublished");
+  FlowObjects objects(log_to(bucket.path()), identity());
+  EXPECT_EQ(objects.write(kSlot, numbered(0, 1)).lines, 1U);
+  std::ofstream(bucket / "AWSLogs");  // where the folder of that day belongs
+  for (int again = 0; again < 2; ++again) EXPECT_NE(objects.finish(INT64_MAX), "") << "told until it is mended";
+  std::filesystem::remove(bucket / "AWSLogs");
+  EXPECT_EQ(objects.finish(INT64_MAX), "");
+  ASSERT_EQ(bucket.files().size(), 1U);
+  EXPECT_TRUE(bucket.files()[0].starts_with("AWSLogs/")) << bucket.files()[0];
+  EXPECT_EQ(gunzip(bucket / bucket.files()[0]), kHeader + joined(numbered(0, 1)));
+}
+
 TEST(FlowObjects, AMissingFolderIsNotMade) {
   const Folder folder("flow-missing");
   FlowObjects objects(log_to(folder / "bucket"), identity());
