@@ -299,8 +299,12 @@ class Story {
     settings.capacity = 256;
     observer_ = std::make_unique<Observer>(settings);
     set_.observers.push_back(observer_.get());
+    worker_.buffers = &pieces_;
   }
-  ~Story() { worker_.observers = nullptr; }
+  ~Story() {
+    worker_.observers = nullptr;
+    worker_.buffers = nullptr;
+  }
 
   bool go(std::uint32_t frames) {
     for (std::uint32_t i = 0; i < frames && !failed_; ++i) {
@@ -367,7 +371,9 @@ class Story {
     const std::string way = !delivered ? "" : last["route"] == "trunk" ? "trunk" : "task";
     std::uint64_t left = 0;
     for (const auto& [port, packets] : went_) left += packets;
-    if (delivered ? !went_.contains(way) || left != 1 + released_ : left > (last["verdict"] == "mtu_exceeded" ? 1U : 0U)) fail(sent, "it went elsewhere: " + std::to_string(left) + " packets, " + std::to_string(released_) + " of them had waited");
+    // What has to be cut for the port of 1500 leaves in pieces.
+    const bool is_cut = way == "task" && sent.frame.size() > 1500 && left > 1 + released_;
+    if (delivered ? !went_.contains(way) || (left != 1 + released_ && !is_cut) : left > (last["verdict"] == "mtu_exceeded" ? 1U : 0U)) fail(sent, "it went elsewhere: " + std::to_string(left) + " packets, " + std::to_string(released_) + " of them had waited");
   }
 
   // The reports of what the real pipeline did with it.
@@ -404,6 +410,7 @@ class Story {
 
   const std::uint64_t seed_;
   Corpus corpus_;
+  Mbufs pieces_;  // that are made of what is cut
   Engine engine_;
   WorkerState& worker_;
   std::unique_ptr<Observer> observer_;
