@@ -247,6 +247,11 @@ void adopt(const Known& known, WorkerState& worker, std::span<rte_mbuf* const> h
     key.flow.local_port = key.flow.remote_port = 0;
     worker.fragments.adopt(datagram, key, hash_of(key, worker.connections), held);
   }
+  for (const Inspection::Flow& flow : known.asked) {
+    FlowKey key = flow.key;
+    if (key.is_ipv6()) worker.connections.set_digest(key, flow.addresses);
+    worker.asked.ask(key, worker.connections.hash(key), AskedServices::Packet::opens, known.now);
+  }
 }
 
 }  // namespace
@@ -312,7 +317,7 @@ std::expected<Json, RpcError> answer(const Controller& controller, Inspector& in
     if (flows.size() + datagrams.size() == asked) break;
     auto found = inspector.find(flows, datagrams);
     if (!found) return std::unexpected(RpcError{"worker_silent", found.error(), {}, {}});
-    known = {{}, std::move(found->datagrams), found->now};
+    known = {{}, std::move(found->datagrams), std::move(found->asked), found->now};
     for (const Inspector::Found& each : found->found) known.connections.push_back(each.record);
   }
   if (halves.empty()) return std::unexpected(RpcError{"internal", "no stage said what becomes of this frame", "/frame", {}});

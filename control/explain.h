@@ -36,6 +36,7 @@ struct WalkedHalf {
 struct Known {
   std::vector<ConnectionRecord> connections;
   std::vector<FragmentedDatagram> datagrams;
+  std::vector<Inspection::Flow> asked;  // of services that need no rule
   Tick now = 0;
 };
 

@@ -59,6 +59,7 @@ std::expected<Inspector::Flows, std::string> Inspector::find(std::span<const Ins
   for (std::size_t number = 0; number < requests_.size(); ++number) {
     for (const ConnectionRecord& record : requests_[number]->found()) flows.found.push_back({static_cast<WorkerNumber>(number), record});
     for (const FragmentedDatagram& datagram : requests_[number]->found_datagrams()) flows.datagrams.push_back(datagram);
+    for (const Inspection::Flow& flow : requests_[number]->found_asked()) flows.asked.push_back(flow);
     flows.matched += requests_[number]->matched();
     flows.now = std::max(flows.now, requests_[number]->now());
   }

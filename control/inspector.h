@@ -34,6 +34,7 @@ class Inspector {
     std::vector<Found> found;
     std::uint64_t matched = 0;  // more than found: there was no room for the rest
     std::vector<FragmentedDatagram> datagrams;  // in fragments
+    std::vector<Inspection::Flow> asked;        // of services that need no rule
     Tick now = 0;               // the workers' time
     bool is_cut() const { return matched > found.size(); }
   };

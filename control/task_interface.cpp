@@ -303,13 +303,17 @@ std::string describe(const Link& link) {
   return "is " + (kind.empty() ? std::string("there") : "a " + kind) + " without the mark of this engine";
 }
 
+bool may_be_made_here(const Link& link) {
+  const bool own = link.owner && (*link.owner == 0 || *link.owner == ::geteuid());
+  return link.is_tap && own && link.persistent && link.multi_queue && link.queues == 0;
+}
+
 // Whether it is the tap that was made for this ENI. The mark says so; where the task has rewritten it: a persistent tap of
 // several queues that nothing is attached to, whose owner is the engine's user (set when it was made), with the ENI's MAC.
 bool is_made_for(const Link& link, std::string_view tag, const MacAddress& mac) {
   if (!link.is_tap) return false;
   if (link.alias == std::string(kMarkPrefix) + std::string(tag)) return true;
-  const bool own = link.owner && (*link.owner == 0 || *link.owner == ::geteuid());
-  return own && link.persistent && link.multi_queue && link.queues == 0 && !mac.is_zero() && link.mac == mac;
+  return may_be_made_here(link) && !mac.is_zero() && link.mac == mac;
 }
 
 Done refuse_foreign(const Link& link) {
@@ -395,6 +399,10 @@ Done remove_here(const std::string& name, std::string_view tag, const MacAddress
   if (!link) return std::unexpected(link.error());
   if (!*link) return {};
   if ((*link)->name == name && is_made_for(**link, tag, mac)) return remove_link(*route, (*link)->index);
+  if (!(*link)->is_ours() && may_be_made_here(**link)) {
+    return refuse(Kind::kernel, (*link)->name + " is a tap of the engine's user without its mark and with another MAC; it was left as it is. If it was this ENI's, "
+                                "remove it, or the next attach finds its name taken");
+  }
   return refuse_foreign(**link);
 }
 

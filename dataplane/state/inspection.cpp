@@ -39,7 +39,9 @@ Inspection::Inspection(std::span<const Flow> flows, std::span<const DatagramKey>
       flows_(flows.begin(), flows.end()),
       datagrams_(datagrams.begin(), datagrams.end()),
       records_(flows.size()),
-      known_datagrams_(datagrams.size()) {}
+      known_datagrams_(datagrams.size()) {
+  asked_.reserve(flows.size());
+}
 
 void Inspection::take(const ConnectionTable& table, const Connection& connection) {
   ++matched_;
@@ -49,13 +51,15 @@ void Inspection::take(const ConnectionTable& table, const Connection& connection
   if (connection.key.is_ipv6()) record.addresses = table.addresses_of(connection);
 }
 
-void Inspection::find(const ConnectionTable& table, const View& view, Tick now) {
+void Inspection::find(const Inspected& inspected, Tick now) {
+  const ConnectionTable& table = inspected.connections;
   for (const Flow& flow : flows_) {
     FlowKey key = flow.key;
     if (key.is_ipv6()) table.set_digest(key, flow.addresses);
     const std::uint64_t hash = table.hash(key);
     const Connection* connection = key.is_ipv6() ? table.find(key, hash, flow.addresses) : table.find(key, hash);
-    if (connection != nullptr && is_alive(*connection, view, now)) take(table, *connection);
+    if (connection != nullptr && is_alive(*connection, inspected.view, now)) take(table, *connection);
+    if (inspected.asked.was_asked(key, hash, now)) asked_.push_back(flow);
   }
 }
 
@@ -67,12 +71,14 @@ void Inspection::find_datagrams(const ConnectionTable& table, FragmentTable& fra
   }
 }
 
-bool Inspection::step(ConnectionTable& table, FragmentTable& fragments, const View& view, Tick now, std::uint32_t budget) {
+bool Inspection::step(const Inspected& inspected, Tick now, std::uint32_t budget) {
+  ConnectionTable& table = inspected.connections;
+  const View& view = inspected.view;
   now_ = now;
   if (was_abandoned()) return true;
   if (kind_ == Kind::find) {
-    find(table, view, now);
-    find_datagrams(table, fragments);
+    find(inspected, now);
+    find_datagrams(table, inspected.fragments);
     return true;
   }
   return table.walk(at_, budget, [&](Connection& connection) {

@@ -5,7 +5,7 @@
 //
 //     control                                      worker, at the end of each turn
 //     Inspection request(kind, filter, capacity);
-//     box.post(&request); worker.wake();           if (box.has_request()) box.step(table, fragments, view, now, budget);
+//     box.post(&request); worker.wake();           if (box.has_request()) box.step(inspected, now, budget);
 //     ... until box.is_free() ...                  (the last piece frees the box)
 //     request.found(), request.matched()
 //
@@ -25,6 +25,7 @@
 #include <span>
 #include <vector>
 
+#include "dataplane/state/asked_services.h"
 #include "dataplane/state/connection_table.h"
 #include "dataplane/state/fragment_table.h"
 #include "dataplane/state/handoff.h"
@@ -50,11 +51,20 @@ struct FlowFilter {
 };
 static_assert(kConnectionStates <= 32);
 
+// What of a worker is looked at.
+struct Inspected {
+  ConnectionTable& connections;
+  FragmentTable& fragments;
+  const AskedServices& asked;
+  const View& view;
+};
+
 class Inspection {
  public:
   enum class Kind : std::uint8_t {
     list,   // copies what matches
-    find,   // copies the connections of the given keys, and what is known of the given datagrams in fragments
+    find,   // copies the connections of the given keys, which of them were asked of a service, and what is known of the given
+            // datagrams in fragments
     flush,  // erases what matches
   };
 
@@ -71,6 +81,8 @@ class Inspection {
   std::span<const ConnectionRecord> found() const { return {records_.data(), count_}; }
   // The fragments that they hold are the worker's own: not to be looked at.
   std::span<const FragmentedDatagram> found_datagrams() const { return {known_datagrams_.data(), datagram_count_}; }
+  // Those of the given flows that the task asked of a service that needs no rule.
+  std::span<const Flow> found_asked() const { return asked_; }
   std::uint64_t matched() const { return matched_; }  // copied, erased, or without room
   bool is_cut() const { return kind_ != Kind::flush && matched_ > count_; }
   Tick now() const { return now_; }  // the worker's time when it was done
@@ -81,10 +93,10 @@ class Inspection {
 
   // --- worker ---
   // Looks at `budget` entries. True: done.
-  bool step(ConnectionTable& table, FragmentTable& fragments, const View& view, Tick now, std::uint32_t budget);
+  bool step(const Inspected& inspected, Tick now, std::uint32_t budget);
 
  private:
-  void find(const ConnectionTable& table, const View& view, Tick now);
+  void find(const Inspected& inspected, Tick now);
   void find_datagrams(const ConnectionTable& table, FragmentTable& fragments);
   void take(const ConnectionTable& table, const Connection& connection);
 
@@ -94,6 +106,7 @@ class Inspection {
   const std::vector<DatagramKey> datagrams_;
   std::vector<ConnectionRecord> records_;            // never grows
   std::vector<FragmentedDatagram> known_datagrams_;  // never grows
+  std::vector<Flow> asked_;                          // has the room from the start
   std::size_t count_ = 0, datagram_count_ = 0;
   std::uint64_t matched_ = 0;
   std::uint32_t at_ = 0;
@@ -109,9 +122,9 @@ class InspectionBox {
 
   // --- worker ---
   bool has_request() const { return request_.load(std::memory_order_relaxed) != nullptr; }
-  void step(ConnectionTable& table, FragmentTable& fragments, const View& view, Tick now, std::uint32_t budget) {
+  void step(const Inspected& inspected, Tick now, std::uint32_t budget) {
     Inspection* request = request_.load(std::memory_order_acquire);
-    if (request != nullptr && request->step(table, fragments, view, now, budget)) request_.store(nullptr, std::memory_order_release);
+    if (request != nullptr && request->step(inspected, now, budget)) request_.store(nullptr, std::memory_order_release);
   }
 
  private:

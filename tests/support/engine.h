@@ -54,7 +54,7 @@ class Engine {
     answering = std::thread([this] {
       while (!stopping) {
         for (Worker* worker : workers) {
-          if (worker->inspections.has_request()) worker->inspections.step(worker->state.connections, worker->state.fragments, controller->view(), worker->state.now, 100);
+          if (worker->inspections.has_request()) worker->inspections.step({worker->state.connections, worker->state.fragments, worker->state.asked, controller->view()}, worker->state.now, 100);
         }
         std::this_thread::yield();
       }

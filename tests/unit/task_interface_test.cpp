@@ -652,10 +652,20 @@ TEST_F(TaskInterfaceTest, ATapWhoseMarkTheTaskHasRewrittenIsAdoptedAndRemoved) {
     ip("link set dev eth0 alias " + alias);
     const auto without = remove_task_interface(netns(), "eth0", "eni-1");
     ASSERT_FALSE(without) << "by the mark alone it is not found";
-    EXPECT_EQ(without.error().kind, Kind::interface_exists);
+    EXPECT_EQ(without.error().kind, alias == "trunkline:eni-other" ? Kind::interface_exists : Kind::kernel);
     EXPECT_TRUE(remove_task_interface(netns(), "eth0", "eni-1", dual_stack().mac));
     EXPECT_TRUE(link().is_null());
   }
+  // With another MAC too it is nobody's for certain: it stays, and that is told.
+  ensure(dual_stack());
+  wait_for_lost_carrier();
+  ip("link set dev eth0 down alias mine address 02:00:00:00:00:09");
+  expect_refused(dual_stack(), Kind::interface_exists, "without the mark");
+  const auto left = remove_task_interface(netns(), "eth0", "eni-1", dual_stack().mac);
+  ASSERT_FALSE(left);
+  EXPECT_EQ(left.error().kind, Kind::kernel);
+  EXPECT_NE(left.error().message.find("the next attach finds its name taken"), std::string::npos);
+  ip("link delete eth0");
   // A tap of the task's own is not taken for one, whoever its owner is said to be.
   ip("tuntap add eth0 mode tap multi_queue user 0");
   expect_refused(dual_stack(), Kind::interface_exists, "without the mark");
