@@ -308,6 +308,13 @@ TEST_F(Validate, PortsFitTheHost) {
   expect_fine();
 }
 
+TEST_F(Validate, NoEniHasTheRoutersMac) {
+  first().mac = config_.edge.router_mac;
+  expect_fine();  // the fabric's router has another one
+  config_.edge.mode = EdgeMode::answer;
+  expect_problem("invalid_params", "/attachments/eni-1/mac", "the router's");
+}
+
 TEST_F(Validate, ADeviceOfATaskHasAGrammar) {
   config_.trunk.device = "0000:00:07.0";
   for (const char* device : {"net_null0", "net_null0,no-rx=1", "net_ring7,nodeaction=x:0:CREATE", "net_memif0,role=server,id=0,rsize=10,socket-abstract=no,socket=/run/a.sock",
