@@ -8,6 +8,7 @@
 #include <rte_log.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <thread>
 
@@ -56,7 +57,8 @@ class Engine {
         for (Worker* worker : workers) {
           if (worker->inspections.has_request()) worker->inspections.step({worker->state.connections, worker->state.fragments, worker->state.asked, controller->view()}, worker->state.now, 100);
         }
-        std::this_thread::yield();
+        // Not a busy loop: on two cores it would take the turn of whoever asks.
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
       }
     });
   }
