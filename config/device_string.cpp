@@ -41,34 +41,52 @@ struct Driver {
   std::span<const Argument> arguments;
 };
 
-constexpr Argument number(std::string_view key, std::uint64_t least, std::uint64_t most) { return {key, ArgumentKind::number, least, most}; }
+constexpr Argument number(std::string_view key, std::uint64_t least, std::uint64_t most) {
+  return {key, ArgumentKind::number, least, most};
+}
 constexpr Argument yes_or_no(std::string_view key) { return number(key, 0, 1); }
 constexpr Argument word(std::string_view key) { return {key}; }
 constexpr Argument interface_name(std::string_view key) { return {key, ArgumentKind::interface}; }
 constexpr Argument path(std::string_view key) { return {key, ArgumentKind::path}; }
-// net_virtio_user waits for whoever is behind a socket, without end, and with `server` for somebody to come. A task's peer
-// in user space has a port of its own kind, vhost-user.
+// net_virtio_user waits for whoever is behind a socket, without end, and with `server` for somebody to come. A task's
+// peer in user space has a port of its own kind, vhost-user.
 constexpr Argument kernel_vhost(std::string_view key) { return {key, ArgumentKind::kernel_vhost}; }
 
-constexpr std::uint64_t kMaxNullPacket = 384;  // the smallest data_room_bytes (config/engine_config.cpp) without its headroom
+// The smallest data_room_bytes (config/engine_config.cpp) without its headroom.
+constexpr std::uint64_t kMaxNullPacket = 384;
 
 constexpr Argument kNull[] = {number("size", 64, kMaxNullPacket), yes_or_no("copy"), yes_or_no("no-rx")};
 constexpr Argument kRing[] = {word("nodeaction")};
-constexpr Argument kMemif[] = {word("role"),   number("bsize", 64, 65535), number("rsize", 1, 14), number("id", 0, 4294967295), path("socket"), word("socket-abstract"),
-                               word("mac"),    word("secret"),             word("zero-copy")};
-constexpr Argument kVirtioUser[] = {kernel_vhost("path"),   word("mac"),         yes_or_no("cq"),       number("queue_size", 64, 32768), number("queues", 1, 16), interface_name("iface"),
-                                    yes_or_no("mrg_rxbuf"), yes_or_no("in_order"), yes_or_no("packed_vq"),          number("speed", 0, 400000), yes_or_no("vectorized")};
-constexpr Argument kAfPacket[] = {interface_name("iface"),          number("qpairs", 1, 16),          yes_or_no("qdisc_bypass"), number("blocksz", 4096, 4194304),
+constexpr Argument kMemif[] = {word("role"),
+                               number("bsize", 64, 65535),
+                               number("rsize", 1, 14),
+                               number("id", 0, 4294967295),
+                               path("socket"),
+                               word("socket-abstract"),
+                               word("mac"),
+                               word("secret"),
+                               word("zero-copy")};
+constexpr Argument kVirtioUser[] = {kernel_vhost("path"),    word("mac"),
+                                    yes_or_no("cq"),         number("queue_size", 64, 32768),
+                                    number("queues", 1, 16), interface_name("iface"),
+                                    yes_or_no("mrg_rxbuf"),  yes_or_no("in_order"),
+                                    yes_or_no("packed_vq"),  number("speed", 0, 400000),
+                                    yes_or_no("vectorized")};
+constexpr Argument kAfPacket[] = {interface_name("iface"),        number("qpairs", 1, 16),
+                                  yes_or_no("qdisc_bypass"),      number("blocksz", 4096, 4194304),
                                   number("framesz", 2048, 65536), number("framecnt", 1, 32768)};
-constexpr Argument kAfXdp[] = {interface_name("iface"),  number("start_queue", 0, 1023), number("queue_count", 1, 64),
-                               yes_or_no("shared_umem"), yes_or_no("force_copy"),        number("busy_budget", 0, 65535)};
+constexpr Argument kAfXdp[] = {interface_name("iface"),      number("start_queue", 0, 1023),
+                               number("queue_count", 1, 64), yes_or_no("shared_umem"),
+                               yes_or_no("force_copy"),      number("busy_budget", 0, 65535)};
 constexpr Argument kTap[] = {interface_name("iface"), word("mac"), word("persist")};
 
 // What a task may have: no driver and no argument by which a caller could have a file of its choice read or written (net_pcap,
 // xdp_prog), or memory (net_ring's "internal" is an address).
 constexpr Driver kTaskDrivers[] = {
-    {"net_null", kNull},          {"net_ring", kRing},           {"net_memif", kMemif},   {"net_virtio_user", kVirtioUser},
-    {"virtio_user", kVirtioUser}, {"net_af_packet", kAfPacket}, {"net_af_xdp", kAfXdp}, {"net_tap", kTap},
+    {"net_null", kNull},          {"net_ring", kRing},
+    {"net_memif", kMemif},        {"net_virtio_user", kVirtioUser},
+    {"virtio_user", kVirtioUser}, {"net_af_packet", kAfPacket},
+    {"net_af_xdp", kAfXdp},       {"net_tap", kTap},
 };
 
 // DPDK finds a driver by the beginning of the device's name.
@@ -136,21 +154,34 @@ std::string why_not_argument(const Driver& driver, std::string_view key, std::op
   if (argument == driver.arguments.end()) {
     std::string keys;
     for (const Argument& each : driver.arguments) keys += ' ' + std::string(each.key);
-    return "has the argument " + words::in_quotes(key) + ", which a task's " + std::string(driver.name) + " may not have; wanted some of:" + keys;
+    return "has the argument " + words::in_quotes(key) + ", which a task's " + std::string(driver.name) +
+           " may not have; wanted some of:" + keys;
   }
-  const std::string wrong = "has the argument " + words::in_quotes(key) + (value ? " with " + words::in_quotes(*value) : " without a value");
+  const std::string wrong =
+      "has the argument " + words::in_quotes(key) + (value ? " with " + words::in_quotes(*value) : " without a value");
   std::string why;
   switch (argument->kind) {
-    case ArgumentKind::word: return {};
+    case ArgumentKind::word:
+      return {};
     case ArgumentKind::number: {
       std::uint64_t number = 0;
-      const bool legible = value && !value->empty() && std::from_chars(value->data(), value->data() + value->size(), number).ptr == value->data() + value->size();
+      const bool legible =
+          value && !value->empty() &&
+          std::from_chars(value->data(), value->data() + value->size(), number).ptr == value->data() + value->size();
       if (legible && number >= argument->least && number <= argument->most) return {};
-      return wrong + "; wanted a number from " + std::to_string(argument->least) + " to " + std::to_string(argument->most);
+      return wrong + "; wanted a number from " + std::to_string(argument->least) + " to " +
+             std::to_string(argument->most);
     }
-    case ArgumentKind::interface: why = why_not_interface_name(value.value_or("")); break;
-    case ArgumentKind::path: why = why_not_socket_path(value.value_or("")); break;
-    case ArgumentKind::kernel_vhost: return value == "/dev/vhost-net" ? "" : wrong + "; wanted /dev/vhost-net, or a port of the kind vhost-user for a socket";
+    case ArgumentKind::interface:
+      why = why_not_interface_name(value.value_or(""));
+      break;
+    case ArgumentKind::path:
+      why = why_not_socket_path(value.value_or(""));
+      break;
+    case ArgumentKind::kernel_vhost:
+      return value == "/dev/vhost-net"
+                 ? ""
+                 : wrong + "; wanted /dev/vhost-net, or a port of the kind vhost-user for a socket";
   }
   return why.empty() ? why : wrong + ", which " + why;
 }
@@ -204,7 +235,8 @@ std::string why_not_device(std::string_view text, DeviceUse use) {
       return "has the argument " + words::in_quotes(argument) + ", whose value has a blank, a control character or one of ,=;()[]\"'\\";
     }
     if (!is_trunk) {
-      const std::optional<std::string_view> value = equals == std::string_view::npos ? std::nullopt : std::optional(argument.substr(equals + 1));
+      const std::optional<std::string_view> value =
+          equals == std::string_view::npos ? std::nullopt : std::optional(argument.substr(equals + 1));
       if (std::string why = why_not_argument(*driver, key, value); !why.empty()) return why;
     }
     from = end;

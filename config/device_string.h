@@ -27,7 +27,8 @@ std::string why_not_socket_path(std::string_view path);
 
 enum class DeviceUse {
   trunk,  // from the config file, which is root's word: a PCI address, or a virtual device of any driver
-  task,   // from the control socket: a virtual device of a driver, and with arguments, that open no file of the caller's choice
+  task,   // from the control socket: a virtual device of a driver, and with arguments, that open no file of the caller's
+          // choice, wait for nobody, and are within the bounds that the driver itself does not check
 };
 
 std::string why_not_device(std::string_view text, DeviceUse use);

@@ -312,7 +312,9 @@ class Validator {
       claim(&Claims::macs, *attachment.mac, eni, "duplicate_mac", pointer_to(pointer, "mac"),
             "MAC address " + attachment.mac->to_string());
       if (*attachment.mac == config_.edge.router_mac && config_.edge.mode == EdgeMode::answer) {
-        complain("invalid_params", pointer_to(pointer, "mac"), eni + " has the MAC address " + attachment.mac->to_string() + ", which is the router's (edge.router_mac in the config file)");
+        complain("invalid_params", pointer_to(pointer, "mac"),
+                 eni + " has the MAC address " + attachment.mac->to_string() +
+                     ", which is the router's (edge.router_mac in the config file)");
       }
     }
     if (attachment.trunk_mac && config_.trunk.mac && *attachment.trunk_mac != *config_.trunk.mac) {

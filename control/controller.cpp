@@ -94,8 +94,11 @@ std::expected<ChangeResult, config::Problems> Controller::change(const Edit& edi
   for (const config::Subnet& subnet : config_.subnets) {
     const config::Subnet* known = next.subnets.get(subnet.id);
     if (known != nullptr && *known == subnet) continue;
-    if (known != nullptr && std::tie(known->cidr, known->ipv6_cidr, known->vpc_cidr) != std::tie(subnet.cidr, subnet.ipv6_cidr, subnet.vpc_cidr)) {
-      result.warnings.push_back(subnet.id + " stays as the config file has it, whose ranges are others; to have these, change the config file");
+    if (known != nullptr && std::tie(known->cidr, known->ipv6_cidr, known->vpc_cidr) !=
+                                std::tie(subnet.cidr, subnet.ipv6_cidr, subnet.vpc_cidr)) {
+      result.warnings.push_back(
+          subnet.id +
+          " stays as the config file has it, whose ranges are others; to have these, change the config file");
     }
     next.subnets.insert_or_assign(subnet.id, subnet);
   }

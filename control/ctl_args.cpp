@@ -36,7 +36,7 @@ constexpr std::array kOptions = {
     Option{"watch", 0, "", "again every second", kWatch},
     Option{"missing-ok", 0, "", "succeed when there is no such task", kMissingOk},
     Option{"allow-empty", 0, "", "even if that leaves nothing", kConsent},
-    Option{"allow-removal", 0, "", "even if that takes most of the ENIs out of service", kConsent},
+    Option{"allow-removal", 0, "", "even if that takes away most of the ENIs, groups, rules or another kind", kConsent},
     Option{"replace-all", 0, "", "remove those that are not given", kReplaceAll},
     Option{"id", 0, "ID", "the prefix list that the entries are of", kPrefixList},
     Option{"instance", 0, "INSTANCE", "of describe-network-interfaces: this host's instance (else identity.instance_id of the engine's config)", kInterfaces},

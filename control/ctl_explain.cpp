@@ -199,7 +199,8 @@ int explain_file(Session& s) {
       answer.update(client.call("explain", {{"from", from}, {"frame", to_base64(question.frame)}}));
       // What is missing of a header is what the packet was refused for.
       if (question.is_cut && is_refused_by_parse(answer)) {
-        skip("cut within their headers", "cut by the capture after " + std::to_string(record->captured_bytes) + " bytes, within its headers; capture with a larger snapshot length");
+        skip("cut within their headers", "cut by the capture after " + std::to_string(record->captured_bytes) +
+                                             " bytes, within its headers; capture with a larger snapshot length");
         continue;
       }
       const bool delivered = answer.value("delivered", Json(false)) == true;

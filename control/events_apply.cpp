@@ -103,17 +103,19 @@ bool overlap(const std::optional<IpPrefix>& one, const std::optional<IpPrefix>& 
   return one && other && (one->contains(other->address) || other->contains(one->address));
 }
 
-// Ranges are unique within a VPC. A subnet that is told of, over the range of another one of its VPC, was made after the other
-// was deleted. One in which an ENI is stays, and the change is refused as a contradiction.
+// Ranges are unique within a VPC. A subnet that is told of, over the range of another one of its VPC, was made after
+// the other was deleted. One in which an ENI is stays, and the change is refused as a contradiction.
 void forget_deleted_subnets(const std::vector<config::Subnet>& told, DesiredState& next) {
   std::set<std::string> kept;
   for (const auto& [eni, attachment] : next.attachments) kept.insert(attachment.subnet_id);
   for (const config::Subnet& subnet : told) kept.insert(subnet.id);
   next.subnets.erase_if([&](const auto& entry) {
     const config::Subnet& old = entry.second;
-    return !old.vpc_id.empty() && !kept.contains(old.id) && std::ranges::any_of(told, [&](const config::Subnet& subnet) {
-      return subnet.vpc_id == old.vpc_id && (overlap(subnet.cidr, old.cidr) || overlap(subnet.ipv6_cidr, old.ipv6_cidr));
-    });
+    return !old.vpc_id.empty() && !kept.contains(old.id) &&
+           std::ranges::any_of(told, [&](const config::Subnet& subnet) {
+             return subnet.vpc_id == old.vpc_id &&
+                    (overlap(subnet.cidr, old.cidr) || overlap(subnet.ipv6_cidr, old.ipv6_cidr));
+           });
   });
 }
 

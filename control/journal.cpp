@@ -264,11 +264,11 @@ void Journal::load_log(Loaded& loaded, const std::string& generation, const Jour
   // The line that was being written when the power went: nobody was told of it, and nothing stands behind it.
   if (reading.end == End::broken && reading.exists && reading.at_end && is_marked && mark.promise.base == generation && met) reading.end = End::torn;
   if (is_short) {
-    std::string what = !reading.exists                                             ? " is missing"
-                       : reading.size == 0 && reading.end == End::whole            ? " is empty"
-                       : reading.end == End::foreign                               ? " does not belong to state.json"
-                       : reading.end == End::broken || reading.lines == 0          ? " is broken"
-                                                                                   : " ends too early";
+    std::string what = !reading.exists                                    ? " is missing"
+                       : reading.size == 0 && reading.end == End::whole   ? " is empty"
+                       : reading.end == End::foreign                      ? " does not belong to state.json"
+                       : reading.end == End::broken || reading.lines == 0 ? " is broken"
+                                                                          : " ends too early";
     loaded.damage = log_path_ + what + ": revision " + std::to_string(mark.promise.revision) + " was the last one on disk, and what is there leads to revision " +
                     std::to_string(revision);
     if (mark.promise.base == generation) {

@@ -264,14 +264,15 @@ class Methods {
       warnings = read->warnings;
       if (replace_all) {
         Problems problems;
-        std::size_t lost = 0;
+        Loss loss{0, next.security_groups.size()};
         for (const auto& [id, group] : next.security_groups) {
           const bool given = std::any_of(groups.begin(), groups.end(), [&](const auto& g) { return g.id == id; });
-          lost += given ? 0 : 1;
+          loss.lost += given ? 0 : 1;
           if (!given) refuse_if_used(next, id, list_pointer, problems);
         }
         if (problems.empty()) {
-          problems = check_replaced(next.security_groups.size(), lost, groups.size(), "security groups", controller_.config(), consent, list_pointer);
+          problems =
+              check_replaced("security groups", loss, groups.size(), controller_.config(), consent, list_pointer);
         }
         if (!problems.empty()) return problems;
         next.security_groups.erase_if(

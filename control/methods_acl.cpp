@@ -82,14 +82,18 @@ class AclMethods {
       const std::size_t given = acls.size();
       config::DesiredState dropped = before;  // what those not given had; what those given have was said
       for (const auto& acl : acls) dropped.network_acls.erase(acl.id);
-      std::size_t lost = 0;
+      Loss loss{0, before.network_acls.size()};
       if (replace_all) {
-        lost = next.network_acls.erase_if([&](const auto& known) { return std::ranges::find(acls, known.first, &config::NetworkAcl::id) == acls.end(); });
+        loss.lost = next.network_acls.erase_if([&](const auto& known) {
+          return std::ranges::find(acls, known.first, &config::NetworkAcl::id) == acls.end();
+        });
       }
       for (auto& acl : acls) next.network_acls.insert_or_assign(acl.id, std::move(acl));
       Problems problems;
       if (replace_all) refuse_to_open(dropped, next, list_pointer, problems);
-      if (replace_all && problems.empty()) problems = check_replaced(before.network_acls.size(), lost, given, "network ACLs", controller_.config(), consent, list_pointer);
+      if (replace_all && problems.empty()) {
+        problems = check_replaced("network ACLs", loss, given, controller_.config(), consent, list_pointer);
+      }
       warn_of_open(before, next, warnings);
       return problems;
     });

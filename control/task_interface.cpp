@@ -400,8 +400,10 @@ Done remove_here(const std::string& name, std::string_view tag, const MacAddress
   if (!*link) return {};
   if ((*link)->name == name && is_made_for(**link, tag, mac)) return remove_link(*route, (*link)->index);
   if (!(*link)->is_ours() && may_be_made_here(**link)) {
-    return refuse(Kind::kernel, (*link)->name + " is a tap of the engine's user without its mark and with another MAC; it was left as it is. If it was this ENI's, "
-                                "remove it, or the next attach finds its name taken");
+    return refuse(Kind::kernel, (*link)->name +
+                                    " is a tap of the engine's user without its mark and with another MAC; it was left "
+                                    "as it is. If it was this ENI's, "
+                                    "remove it, or the next attach finds its name taken");
   }
   return refuse_foreign(**link);
 }

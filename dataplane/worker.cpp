@@ -250,7 +250,8 @@ bool Worker::turn() {
   }
   if (state.view->moving || handed_fragments) flush();
   if (inspections.has_request()) [[unlikely]] {
-    inspections.step({state.connections, state.fragments, state.asked, *state.view}, state.now, packets != 0 ? kInspectPerTurn : kInspectPerIdleTurn);
+    inspections.step({state.connections, state.fragments, state.asked, *state.view}, state.now,
+                     packets != 0 ? kInspectPerTurn : kInspectPerIdleTurn);
   }
   turns_.add(1);
   return packets != 0;

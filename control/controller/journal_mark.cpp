@@ -82,7 +82,10 @@ void set_folder_aside(const std::string& path) {
   struct stat found {};
   if (::lstat(path.c_str(), &found) != 0 || !S_ISDIR(found.st_mode)) return;
   for (int i = 1; i <= 100; ++i) {
-    if (::renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, (path + ".bad-" + std::to_string(i)).c_str(), RENAME_NOREPLACE) == 0 || errno != EEXIST) return;
+    if (::renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, (path + ".bad-" + std::to_string(i)).c_str(), RENAME_NOREPLACE) ==
+            0 ||
+        errno != EEXIST)
+      return;
   }
 }
 

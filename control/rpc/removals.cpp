@@ -14,7 +14,17 @@ constexpr std::size_t kNamesShown = 5;
 
 std::string share(std::size_t part, std::size_t whole) { return std::to_string(part) + " of " + std::to_string(whole); }
 
-bool exceeds(std::size_t part, std::size_t whole, unsigned percent) { return part != 0 && part * 100 > whole * percent; }
+bool exceeds(Loss loss, unsigned percent) { return loss.lost != 0 && loss.lost * 100 > loss.whole * percent; }
+
+constexpr char kSayRemoval[] = "; if that is meant, say so with --allow-removal (\"allow_removal\": true)";
+
+std::string beyond(unsigned percent) {
+  return ", and limits.state_replace_removal_percent is " + std::to_string(percent);
+}
+
+std::string removal_of(const std::string& what, Loss loss, unsigned percent) {
+  return share(loss.lost, loss.whole) + ' ' + what + " are removed" + beyond(percent);
+}
 
 // The ENIs that are complete now and are gone afterwards, or would wait for something that went.
 std::vector<std::string> out_of_service(const config::DesiredState& before, const config::DesiredState& after, const config::EngineConfig& config) {
@@ -47,11 +57,6 @@ std::size_t members_lost(const config::DesiredState& before, const config::Desir
   return count;
 }
 
-// How many of a kind there were, and are not there any more.
-struct Loss {
-  std::size_t lost = 0, whole = 0;
-};
-
 template <class T>
 Loss ids_lost(const config::SharedMap<std::string, T>& before, const config::SharedMap<std::string, T>& after) {
   Loss loss{0, before.size()};
@@ -64,7 +69,8 @@ Loss prefixes_lost(const config::DesiredState& before, const config::DesiredStat
   for (const auto& [id, list] : before.prefix_lists) {
     loss.whole += list.entries.size();
     const config::PrefixList* is = after.prefix_lists.get(id);
-    const std::set<IpPrefix> kept = is == nullptr ? std::set<IpPrefix>() : std::set<IpPrefix>(is->entries.begin(), is->entries.end());
+    const std::set<IpPrefix> kept =
+        is == nullptr ? std::set<IpPrefix>() : std::set<IpPrefix>(is->entries.begin(), is->entries.end());
     for (const IpPrefix& entry : list.entries) loss.lost += kept.contains(entry) ? 0 : 1;
   }
   return loss;
@@ -75,7 +81,8 @@ std::size_t sources_of(const config::SecurityGroup* group) {
   if (group == nullptr) return 0;
   std::size_t count = 0;
   for (const auto* rules : {&group->ingress, &group->egress}) {
-    for (const config::SecurityGroupRule& rule : *rules) count += rule.ranges.size() + rule.prefix_list_ids.size() + rule.group_ids.size();
+    for (const config::SecurityGroupRule& rule : *rules)
+      count += rule.ranges.size() + rule.prefix_list_ids.size() + rule.group_ids.size();
   }
   return count;
 }
@@ -89,10 +96,25 @@ Loss rules_lost(const config::DesiredState& before, const config::DesiredState& 
   return loss;
 }
 
+// Those of the config file are part of every state.
+bool is_configured(const std::string& subnet, const config::EngineConfig& config) {
+  return std::ranges::find(config.subnets, subnet, &config::Subnet::id) != config.subnets.end();
+}
+
+Loss subnets_lost(const config::DesiredState& before, const config::DesiredState& after,
+                  const config::EngineConfig& config) {
+  Loss loss;
+  for (const auto& [id, subnet] : before.subnets) {
+    if (is_configured(id, config)) continue;
+    ++loss.whole;
+    loss.lost += after.subnets.contains(id) ? 0 : 1;
+  }
+  return loss;
+}
+
 bool has_nothing(const config::DesiredState& state, const config::EngineConfig& config) {
-  const bool only_configured = std::ranges::all_of(state.subnets, [&](const auto& each) {
-    return std::ranges::find(config.subnets, each.first, &config::Subnet::id) != config.subnets.end();
-  });
+  const bool only_configured =
+      std::ranges::all_of(state.subnets, [&](const auto& each) { return is_configured(each.first, config); });
   return only_configured && state.attachments.empty() && state.security_groups.empty() && state.prefix_lists.empty() && state.network_acls.empty() &&
          state.remote_members.empty();
 }
@@ -123,11 +145,12 @@ config::Problems check_removals(const config::DesiredState& before, const config
       warnings.push_back(what);
       return;
     }
-    problems.push_back({"would_remove", pointer, what + "; if that is meant, say so with --allow-removal (\"allow_removal\": true)"});
+    problems.push_back({"would_remove", pointer, what + kSayRemoval});
   };
-  const std::string limit = ", and limits.state_replace_removal_percent is " + std::to_string(percent);
-  if (const auto enis = out_of_service(before, after, config); exceeds(enis.size(), before.attachments.size(), percent)) {
-    complain(share(enis.size(), before.attachments.size()) + " ENIs go out of service (" + listed(enis) + ")" + limit);
+  if (const auto enis = out_of_service(before, after, config);
+      exceeds({enis.size(), before.attachments.size()}, percent)) {
+    complain(share(enis.size(), before.attachments.size()) + " ENIs go out of service (" + listed(enis) + ")" +
+             beyond(percent));
   } else if (!enis.empty()) {
     warnings.push_back(share(enis.size(), before.attachments.size()) + " ENIs go out of service (" + listed(enis) + ")");
   }
@@ -135,28 +158,28 @@ config::Problems check_removals(const config::DesiredState& before, const config
     complain(listed(open) + (open.size() == 1 ? " has" : " have") + " ENIs here and no network ACL any more: everything passes");
   }
   const auto check = [&](const Loss& loss, const char* what) {
-    if (exceeds(loss.lost, loss.whole, percent)) complain(share(loss.lost, loss.whole) + ' ' + what + " are removed" + limit);
+    if (exceeds(loss, percent)) complain(removal_of(what, loss, percent));
   };
   check({members_lost(before, after), members_of(before)}, "members of security groups");
   check(ids_lost(before.security_groups, after.security_groups), "security groups");
   check(rules_lost(before, after), "sources of rules");
   check(prefixes_lost(before, after), "entries of prefix lists");
   check(ids_lost(before.network_acls, after.network_acls), "network ACLs");
-  check(ids_lost(before.subnets, after.subnets), "subnets");
+  check(subnets_lost(before, after, config), "subnets");
   return problems;
 }
 
-config::Problems check_replaced(std::size_t before, std::size_t lost, std::size_t after, const std::string& what, const config::EngineConfig& config,
-                               RemovalConsent consent, const std::string& pointer) {
-  if (before != 0 && after == 0 && !consent.empty) {
+config::Problems check_replaced(const std::string& what, Loss loss, std::size_t given,
+                                const config::EngineConfig& config, RemovalConsent consent,
+                                const std::string& pointer) {
+  if (loss.whole != 0 && given == 0 && !consent.empty) {
     return {{"would_empty", pointer,
-             "the list is empty, so all " + std::to_string(before) + " " + what + " would go; if that is meant, say so with --allow-empty (\"allow_empty\": true)"}};
+             "the list is empty, so all " + std::to_string(loss.whole) + " " + what +
+                 " would go; if that is meant, say so with --allow-empty (\"allow_empty\": true)"}};
   }
   const unsigned percent = config.limits.state_replace_removal_percent;
-  if (!exceeds(lost, before, percent) || consent.removal || (after == 0 && consent.empty)) return {};
-  return {{"would_remove", pointer,
-           share(lost, before) + ' ' + what + " are removed, and limits.state_replace_removal_percent is " + std::to_string(percent) +
-               "; if that is meant, say so with --allow-removal (\"allow_removal\": true)"}};
+  if (!exceeds(loss, percent) || consent.removal || (given == 0 && consent.empty)) return {};
+  return {{"would_remove", pointer, removal_of(what, loss, percent) + kSayRemoval}};
 }
 
 }  // namespace trunkline::control

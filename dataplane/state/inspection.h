@@ -63,8 +63,8 @@ class Inspection {
  public:
   enum class Kind : std::uint8_t {
     list,   // copies what matches
-    find,   // copies the connections of the given keys, which of them were asked of a service, and what is known of the given
-            // datagrams in fragments
+    find,   // copies the connections of the given keys, tells which of these flows the task asked of a service, and
+            // copies what is known of the given datagrams in fragments
     flush,  // erases what matches
   };
 

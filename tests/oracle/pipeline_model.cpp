@@ -393,9 +393,11 @@ std::vector<ModelPacket> PipelineModel::fragments(Task& task, Direction directio
     return (begin < piece.end && piece.begin < end) || (piece.last && (last || end > piece.end)) || (last && piece.end > end);
   };
   if (is_first) {
-    const bool same = datagram.source_port == packet.source_port && datagram.destination_port == packet.destination_port &&
-                      datagram.icmp_type == packet.icmp_type && datagram.icmp_code == packet.icmp_code && datagram.icmp_id == packet.icmp_id &&
-                      datagram.protocol == packet.protocol && datagram.tcp_flags == packet.tcp_flags && datagram.first_end == end;
+    const bool same = datagram.source_port == packet.source_port &&
+                      datagram.destination_port == packet.destination_port && datagram.icmp_type == packet.icmp_type &&
+                      datagram.icmp_code == packet.icmp_code && datagram.icmp_id == packet.icmp_id &&
+                      datagram.protocol == packet.protocol && datagram.tcp_flags == packet.tcp_flags &&
+                      datagram.first_end == end;
     if (datagram.overlapped && tick() - datagram.began < 10) return refuse(DropReason::fragment_overlap);
     if (datagram.first_came && !datagram.overlapped && same) {
       for (Piece& piece : datagram.pieces) piece.old = piece.begin != 0;

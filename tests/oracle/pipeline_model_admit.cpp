@@ -29,9 +29,7 @@ bool is_error(const ModelPacket& packet) {
   return packet.source.is_v4() ? packet.icmp_type == 3 || packet.icmp_type == 11 || packet.icmp_type == 12 : packet.icmp_type >= 1 && packet.icmp_type <= 4;
 }
 
-bool has(const ModelPacket& packet, unsigned flag) {
-  return packet.protocol == 6 && (packet.tcp_flags & flag) != 0;
-}
+bool has(const ModelPacket& packet, unsigned flag) { return packet.protocol == 6 && (packet.tcp_flags & flag) != 0; }
 constexpr unsigned kFin = 1, kSyn = 2, kRst = 4, kAck = 16;
 bool is_bare_syn(const ModelPacket& packet) { return has(packet, kSyn) && !has(packet, kAck); }
 bool is_syn_ack(const ModelPacket& packet) { return has(packet, kSyn) && has(packet, kAck); }

@@ -175,8 +175,12 @@ class Corpus {
     if (one_in(20)) return {sent.from, discovery(l2, task, out)};
     if (one_in(20)) return {sent.from, dhcp(l2, own, out)};
     // To the task whose port has an MTU of 1500; and to where nothing is routed.
-    if (one_in(40)) return {0, ip_packet({mac("0a:00:00:00:00:12"), router, 102}, ip("198.51.100.9"), ip("10.0.0.18"), 17, udp_datagram(4000, 4000, 1480 + below(200)))};
-    if (one_in(40)) return {1 + static_cast<int>(below(3)), ip_packet(l2, ip(self), ip(v4 ? "169.254.7.7" : "fe80::7"), 17, udp_datagram(4000, 4000, 8))};
+    if (one_in(40))
+      return {0, ip_packet({mac("0a:00:00:00:00:12"), router, 102}, ip("198.51.100.9"), ip("10.0.0.18"), 17,
+                           udp_datagram(4000, 4000, 1480 + below(200)))};
+    if (one_in(40))
+      return {1 + static_cast<int>(below(3)),
+              ip_packet(l2, ip(self), ip(v4 ? "169.254.7.7" : "fe80::7"), 17, udp_datagram(4000, 4000, 8))};
     std::uint8_t protocol = 0;
     const Frame payload = transport(protocol, v4, source, destination);
     sent.frame = ip_packet(l2, ip(source), ip(destination), protocol, payload, !one_in(4));
@@ -373,7 +377,10 @@ class Story {
     for (const auto& [port, packets] : went_) left += packets;
     // What has to be cut for the port of 1500 leaves in pieces.
     const bool is_cut = way == "task" && sent.frame.size() > 1500 && left > 1 + released_;
-    if (delivered ? !went_.contains(way) || (left != 1 + released_ && !is_cut) : left > (last["verdict"] == "mtu_exceeded" ? 1U : 0U)) fail(sent, "it went elsewhere: " + std::to_string(left) + " packets, " + std::to_string(released_) + " of them had waited");
+    if (delivered ? !went_.contains(way) || (left != 1 + released_ && !is_cut)
+                  : left > (last["verdict"] == "mtu_exceeded" ? 1U : 0U))
+      fail(sent, "it went elsewhere: " + std::to_string(left) + " packets, " + std::to_string(released_) +
+                     " of them had waited");
   }
 
   // The reports of what the real pipeline did with it.
@@ -391,9 +398,12 @@ class Story {
       if (seen.made_here) return;
       Json half = control::packet_report(*engine_.controller, seen, bytes);
       is_later = is_later || (halves.empty() && seen.headers.fragment == Fragment::later);
-      // A first fragment sends on the later ones that waited for it: other packets, which explain does not speak of here.
-      if (is_later || seen.headers.fragment != Fragment::later) halves.push_back(std::move(half));
-      else if (half["route"] == "trunk" || half["route"] == "task") ++released_;
+      // A first fragment sends on the later ones that waited for it: other packets, which explain does not speak of
+      // here.
+      if (is_later || seen.headers.fragment != Fragment::later)
+        halves.push_back(std::move(half));
+      else if (half["route"] == "trunk" || half["route"] == "task")
+        ++released_;
     });
     went_.clear();
     worker_.outbox.empty([&](PortSlot slot, const Outbox::Batch& batch) { went_[slot == kTrunkSlot ? "trunk" : "task"] += batch.packets.size(); });

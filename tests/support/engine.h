@@ -55,7 +55,10 @@ class Engine {
     answering = std::thread([this] {
       while (!stopping) {
         for (Worker* worker : workers) {
-          if (worker->inspections.has_request()) worker->inspections.step({worker->state.connections, worker->state.fragments, worker->state.asked, controller->view()}, worker->state.now, 100);
+          if (worker->inspections.has_request())
+            worker->inspections.step(
+                {worker->state.connections, worker->state.fragments, worker->state.asked, controller->view()},
+                worker->state.now, 100);
         }
         // Not a busy loop: on two cores it would take the turn of whoever asks.
         std::this_thread::sleep_for(std::chrono::microseconds(20));

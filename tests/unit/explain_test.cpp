@@ -232,6 +232,22 @@ TEST_F(ExplainTest, ALaterFragmentIsHeldOrBelongsToWhatItsWorkerKnows) {
   EXPECT_EQ(asked(overlapping)["verdict"], "fragment_overlap");
 }
 
+TEST_F(ExplainTest, AnAnswerOfAServiceIsOneToWhatItsTaskHasAsked) {
+  const MacAddress router = mac("0a:00:00:00:00:01"), task = mac("0a:00:00:00:00:12");
+  const IpAddress resolver = ip("169.254.169.253"), own = ip("10.0.0.18");
+  const auto answer_to = [&](std::uint16_t port) {
+    const Frame frame = ip_packet({task, router, 102}, resolver, own, 17, udp_datagram(53, port));
+    return ask({{"from", "trunk"}, {"frame", control::to_base64(frame)}});
+  };
+  EXPECT_EQ(answer_to(5353)["verdict"], "security_group_ingress");
+  ASSERT_EQ(engine.from_task(2, ip_packet({router, task, -1}, own, resolver, 17, udp_datagram(5353, 53))),
+            DropReason::none);
+  const Json answer = answer_to(5353);
+  EXPECT_EQ(answer["delivered"], true);
+  EXPECT_EQ(said(answer, 0, "services"), "from a service of the VPC, about what the task asked or sent, which needs no rule");
+  EXPECT_EQ(answer_to(5354)["verdict"], "security_group_ingress") << "another question";
+}
+
 TEST_F(ExplainTest, AnErrorAboutALiveConnectionIsRelatedToIt) {
   Engine related([](config::EngineConfig& config) { config.conntrack.icmp_related = true; });
   related.put_group(web_group());

@@ -97,13 +97,18 @@ TEST_F(FragmentsTest, ALaterOneOpensNoConnectionThatItsFirstMayNot) {
   // Of a SYN-ACK, which begins nothing; and of a RST, which passes and leaves nothing behind.
   const auto part = [&](std::uint8_t flags, std::size_t begin, std::size_t end, std::uint16_t id) {
     const Frame segment = tcp_segment(7000, 80, flags, 600);
-    return piece4(101, kWebMac, "198.51.100.9", "10.0.0.35", 6, segment, begin, std::min(end, segment.size()), id, end < segment.size());
+    return piece4(101, kWebMac, "198.51.100.9", "10.0.0.35", 6, segment, begin, std::min(end, segment.size()), id,
+                  end < segment.size());
   };
   EXPECT_EQ(delivered({part(0x12, 304, 9999, 1), part(0x12, 0, 304, 1)}), 0U);
-  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 2}, {"trunk.in.tx", 2}, {"web.ingress.rx", 2}, {"web.ingress.connection_closed", 2}}));
+  EXPECT_EQ(
+      world.movements(),
+      (Movements{{"trunk.in.rx", 2}, {"trunk.in.tx", 2}, {"web.ingress.rx", 2}, {"web.ingress.connection_closed", 2}}));
   EXPECT_EQ(delivered({part(0x12, 0, 304, 2)}), 0U);
   EXPECT_EQ(delivered({part(0x12, 304, 9999, 2)}), 0U);
-  EXPECT_EQ(world.movements(), (Movements{{"trunk.in.rx", 2}, {"trunk.in.tx", 2}, {"web.ingress.rx", 2}, {"web.ingress.connection_closed", 2}}));
+  EXPECT_EQ(
+      world.movements(),
+      (Movements{{"trunk.in.rx", 2}, {"trunk.in.tx", 2}, {"web.ingress.rx", 2}, {"web.ingress.connection_closed", 2}}));
   EXPECT_EQ(delivered({part(0x04, 304, 9999, 3), part(0x04, 0, 304, 3)}), 2U);
   EXPECT_EQ(world.worker.connections.size(), 0U);
   EXPECT_EQ(delivered({part(0x02, 304, 9999, 4), part(0x02, 0, 304, 4)}), 2U);
@@ -117,10 +122,13 @@ TEST_F(FragmentsTest, ALaterOneConfirmsNoHandshake) {
     return found;
   };
   const Frame syn = tcp_segment(7000, 80, 0x02, 600);
-  const auto part = [&](std::size_t begin, std::size_t end, bool more) { return piece4(101, kWebMac, "198.51.100.9", "10.0.0.35", 6, syn, begin, end, 1, more); };
+  const auto part = [&](std::size_t begin, std::size_t end, bool more) {
+    return piece4(101, kWebMac, "198.51.100.9", "10.0.0.35", 6, syn, begin, end, 1, more);
+  };
   EXPECT_EQ(delivered({part(0, 304, true)}), 1U);
   EXPECT_EQ(state(), ConnectionState::syn_sent);
-  world.from_task(0, {ip_packet({mac(kRouterMac), mac(kWebMac), -1}, ip("10.0.0.35"), ip("198.51.100.9"), 6, tcp_segment(80, 7000, 0x12))});
+  world.from_task(0, {ip_packet({mac(kRouterMac), mac(kWebMac), -1}, ip("10.0.0.35"), ip("198.51.100.9"), 6,
+                                tcp_segment(80, 7000, 0x12))});
   EXPECT_EQ(state(), ConnectionState::syn_received);
   EXPECT_EQ(delivered({part(304, 600, true)}), 1U);
   EXPECT_EQ(state(), ConnectionState::syn_received) << "it carries no ACK";

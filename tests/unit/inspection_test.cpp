@@ -46,7 +46,8 @@ class InspectionTest : public ::testing::Test {
 
   // The worker's part, in pieces of `budget`.
   void serve(Inspection& request, std::uint32_t budget = 1000) {
-    while (!request.step({world.worker.connections, world.worker.fragments, world.worker.asked, *world.view}, world.worker.now, budget)) {
+    while (!request.step({world.worker.connections, world.worker.fragments, world.worker.asked, *world.view},
+                         world.worker.now, budget)) {
     }
   }
   std::set<std::string> remotes(const FlowFilter& filter, std::uint32_t budget = 1000) {
@@ -194,7 +195,11 @@ class InspectorTest : public ::testing::Test {
       ASSERT_NE(table.insert(Connection::of(key), table.hash(key)).connection, nullptr);
     }
   }
-  void turn(std::size_t number) { owned[number]->inspections.step({owned[number]->state.connections, owned[number]->state.fragments, owned[number]->state.asked, *current}, 5, 100); }
+  void turn(std::size_t number) {
+    owned[number]->inspections.step(
+        {owned[number]->state.connections, owned[number]->state.fragments, owned[number]->state.asked, *current}, 5,
+        100);
+  }
   void start(bool both = true) {
     thread = std::thread([this, both] {
       while (!stopping) {

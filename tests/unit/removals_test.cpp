@@ -107,8 +107,8 @@ TEST_F(RemovalsTest, MembersAndNetworkAclsCountToo) {
 }
 
 TEST_F(RemovalsTest, AListThatReplacesAKind) {
-  const auto replaced = [&](std::size_t before, std::size_t lost, std::size_t after, RemovalConsent consent = {}) {
-    return check_replaced(before, lost, after, "security groups", config_, consent, "/x");
+  const auto replaced = [&](std::size_t before, std::size_t lost, std::size_t given, RemovalConsent consent = {}) {
+    return check_replaced("security groups", {lost, before}, given, config_, consent, "/x");
   };
   EXPECT_TRUE(replaced(0, 0, 0).empty());
   EXPECT_TRUE(replaced(4, 2, 2).empty()) << "half is not more than half";
@@ -148,6 +148,13 @@ TEST_F(RemovalsTest, EveryKindCounts) {
   next = full;
   next.network_acls.erase("acl-1"), next.network_acls.erase("acl-2");
   expect(check(full, next), "2 of 2 network ACLs are removed");
+  // A subnet that has no ENI; one of the config file comes back by itself.
+  DesiredState subnets = state_of(0), none = subnets;
+  subnets.security_groups["sg-1"].id = none.security_groups["sg-1"].id = "sg-1";
+  none.subnets.erase("subnet-1");
+  expect(check(subnets, none), "1 of 1 subnets are removed");
+  config_.subnets = {subnets.subnets.at("subnet-1")};
+  EXPECT_TRUE(check(subnets, none).empty());
 }
 
 }  // namespace

@@ -317,16 +317,44 @@ TEST_F(Validate, NoEniHasTheRoutersMac) {
 
 TEST_F(Validate, ADeviceOfATaskHasAGrammar) {
   config_.trunk.device = "0000:00:07.0";
-  for (const char* device : {"net_null0", "net_null0,no-rx=1", "net_ring7,nodeaction=x:0:CREATE", "net_memif0,role=server,id=0,rsize=10,socket-abstract=no,socket=/run/a.sock",
-                             "net_virtio_user0,path=/dev/vhost-net,iface=x0,queue_size=256", "net_null0,size=384,copy=1", "net_tap0,persist,iface=x0"}) {
+  for (const char* device : {"net_null0", "net_null0,no-rx=1", "net_ring7,nodeaction=x:0:CREATE",
+                             "net_memif0,role=server,id=0,rsize=10,socket-abstract=no,socket=/run/a.sock",
+                             "net_virtio_user0,path=/dev/vhost-net,iface=x0,queue_size=256",
+                             "net_null0,size=384,copy=1", "net_tap0,persist,iface=x0"}) {
     first().port = vdev(device);
     expect_fine();
   }
-  for (const char* device : {"", ",x=1", "net_pcap0,tx_pcap=/etc/passwd", "net_pcap0,rx_pcap=/etc/shadow", "net_ring0,internal=0x7f0000000000", "0000:00:06.0", "net_null0,",
-                             "net_null0,,size=1", "net_null0,size=1=2", "net_null0,size=[1", "net_null0,size=a b", "net_null0 ,size=1", "net_null0,colour=1", "net_af_xdp0,iface=x,xdp_prog=/x",
-                             "eth_bond0", "vdev:net_null0", "net_null0\n", "net_null0,size=65600,copy=1", "net_null0,size=385", "net_null0,size=63", "net_null0,size=-1", "net_null0,size",
-                             "net_null0,size=0x40", "net_null0,size=99999999999999999999", "net_null0,copy=2", "net_af_packet0,iface=x,framesz=16", "net_af_packet0,iface=../x",
-                             "net_memif0,rsize=31", "net_memif0,socket=a.sock", "net_virtio_user0,path=/run/a.sock", "net_virtio_user0,path=/dev/vhost-net,server=1"}) {
+  for (const char* device : {"",
+                             ",x=1",
+                             "net_pcap0,tx_pcap=/etc/passwd",
+                             "net_pcap0,rx_pcap=/etc/shadow",
+                             "net_ring0,internal=0x7f0000000000",
+                             "0000:00:06.0",
+                             "net_null0,",
+                             "net_null0,,size=1",
+                             "net_null0,size=1=2",
+                             "net_null0,size=[1",
+                             "net_null0,size=a b",
+                             "net_null0 ,size=1",
+                             "net_null0,colour=1",
+                             "net_af_xdp0,iface=x,xdp_prog=/x",
+                             "eth_bond0",
+                             "vdev:net_null0",
+                             "net_null0\n",
+                             "net_null0,size=65600,copy=1",
+                             "net_null0,size=385",
+                             "net_null0,size=63",
+                             "net_null0,size=-1",
+                             "net_null0,size",
+                             "net_null0,size=0x40",
+                             "net_null0,size=99999999999999999999",
+                             "net_null0,copy=2",
+                             "net_af_packet0,iface=x,framesz=16",
+                             "net_af_packet0,iface=../x",
+                             "net_memif0,rsize=31",
+                             "net_memif0,socket=a.sock",
+                             "net_virtio_user0,path=/run/a.sock",
+                             "net_virtio_user0,path=/dev/vhost-net,server=1"}) {
     first().port = vdev(device);
     expect_problem("invalid_params", "/attachments/eni-1/port/devargs");
   }
