@@ -178,7 +178,8 @@ void connections_per_second(benchmark::State& state) {
     }
     for (std::size_t number = 0; number < std::size(steps); ++number) {
       const Step& step = steps[number];
-      for (std::uint32_t i = 0; i < kConnections; ++i) world.write(i, flows[i], step.direction, step.flags);
+      // Without payload: what carries some behind its own FIN was not closed (docs/connections.md), and would fill the table.
+      for (std::uint32_t i = 0; i < kConnections; ++i) world.write(i, flows[i], step.direction, step.flags, 40);
       for (std::uint32_t part = 0; part < kConnections; part += kPart) {
         samples[number].add([&] {
           return Row<1>{cycles_a_packet([&] {
@@ -224,6 +225,7 @@ void connections_per_second(benchmark::State& state) {
   state.counters["per_second"] = tsc_ghz() * 1e9 / cycles;
   for (std::size_t i = 0; i < std::size(steps); ++i) state.counters[std::string(steps[i].name) + "_cycles"] = median(samples[i].column(0));
   state.counters["forwarded"] = static_cast<double>(world.forwarded) / static_cast<double>(done * 6);
+  if (world.forwarded != done * 6) state.SkipWithError("packets were refused, so these are not connections from SYN to last ACK");
   state.counters["recorded"] = static_cast<double>(records) / static_cast<double>(done - world.worker.connections.size());
   state.counters["in_table"] = static_cast<double>(world.worker.connections.size());
 }
