@@ -169,7 +169,7 @@ void connections_per_second(benchmark::State& state) {
   Samples<1> samples[std::size(steps)];
   std::vector<Flow> flows(kConnections);
   std::uint64_t done = 0, records = 0;
-  SpscRing<FlowRecord>& ring = world.worker.flows.ring();
+  SharedRing<FlowRecord>& ring = world.worker.flows.ring();
   const auto one = [&] {
     for (std::uint32_t i = 0; i < kConnections; ++i) {
       do flows[i] = run.flow();

@@ -62,6 +62,8 @@ std::expected<Json, RpcError> Captures::start(const Json& params, const Caller& 
     settings.directions = static_cast<std::uint8_t>(1U << index(*direction == "egress" ? Direction::egress : Direction::ingress));
   }
   Session session;
+  session.uid = caller.uid;
+  session.admin = caller.admin;
   session.limit = static_cast<std::uint64_t>(reader.integer("limit", 1, 1'000'000'000).value_or(0));
   const auto duration = reader.number("duration_s", 0.001, 86400);
   settings.snaplen = static_cast<std::uint32_t>(reader.integer("snaplen", 14, 65535).value_or(9216));
@@ -81,6 +83,15 @@ std::expected<Json, RpcError> Captures::start(const Json& params, const Caller& 
   }
   tick();
   if (sessions_.contains(caller.connection)) return std::unexpected(RpcError{"quota", "this connection has a capture already; stop it, or connect once more", "", {}});
+  // Whoever may only look has one, and one is left for admins.
+  if (!caller.admin) {
+    const auto of_uid = std::ranges::count_if(sessions_, [&](const auto& each) { return each.second.uid == caller.uid && !each.second.admin; });
+    const auto of_observers = std::ranges::count_if(sessions_, [](const auto& each) { return !each.second.admin; });
+    if (of_uid != 0) return std::unexpected(RpcError{"quota", "uid " + std::to_string(caller.uid) + " has a capture under way, and whoever may only look has one at a time; end it", "", {}});
+    if (of_observers + 1 >= static_cast<std::ptrdiff_t>(ObserverSet::kMost)) {
+      return std::unexpected(RpcError{"quota", "there are " + std::to_string(of_observers) + " captures of observers under way, and no more at a time; end one", "", {}});
+    }
+  }
   if (sessions_.size() >= ObserverSet::kMost) {
     return std::unexpected(RpcError{"quota", "there are " + std::to_string(sessions_.size()) + " captures under way, and no more at a time; end one", "", {}});
   }

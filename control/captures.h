@@ -46,6 +46,8 @@ class Captures {
 
  private:
   struct Session {
+    uid_t uid = 0;  // of whoever started it
+    bool admin = false;
     std::vector<std::shared_ptr<Observer>> observers;  // by worker
     std::optional<Clock::time_point> end;
     Clock::time_point last_read;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "control/controller.h"
 
+#include <rte_cycles.h>
+
 #include <algorithm>
 #include <thread>
 #include <tuple>
@@ -427,7 +429,8 @@ void Controller::publish(std::function<void()> cleanup) {
     const SendOffloads offloads = active.port->offloads();
     view->ports.push_back({.slot = active.endpoint->port, .ethdev = active.port->ethdev(), .endpoint = active.endpoint->id,
                            .polled_by = active.endpoint->served_by, .wake = active.port->wake(),
-                           .tx_offloads = offloads.tx, .agreed_offloads = offloads.agreed, .max_segments = offloads.max_segments});
+                           .tx_offloads = offloads.tx, .agreed_offloads = offloads.agreed, .max_segments = offloads.max_segments,
+                           .writes_take_time = offloads.writes_take_time});
   }
   std::vector<EndpointIndex<std::uint64_t>::Slot> waiting_macs;
   for (const auto& [eni, attachment] : desired_.attachments) {
@@ -539,9 +542,7 @@ void Controller::retry_failed() {
 }
 
 void Controller::tick() {
-  const auto elapsed = std::chrono::steady_clock::now() - start_;
-  now_ = static_cast<Tick>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count() / 100);
-  workers_.set_time(now_);
+  now_ = clock_.at(rte_rdtsc()).tick;
   published_.reclaim();
   if (!moves_.empty()) advance_moves();
   save_if_behind();

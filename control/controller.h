@@ -48,6 +48,7 @@
 #include "control/workers.h"
 #include "dataplane/state/members.h"
 #include "dataplane/state/published.h"
+#include "dataplane/state/worker_clock.h"
 
 namespace trunkline::control {
 
@@ -112,9 +113,9 @@ class Controller {
   // what the old one knows of its connections may follow for some tenths of a second.
   std::expected<ChangeResult, config::Problems> move(const std::string& eni_id, WorkerNumber to, const ChangeOptions& options = {});
 
-  // Every tenth of a second: moves the workers' clock, reclaims, goes on with moves, and now and then tries again what failed.
+  // Every tenth of a second: reads the clock, reclaims, goes on with moves, and now and then tries again what failed.
   void tick();
-  // The time as of the last tick(), which the workers were given.
+  // The time as of the last tick(), by a clock of the same origin as the workers'.
   Tick now() const { return now_; }
 
   const config::DesiredState& desired() const { return desired_; }
@@ -221,7 +222,7 @@ class Controller {
   std::optional<std::string> quarantined_;
   std::string journal_damage_;
   std::map<std::string, std::string> left_out_;  // eni -> why
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  WorkerClock clock_;
   Tick now_ = 0;
   std::uint32_t ticks_ = 0;
 };

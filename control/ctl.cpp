@@ -340,6 +340,11 @@ const Command kCommands[] = {
        s.look("worker.list", Json::object(), print_worker_list, "workers");
        return 0;
      }},
+    {"share list", "", kWatch, "what each ENI has of what ENIs share, and what it was refused",
+     [](S s) {
+       s.look("share.list", Json::object(), print_share_list, "shares");
+       return 0;
+     }},
     {"worker move", "T WORKER", kChange, "give a task to another worker, while its traffic goes on", worker_move},
     {"steering list", "", kWatch, "whether the trunk's device leads each ENI's packets to its worker, and why not",
      [](S s) {

@@ -26,6 +26,7 @@ std::string print_sg_members(const Json& result, const Style& style);
 std::string print_acl_list(const Json& result, const Style& style);
 std::string print_acl_show(const Json& result, const Style& style);
 std::string print_subnet_list(const Json& result, const Style& style);
+std::string print_share_list(const Json& result, const Style& style);
 std::string print_worker_list(const Json& result, const Style& style);
 // For each endpoint whether the trunk's device steers it, and why not.
 std::string print_steering_list(const Json& result, const Style& style);

@@ -20,7 +20,7 @@ bool WorkerFlows::drain(FlowLogs& logs) {
   bool empty = true;
   for (std::size_t number = 0; number < workers_.size(); ++number) {
     FlowRecorder& flows = workers_[number]->state.flows;
-    SpscRing<FlowRecord>& ring = flows.ring();
+    SharedRing<FlowRecord>& ring = flows.ring();
     // What was there when we came: a worker that fills it as fast as we empty it must not keep us.
     const std::uint32_t ready = ring.ready();
     for (std::uint32_t i = 0; i < ready; ++i) logs.add(ring.front(i));

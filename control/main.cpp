@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/program_options.hpp>
 #include <algorithm>
@@ -37,6 +36,7 @@
 #include "dataplane/io/dpdk_log.h"
 #include "dataplane/io/eal.h"
 #include "dataplane/io/ethdev_flows.h"
+#include "dataplane/io/log_writer.h"
 #include "dataplane/io/peer_memory.h"
 #include "dataplane/io/steering.h"
 
@@ -52,7 +52,7 @@ using namespace trunkline::control;
 // The journal wants a level in front of each line; a person does not.
 void log(const char* level, const std::string& message) {
   static const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
-  std::fprintf(stderr, "%s%s\n", journal ? level : "", message.c_str());
+  LogWriter::of_process().write((journal ? level : "") + message + '\n');
 }
 void info(const std::string& message) { log(SD_INFO, message); }
 void warning(const std::string& message) { log(SD_WARNING, message); }
@@ -224,6 +224,42 @@ void tell_of_withheld_lines(LogBudget::Withheld& untold, Patience& patience) {
   untold = {};
 }
 
+void tell_of_spared_lines(Server& server, std::uint64_t& untold, Patience& patience) {
+  untold += server.take_withheld_lines();
+  if (untold == 0 || !patience.allows()) return;
+  warning("audit: " + std::to_string(untold) + " call(s) of observers that may not change anything were refused beside those that are written");
+  untold = 0;
+}
+
+// SIGTERM and SIGINT end the engine, whatever the control thread does: it is asked to stop, and when it has not for kPatience the process ends.
+class Ending {
+ public:
+  // Before any other thread starts, so that all of them leave the signals to this one.
+  Ending() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGTERM);
+    sigaddset(&signals_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+  // `ask` makes the control thread stop, and may be called by another thread.
+  void watch(std::function<void()> ask) {
+    std::thread([this, ask = std::move(ask)] {
+      int signal = 0;
+      while (sigwait(&signals_, &signal) != 0) {
+      }
+      ask();
+      std::this_thread::sleep_for(kPatience);
+      warning("the control thread has not stopped for " + std::to_string(kPatience.count()) + " s; ending without it");
+      LogWriter::of_process().stop();
+      _exit(1);
+    }).detach();
+  }
+
+ private:
+  static constexpr std::chrono::seconds kPatience{20};  // less than systemd's for a unit
+  sigset_t signals_;
+};
+
 // Each task's port has some; what a shell gives is a thousand, what it allows is more.
 void raise_descriptor_limit() {
   rlimit limit{};
@@ -247,6 +283,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGIO, SIG_IGN);
   raise_descriptor_limit();
+  static Ending ending;
 
   // Whoever holds the state directory is the engine of this host; asked first, because it is the cheapest to undo.
   const auto lock = lock_state_directory(config.state_dir);
@@ -342,26 +379,34 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
                         {"role", caller.admin ? "admin" : "observer"}};
   });
   server.set_audit([](std::string line) { info(line); });
+  facts.call_times = &server.times();
   add_methods(server, controller, facts);
   add_inspect_methods(server, controller, inspector, captures);
   if (auto listening = server.listen(); !listening) return fail(listening.error());
 
-  boost::asio::signal_set signals(io, SIGTERM, SIGINT);
-  signals.async_wait([&](const boost::system::error_code& error, int) {
-    if (!error) io.stop();
-  });
+  ending.watch([&] { io.stop(); });
   boost::asio::steady_timer timer(io);
-  std::uint64_t mappings_lost = 0;
+  std::uint64_t mappings_lost = 0, lines_spared = 0;
   LogBudget::Withheld lines_untold;
-  Patience with_memory, with_lines;
+  Patience with_memory, with_lines, with_observers;
   std::function<void()> tick = [&] {
     timer.expires_after(std::chrono::milliseconds(100));
     timer.async_wait([&](const boost::system::error_code& error) {
       if (error) return;
-      controller.tick();
-      steering.tick(controller.view(), controller.now());
-      flow_logs.tick(controller.now());
+      {
+        const TimedCall timed(server.times(), "(timer: state)");
+        controller.tick();
+      }
+      {
+        const TimedCall timed(server.times(), "(timer: steering)");
+        steering.tick(controller.view(), controller.now());
+      }
+      {
+        const TimedCall timed(server.times(), "(timer: flow logs)");
+        flow_logs.tick(controller.now());
+      }
       captures.tick();
+      tell_of_spared_lines(server, lines_spared, with_observers);
       tell_of_lost_memory(mappings_lost, with_memory);
       tell_of_withheld_lines(lines_untold, with_lines);
       // The watchdog hears of us only while packets could flow.
@@ -391,9 +436,13 @@ int main(int argc, char** argv) {
     std::cout << line->config_path << ": ok\n";
     return 0;
   }
+  LogWriter::of_process().start();
+  int code = 1;
   try {
-    return serve(*config, line->eal_extras);
+    code = serve(*config, line->eal_extras);
   } catch (const std::exception& error) {
-    return fail(error.what());
+    code = fail(error.what());
   }
+  LogWriter::of_process().stop();
+  return code;
 }

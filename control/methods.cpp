@@ -137,6 +137,12 @@ class Methods {
     return Json{{"workers", workers_report(controller_)}};
   }
 
+  Answer share_list(const Json& params) {
+    Params in(params);
+    if (!in.sound()) return in.refusal();
+    return Json{{"shares", shares_report(controller_)}};
+  }
+
   Answer flow_log_list(const Json& params) {
     Params in(params);
     if (!in.sound()) return in.refusal();
@@ -454,6 +460,7 @@ void add_methods(Server& server, Controller& controller, const EngineFacts& fact
       {"subnet.list", Access::look, &Methods::subnet_list},
       {"state.get", Access::look, &Methods::state_get},
       {"worker.list", Access::look, &Methods::worker_list},
+      {"share.list", Access::look, &Methods::share_list},
       {"flow_log.list", Access::look, &Methods::flow_log_list},
       {"flow_log.flush", Access::change, &Methods::flow_log_flush},
       {"task.attach", Access::change, &Methods::task_attach},

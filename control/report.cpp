@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "control/report.h"
 
+
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_mempool.h>
@@ -12,6 +13,7 @@
 #include "config/state_json.h"
 #include "control/reconcile.h"
 #include "control/steering_methods.h"
+#include "dataplane/io/log_writer.h"
 
 namespace trunkline::control {
 namespace {
@@ -102,7 +104,8 @@ Json allowances_json(const Workers& workers) {
                                   DropReason::pps_allowance_exceeded, DropReason::linklocal_allowance_exceeded}) {
     allowances[std::string(text(reason).name)] = workers.dropped(reason);
   }
-  allowances["conntrack_allowance_exceeded"] = workers.dropped(DropReason::conntrack_full) + workers.dropped(DropReason::conntrack_quota);
+  allowances["conntrack_allowance_exceeded"] = workers.dropped(DropReason::conntrack_full) + workers.dropped(DropReason::conntrack_quota) +
+                                             workers.dropped(DropReason::conntrack_share);
   const std::uint64_t used = workers.connections(), capacity = workers.connection_capacity();
   allowances["conntrack_allowance_available"] = capacity > used ? capacity - used : 0;
   return allowances;
@@ -267,6 +270,59 @@ Json workers_report(Controller& controller) {
   return workers;
 }
 
+Json shares_report(Controller& controller) {
+  const Workers& workers = controller.workers();
+  Json shares = Json::array();
+  for (const auto& [eni, active] : controller.active()) {
+    const Endpoint& endpoint = *active.endpoint;
+    const ConnectionTable& connections = workers[endpoint.worker].state.connections;
+    std::uint64_t cycles = 0, frame_cost = 0, lines_lost = 0;
+    for (const Worker* worker : workers) {
+      const WorkerTime::Had& had = worker->state.time.had[endpoint.id.value];
+      cycles += had.cycles.read();
+      frame_cost = std::max(frame_cost, had.frame_cost.read());
+      lines_lost += worker->state.flows.lost(endpoint.id);
+    }
+    const MeterReading ingress = workers.of(endpoint.id, Direction::ingress).since(active.ingress_start);
+    const MeterReading egress = workers.of(endpoint.id, Direction::egress).since(active.egress_start);
+    Json refused = Json::object();
+    for (const DropReason reason : {DropReason::conntrack_share, DropReason::conntrack_quota, DropReason::conntrack_full, DropReason::fragment_quota,
+                                    DropReason::fragmenting_limit, DropReason::cpu_allowance_exceeded, DropReason::linklocal_allowance_exceeded,
+                                    DropReason::handoff_full, DropReason::no_buffer, DropReason::tx_full}) {
+      const auto at = static_cast<std::size_t>(reason);
+      if (const std::uint64_t count = ingress.drops[at] + egress.drops[at]; count != 0) refused[std::string(text(reason).name)] = count;
+    }
+    const auto cycles_a_micro = static_cast<double>(std::max<std::uint64_t>(1, rte_get_tsc_hz() / 1'000'000));
+    const std::uint32_t held = connections.entries_of(endpoint.id), share = connections.share_of_each();
+    shares.push_back({{"eni", eni},
+                      {"task", task_id(controller.desired().attachments.at(eni).task.task_arn)},
+                      {"worker", endpoint.worker},
+                      {"connections", {{"entries", held}, {"share", share}, {"beyond_share", held > share ? held - share : 0}}},
+                      {"worker_time", {{"ms", std::round(static_cast<double>(cycles) / cycles_a_micro / 1000)},
+                                       {"frame_us", std::round(static_cast<double>(frame_cost) / cycles_a_micro * 10) / 10}}},
+                      {"flow_lines_lost", lines_lost},
+                      {"refused", std::move(refused)}});
+  }
+  return shares;
+}
+
+namespace {
+
+Json call_times_json(const CallTimes* times) {
+  if (times == nullptr) return nullptr;
+  Json buckets = Json::array(), beyond = Json::object();
+  for (std::size_t i = 0; i < times->counts().size(); ++i) {
+    buckets.push_back({{"up_to_us", i < CallTimes::kBuckets.size() ? Json(CallTimes::kBuckets[i].count()) : Json(nullptr)}, {"calls", times->counts()[i]}});
+  }
+  for (const auto& [name, longest] : times->by_name()) {
+    if (longest.beyond_bound != 0) beyond[name] = {{"calls", longest.beyond_bound}, {"longest_ms", static_cast<double>(longest.longest.count()) / 1000}};
+  }
+  return {{"bound_ms", CallTimes::kBound.count() / 1000}, {"calls", std::move(buckets)}, {"beyond_bound", std::move(beyond)},
+          {"log_lines_dropped", LogWriter::of_process().dropped()}};
+}
+
+}  // namespace
+
 Json status_report(Controller& controller, const EngineFacts& facts) {
   const config::EngineConfig& config = controller.config();
   std::size_t waiting = 0, failed = 0;
@@ -312,6 +368,7 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
             {"journal", facts.journal_path},
             {"damage", controller.journal_damage()},
             {"quarantined", controller.quarantined() ? Json(*controller.quarantined()) : Json(nullptr)}}},
+          {"control", call_times_json(facts.call_times)},
           {"flow_logs", flow_log_sums(facts.flow_logs)},
           {"steering", steering_summary(controller, facts.steering)},
           {"names", config.names.hosts_file.empty() ? Json(nullptr) : Json{{"file", config.names.hosts_file}, {"why", controller.names_trouble()}}},

@@ -30,6 +30,7 @@
 
 #include "config/safe_file.h"
 #include "config/words.h"
+#include "control/rpc/observer_budget.h"
 
 namespace trunkline::control {
 namespace {
@@ -147,6 +148,8 @@ class Server::Core : public std::enable_shared_from_this<Core> {
   std::set<std::string, std::less<>> large_methods;
   std::size_t unread = 0;  // bytes of answers, at all clients
   std::set<std::shared_ptr<Session>> sessions;
+  CallTimes times;
+  ObserverBudget observers;
 
  private:
   void accept();
@@ -174,7 +177,7 @@ class Server::Core : public std::enable_shared_from_this<Core> {
 class Server::Session : public std::enable_shared_from_this<Session> {
  public:
   Session(const std::shared_ptr<Core>& core, int fd, const Caller& caller)
-      : core_(core), caller_(caller), socket_(core->io, asio::local::stream_protocol(), fd), timer_(core->io) {}
+      : core_(core), caller_(caller), socket_(core->io, asio::local::stream_protocol(), fd), timer_(core->io), turn_(core->io) {}
 
   const Caller& caller() const { return caller_; }
 
@@ -187,10 +190,12 @@ class Server::Session : public std::enable_shared_from_this<Session> {
   void close() {
     if (closed_) return;
     closed_ = true;
-    core_->unread -= unsent();
+    count_unread(-static_cast<std::ptrdiff_t>(unsent()));
+    if (!caller_.admin) core_->observers.disconnected(caller_.uid, std::chrono::steady_clock::now());
     core_->release_large(this);
     error_code ignored;
     timer_.cancel(ignored);
+    turn_.cancel(ignored);
     socket_.shutdown(asio::socket_base::shutdown_both, ignored);
     socket_.close(ignored);
     core_->sessions.erase(shared_from_this());
@@ -208,6 +213,11 @@ class Server::Session : public std::enable_shared_from_this<Session> {
     }
   }
 
+  void count_unread(std::ptrdiff_t by) {
+    core_->unread += static_cast<std::size_t>(by);
+    if (!caller_.admin) core_->observers.unread_changed(caller_.uid, by);
+  }
+
   std::size_t unsent() const { return sending_.size() - sent_ + waiting_.size(); }
 
   void advance() {
@@ -215,6 +225,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
     const std::size_t newline = input_.find('\n', std::max(scanned_, begin_));
     if (newline != std::string::npos) {
       set_deadline(false);
+      if (!caller_.admin && must_wait()) return;
       const bool is_large = newline - begin_ >= core_->options.max_line_bytes;
       if (is_large && !may_be_large(newline - begin_ + 1)) return;
       const std::string_view line = std::string_view(input_).substr(begin_, newline - begin_);
@@ -239,6 +250,17 @@ class Server::Session : public std::enable_shared_from_this<Session> {
     if (input_.size() >= core_->options.max_line_bytes && !may_be_large(input_.size())) return;
     set_deadline(!input_.empty());
     read();
+  }
+
+  // The observer's uid has had its time: advance() comes again later.
+  bool must_wait() {
+    const ObserverBudget::Duration wait = core_->observers.wait(caller_.uid, std::chrono::steady_clock::now());
+    if (wait <= ObserverBudget::Duration(0)) return false;
+    turn_.expires_after(wait);
+    turn_.async_wait([self = shared_from_this()](const error_code& error) {
+      if (!error) self->guard([&] { self->advance(); });
+    });
+    return true;
   }
 
   void read() {
@@ -318,7 +340,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
       return false;
     }
     waiting_ += line;
-    core_->unread += line.size();
+    count_unread(static_cast<std::ptrdiff_t>(line.size()));
     if (!writing_) write();
     return !closed_;
   }
@@ -337,7 +359,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
                                self->writing_ = false;
                                if (error) return self->close();
                                self->sent_ += n;
-                               self->core_->unread -= n;
+                               self->count_unread(-static_cast<std::ptrdiff_t>(n));
                                if (self->unsent() == 0 && self->ending_) return self->close();
                                if (self->unsent() == 0) return;
                                self->guard([&] {
@@ -351,6 +373,7 @@ class Server::Session : public std::enable_shared_from_this<Session> {
   Caller caller_;
   asio::local::stream_protocol::socket socket_;
   asio::steady_timer timer_;
+  asio::steady_timer turn_;  // an observer's, when it has had its time
   std::string input_;  // [0, begin_) is done with, no newline in [begin_, scanned_)
   std::size_t begin_ = 0;
   std::size_t scanned_ = 0;
@@ -511,10 +534,13 @@ void Server::Core::welcome(int fd) {
     if (!caller) return turn_away(fd, "the engine cannot tell who you are: " + caller.error());
     caller->admin = is_admin(caller->uid);
     caller->connection = ++connections_;
-    const auto observers = static_cast<std::size_t>(
+    const auto observers_here = static_cast<std::size_t>(
         std::ranges::count_if(sessions, [](const auto& other) { return !other->caller().admin; }));
     const std::size_t most_observers = options.max_clients - options.max_clients / 8;
-    if (sessions.size() >= options.max_clients || (!caller->admin && observers >= most_observers)) {
+    if (!caller->admin && observers_here < most_observers && !observers.may_connect(caller->uid, most_observers - observers_here)) {
+      return turn_away(fd, "uid " + std::to_string(caller->uid) + " has as many connections as one may that only looks, beside others; close some");
+    }
+    if (sessions.size() >= options.max_clients || (!caller->admin && observers_here >= most_observers)) {
       return turn_away(fd, "there are " + std::to_string(sessions.size()) + " clients already; at most " +
                                std::to_string(caller->admin ? options.max_clients : most_observers) + " are served");
     }
@@ -524,6 +550,7 @@ void Server::Core::welcome(int fd) {
   }
   // From here on the session owns the descriptor.
   try {
+    if (!session->caller().admin) observers.connected(session->caller().uid);
     sessions.insert(session);
     session->start();
   } catch (const std::exception&) {
@@ -546,7 +573,17 @@ std::optional<Server::Core::Answer> Server::Core::answer(std::string_view line, 
     }
     id = request->id;
     if (is_large && !large_methods.contains(request->method)) return too_long(id);
-    auto answered = dispatch(*request, caller);
+    std::optional<Answer> answered;
+    {
+      const auto known = methods.find(request->method);
+      const TimedCall timed(times, known != methods.end() ? std::string_view(known->first) : "no method");
+      answered = dispatch(*request, caller);
+      if (!caller.admin) observers.had(caller.uid, timed.took(), std::chrono::steady_clock::now());
+    }
+    if (answered && !caller.admin && observers.unread(caller.uid) != 0 && observers.unread(caller.uid) + answered->line.size() > ObserverBudget::kUnreadOfUid) {
+      return Answer{error_line(id, limit("clients of uid " + std::to_string(caller.uid) + " have not read " + std::to_string(observers.unread(caller.uid)) +
+                                         " bytes of answers yet; try again when they have"))};
+    }
     if (answered && answered->line.size() > options.max_unread_bytes && unread != 0 && unread + answered->line.size() > options.max_unread_of_all_bytes) {
       return Answer{error_line(id, limit("this answer has " + std::to_string(answered->line.size()) + " bytes, and clients have not read " +
                                          std::to_string(unread) + " bytes of others yet; try again when they have"))};
@@ -599,6 +636,7 @@ std::optional<Server::Core::Answer> Server::Core::dispatch(const Request& reques
 
 void Server::Core::tell_audit(const Request& request, const Caller& caller, std::string_view outcome) {
   if (!audit) return;
+  if (!caller.admin && !observers.may_log(caller.uid, std::chrono::steady_clock::now())) return;
   try {
     const auto dry_run = request.params.find("dry_run");
     const bool dry = dry_run != request.params.end() && dry_run->is_boolean() && dry_run->get<bool>();
@@ -627,6 +665,10 @@ void Server::set_gone(std::function<void(std::uint64_t)> gone) { core_->gone = s
 std::expected<void, std::string> Server::listen() { return core_->listen(); }
 
 void Server::stop() { core_->stop(); }
+
+CallTimes& Server::times() { return core_->times; }
+
+std::uint64_t Server::take_withheld_lines() { return core_->observers.take_withheld().lines; }
 
 std::size_t Server::clients() const { return core_->sessions.size(); }
 

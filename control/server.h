@@ -12,7 +12,8 @@
 //    those that lie unread are not more than max_unread_of_all_bytes together.
 //  * A method that takes_large() may get a line of up to max_large_line_bytes from an admin, so that what can be read can also be
 //    put back. One such line is received at a time; a second client hears `limit` and tries again.
-//  * An eighth of the places is kept for admins, so that observers who sit idle cannot lock them out.
+//  * An eighth of the places is kept for admins, so that observers who sit idle cannot lock them out. Observers have a budget of places, time,
+//    unread answers and log lines by their uid (rpc/observer_budget.h): a call that is beyond it waits, and admins go on meanwhile.
 //  * A notification from a client (a request without an id) is never executed: whoever changes something has to be
 //    told what came of it.
 //  * Without file descriptors connections are refused with a sentence instead of left to hang, and nothing spins.
@@ -35,6 +36,7 @@
 #include <vector>
 
 #include "control/protocol.h"
+#include "control/rpc/call_times.h"
 
 namespace trunkline::control {
 
@@ -99,6 +101,10 @@ class Server {
   void stop();
 
   std::size_t clients() const;
+  // How long calls held the thread, and whatever else is added to it.
+  CallTimes& times();
+  // Observers' lines that the log was spared, since this was last asked.
+  std::uint64_t take_withheld_lines();
 
  private:
   class Core;

@@ -23,9 +23,6 @@ class Workers {
   auto begin() const { return workers_.begin(); }
   auto end() const { return workers_.end(); }
 
-  void set_time(Tick now) const {
-    for (Worker* worker : workers_) worker->set_time(now);
-  }
   void wake() const {
     for (Worker* worker : workers_) worker->wake();
   }

@@ -53,11 +53,13 @@
   X(connection_closed, "strict_syn: a segment of a TCP connection that nobody opened here with a SYN")                                          \
   X(conntrack_full, "no room for another connection (limits.connections)")                                            \
   X(conntrack_quota, "the ENI has all the connections that one may have (limits.connections_per_endpoint)")           \
+  X(conntrack_share, "the ENI has more connections than its guaranteed share, and what is left is other ENIs' shares (limits.connections)") \
   /* what an ENI may use; the names are the ENA driver's */                                                            \
   X(bw_in_allowance_exceeded, "more octets a second towards the task than its ENI may receive")                       \
   X(bw_out_allowance_exceeded, "more octets a second from the task than its ENI may send")                            \
   X(pps_allowance_exceeded, "more packets a second than the ENI may have")                                            \
   X(linklocal_allowance_exceeded, "more than 1024 packets a second to the DNS resolver, IMDS and time service, to the router, or of ARP, ND and DHCP") \
+  X(cpu_allowance_exceeded, "the worker's time: a frame written to the ENI's port takes too long, or its super-frames make too many; see share list") \
   /* between workers */                                                                                                \
   X(handoff_full, "the worker that owns the ENI does not keep up with what others hand to it; see worker list")       \
   /* the way out */                                                                                                    \

@@ -14,16 +14,12 @@ namespace trunkline {
 namespace {
 
 constexpr std::uint16_t kReceiveBurst = 32;
+constexpr std::uint32_t kTasksATrunkBurst = 8;  // tasks that had something, to one burst more of the trunk
 // The sweep comes round in five seconds when there is time for nothing else, a chunk a turn until the tick's share is done.
 constexpr std::uint32_t kSweepSeconds = 5;
 constexpr std::uint32_t kSweepPerTurn = 64;
 constexpr std::uint32_t kFragmentsPerTurn = 16;
 
-// TSC cycles to microseconds, as a fixed-point product: no division a turn.
-std::uint64_t micros_of(std::uint64_t cycles) {
-  static const std::uint64_t scale = (std::uint64_t{1000000} << 32) / std::max<std::uint64_t>(1, rte_get_tsc_hz());
-  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(cycles) * scale >> 32);
-}
 // Of the pool of the packet that they are to be like.
 class PoolBuffers final : public BufferSource {
  public:
@@ -42,6 +38,16 @@ BufferSource& buffers_of_pools() {
 
 // --- receiving -------------------------------------------------------------------------------------------------------
 
+namespace {
+
+std::uint64_t bytes_of(const Burst& burst) {
+  std::uint64_t bytes = 0;
+  for (std::uint32_t i = 0; i < burst.size; ++i) bytes += burst.mbuf[i]->pkt_len;
+  return bytes;
+}
+
+}  // namespace
+
 void Worker::after_burst() {
   if (auto discarded = state.outbox.discarded(); !discarded.empty()) {
     rte_pktmbuf_free_bulk(discarded.data(), static_cast<unsigned>(discarded.size()));
@@ -52,12 +58,16 @@ void Worker::after_burst() {
 
 std::uint32_t Worker::receive(const PortView& port, std::uint16_t queue) {
   Burst burst;
-  const std::uint16_t count = rte_eth_rx_burst(port.ethdev, queue, burst.mbuf, kReceiveBurst);
+  const std::uint16_t most = port.is_trunk ? kReceiveBurst : state.time.burst_of(port.endpoint, kReceiveBurst);
+  const std::uint16_t count = rte_eth_rx_burst(port.ethdev, queue, burst.mbuf, most);
+  if (port.is_trunk) state.time.trunk_gave(count == kReceiveBurst);
   if (count == 0) return 0;
   burst.received(count);
   if (port.is_trunk) {
     process_from_trunk(burst, state);
   } else {
+    state.time.mark(port.endpoint);
+    if ((port.tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0) state.time.received(port.endpoint, count, bytes_of(burst));
     process_from_task(burst, state, *state.view->endpoint(port.endpoint));
   }
   after_burst();
@@ -100,7 +110,7 @@ void in_runs(std::span<const HandedPacket> packets, Process&& process) {
 
 // What one other worker has handed over, in its order. Connections first: they were sent before the packets that are theirs.
 std::uint32_t Worker::take_lane(WorkerNumber from) {
-  SpscRing<HandedPacket>& lane = state.handoff.from(from).packets;
+  SharedRing<HandedPacket>& lane = state.handoff.from(from).packets;
   const std::uint32_t ready = std::min<std::uint32_t>(lane.ready(), 2 * kReceiveBurst);
   take_records(state, from);
   HandedPacket packets[2 * kReceiveBurst];
@@ -123,8 +133,7 @@ std::uint32_t Worker::receive_handed() {
   std::uint32_t count = 0;
   if (!state.handoff.parked().empty()) {
     // Older than anything that comes now. What still has to wait is parked again.
-    unparked_.swap(state.handoff.parked());
-    state.handoff.parked().clear();
+    state.handoff.take_parked(unparked_);
     in_runs(unparked_, [&](std::span<const HandedPacket> run) { process_handed(run); });
     unparked_.clear();
   }
@@ -164,10 +173,11 @@ void Worker::hand_to_trunk_sender(const Outbox::Batch& batch, WorkerNumber sende
 void Worker::send(PortSlot slot, const Outbox::Batch& batch) {
   const PortView& port = *state.view->port(slot);
   const std::uint16_t queues = port.is_trunk ? state.view->trunk_queues : std::uint16_t{1};
-  const std::uint16_t ours = port.is_trunk ? state.number : std::uint16_t{0};
+  const std::uint16_t ours = port.queue_of(state.number);
+  if (!port.is_trunk) state.time.mark(port.endpoint);
   if (port.is_trunk && state.number >= queues) {
     hand_to_trunk_sender(batch, static_cast<WorkerNumber>(state.number % queues));
-  } else if (!batch.asks) [[likely]] {
+  } else if (!batch.asks && state.backlog.is_empty()) [[likely]] {
     transmit(port, ours, batch.packets, batch.bytes, outgoing_meter(port), state);
   } else {
     transmit_with_offloads(port, ours, batch.packets, outgoing_meter(port), offloads, state);
@@ -178,8 +188,43 @@ void Worker::send_all() {
   state.outbox.empty([this](PortSlot slot, const Outbox::Batch& batch) { send(slot, batch); });
 }
 
+void Worker::drop_rest(const HandedPacket& handed, std::uint32_t made) {
+  state.meters[handed.endpoint.value].ingress.dropped(DropReason::cpu_allowance_exceeded, frames_of(*handed.packet).packets - made);
+  rte_pktmbuf_free(handed.packet);
+}
+
+// What was left of earlier turns: each ENI that has something a slice of time.
+void Worker::send_backlog() {
+  for (std::uint32_t left = state.backlog.owners(); left != 0 && !state.backlog.is_empty(); --left) {
+    const EndpointId owner = state.backlog.next_owner();
+    const Backlog::Waiting waiting = state.backlog.front(owner);
+    const PortView* const port = state.view->port(waiting.port);
+    const Endpoint* const endpoint = port == nullptr || port->is_trunk ? nullptr : state.view->endpoint(port->endpoint);
+    if (port == nullptr || (!port->is_trunk && (endpoint == nullptr || endpoint->generation != waiting.generation))) {
+      // It was received by an ENI that has gone, and whoever has the port now did not receive it.
+      observe_drop(state, *waiting.packet, {.direction = Direction::ingress, .stage = Stage::transmit, .reason = DropReason::no_policy});
+      rte_pktmbuf_free(state.backlog.pop(owner));
+      continue;
+    }
+    // Of a port of another worker: its ENI has moved meanwhile. A driver's queue is one worker's.
+    if (!port->is_trunk && port->polled_by != state.number) {
+      const HandedPacket handed{waiting.packet, port->endpoint, waiting.generation, HandoffKind::deliver, Direction::ingress};
+      state.backlog.pop(owner);
+      // What of it is sent already would be sent again.
+      if (waiting.made != 0) {
+        drop_rest(handed, waiting.made);
+      } else if (!state.handoff.send(endpoint->worker, handed)) {
+        detail::drop_handed(handed, DropReason::handoff_full, state);
+      }
+      continue;
+    }
+    transmit_backlog(*port, port->queue_of(state.number), owner, outgoing_meter(*port), offloads, state);
+  }
+}
+
 void Worker::flush() {
   send_all();
+  if (!state.backlog.is_empty()) [[unlikely]] send_backlog();
   for (std::uint32_t to = 0; to < state.handoff.workers(); ++to) {
     if (to == state.number) continue;
     HandoffLane& lane = state.handoff.to(static_cast<WorkerNumber>(to));
@@ -221,25 +266,32 @@ void Worker::end_interval() {
   interval_done_.store(interval_, std::memory_order_release);
 }
 
-bool Worker::turn() {
+bool Worker::turn() { return turn(clock_.at(rte_rdtsc())); }
+
+bool Worker::turn(const WorkerClock::Time& time) {
   // The View of the turn before was needed until now: what comes between two turns looks at it too.
   published_.quiescent(state.number);
-  state.begin_turn(*published_.read(), time_.load(std::memory_order_relaxed), micros_of(rte_rdtsc()));
+  state.begin_turn(*published_.read(), time.tick, time.micros);
   if (observers.has_news()) [[unlikely]] state.observers = observers.take();
   std::uint32_t packets = 0;
   const bool only_silent_ports = !announced_;
   announced_ = true;
+  const bool has_trunk_queue = state.number < state.view->trunk_queues;
+  std::uint32_t busy_tasks = 0;
   for (const PortView& port : state.view->ports) {
     if (only_silent_ports && port.announces(state.number)) continue;
     if (port.is_trunk) {
-      if (state.number < state.view->trunk_queues) packets += receive(port, state.number);
-    } else if (port.polled_by == state.number) {
-      packets += receive(port, 0);
+      if (has_trunk_queue) packets += receive(port, state.number);
+    } else if (port.polled_by == state.number && !state.backlog.holds(port.endpoint)) {
+      const std::uint32_t received = receive(port, 0);
+      packets += received;
+      // All tasks' packets come by the trunk's queue, so it is not one port among many.
+      if (received != 0 && ++busy_tasks % kTasksATrunkBurst == 0 && has_trunk_queue) packets += receive(state.view->ports.front(), state.number);
     }
   }
   packets_.add(packets);
   if (state.handoff.workers() > 1 || !state.handoff.parked().empty()) packets += receive_handed();
-  if (packets != 0 || !state.outbox.is_empty()) flush();
+  if (packets != 0 || !state.outbox.is_empty() || !state.backlog.is_empty()) flush();
   sweep();
   if (is_interval_open()) end_interval();
   state.flows.flush();
@@ -254,7 +306,7 @@ bool Worker::turn() {
                      packets != 0 ? kInspectPerTurn : kInspectPerIdleTurn);
   }
   turns_.add(1);
-  return packets != 0;
+  return packets != 0 || !state.backlog.is_empty();
 }
 
 void Worker::run() {

@@ -2,7 +2,7 @@
 //
 // The poll loop of one lcore: receive from each port that it owns, take what other workers hand over, process, flush; between
 // turns the housekeeping (quiescent state, expiry sweep, what control asks about connections, idle ladder). It never locks, allocates, logs or waits for the
-// control thread.
+// control thread; its time comes from its own clock (state/worker_clock.h).
 //
 // Ownership: a Worker owns its WorkerState; the control thread reads the counters in it and nothing else. The fields that
 // two threads touch say so.
@@ -17,6 +17,7 @@
 #include "dataplane/state/inspection.h"
 #include "dataplane/state/observer.h"
 #include "dataplane/state/published.h"
+#include "dataplane/state/worker_clock.h"
 #include "dataplane/state/worker_state.h"
 #include "dataplane/transmit.h"
 
@@ -38,16 +39,16 @@ class Worker {
   void meet(std::vector<Worker*> workers) { workers_ = std::move(workers); }
   // The loop; returns after stop(). On the worker's lcore.
   void run();
-  // One turn, for tests that drive the loop themselves. True: there was something to do.
+  // One turn. True: there was something to do.
   bool turn();
+  // The same at a time of the caller's, for tests that drive the loop themselves.
+  bool turn(const WorkerClock::Time& time);
 
   // --- control thread ---
   void stop() {
     stop_.store(true, std::memory_order_relaxed);
     wake();
   }
-  // The time of all workers: written by the control thread's timer, read once per turn.
-  void set_time(Tick now) { time_.store(now, std::memory_order_relaxed); }
   // After a new View was published. Any thread.
   void wake() { idle_.wake(); }
   WorkerNumber number() const { return state.number; }
@@ -84,6 +85,8 @@ class Worker {
   bool is_given(const View* seen);
   void send(PortSlot slot, const Outbox::Batch& batch);
   void send_all();
+  void send_backlog();
+  void drop_rest(const HandedPacket& handed, std::uint32_t made);
   void hand_to_trunk_sender(const Outbox::Batch& batch, WorkerNumber sender);
   void flush();
   void sweep();
@@ -93,6 +96,7 @@ class Worker {
 
   Published<View>& published_;
   IdleLadder idle_;
+  WorkerClock clock_;
   std::vector<Worker*> workers_;
   std::vector<HandedPacket> unparked_;
   Tick swept_at_ = 0;           // the tick whose share of the sweep is under way
@@ -102,7 +106,6 @@ class Worker {
   std::uint32_t interval_ = 0;      // the last one that is complete
   std::uint32_t interval_at_ = 0;   // the next connection to take the totals off
   std::atomic<bool> stop_{false};  // written by control, read here
-  std::atomic<Tick> time_{0};      // written by control, read here
   std::atomic<std::uint32_t> interval_asked_{0};  // written by control, read here
   // Written here, read by control; on lines of their own.
   alignas(64) Counter turns_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/io/dpdk_log.h"
+#include "dataplane/io/log_writer.h"
 
 #include <rte_log.h>
 #include <unistd.h>
@@ -19,15 +20,6 @@ std::mutex mutex;
 LogBudget budget;
 bool to_journal = false;
 
-void write_whole(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-}
-
 // A cookie's writer gets whole lines, one or more: DPDK flushes after each.
 ssize_t write_lines(void*, const char* data, std::size_t size) {
   const auto now = std::chrono::duration_cast<LogBudget::Time>(std::chrono::steady_clock::now().time_since_epoch());
@@ -41,35 +33,11 @@ ssize_t write_lines(void*, const char* data, std::size_t size) {
     if (to_journal) out += '<' + std::to_string(std::clamp(rte_log_cur_msg_loglevel() - 1, 0, 7)) + '>';
     out += line;
   }
-  write_whole(out);
+  LogWriter::of_process().write(std::move(out));
   return static_cast<ssize_t>(size);  // what is withheld is done with
 }
 
 }  // namespace
-
-bool LogBudget::Bucket::take(std::uint64_t burst, std::uint64_t per_second, Time now) {
-  if (now > filled) {
-    const auto passed = static_cast<std::uint64_t>((now - filled).count());
-    thousandths = std::min(burst * 1000, thousandths + std::min(passed, std::uint64_t{1} << 32) * per_second);
-    filled = now;
-  }
-  if (thousandths < 1000) return false;
-  thousandths -= 1000;
-  return true;
-}
-
-bool LogBudget::admit(std::string_view subject, Time now) {
-  Bucket& own = buckets_[std::hash<std::string_view>{}(subject) % buckets_.size()];
-  if (own.take(kBurst, kPerSecond, now)) {
-    if (all_.take(kBurstOfAll, kPerSecondOfAll, now)) return true;
-    own.give_back();
-  }
-  ++withheld_.lines;
-  withheld_.subject = subject;
-  return false;
-}
-
-LogBudget::Withheld LogBudget::take_withheld() { return std::exchange(withheld_, {}); }
 
 std::string_view log_subject(std::string_view line) {
   const std::size_t colon = line.find(": ");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/io/eal.h"
 
+#include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_version.h>
@@ -9,6 +10,7 @@
 #include <fstream>
 
 #include "dataplane/io/dpdk_log.h"
+#include "dataplane/state/worker_clock.h"
 
 namespace trunkline {
 
@@ -55,6 +57,7 @@ std::expected<Eal, std::string> Eal::start(const EalSettings& settings) {
     return std::unexpected(std::string("DPDK did not start: ") + rte_strerror(rte_errno) +
                            "; its own words are above, the arguments were made from the eal section of the config");
   }
+  ClockOrigin::tell_rate(rte_get_tsc_hz());
   return Eal{};
 }
 

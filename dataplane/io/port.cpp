@@ -144,6 +144,7 @@ std::expected<void, std::string> Port::configure(rte_mempool& pool) {
   // A tap's descriptor can be waited for as it is. Cards announce by interrupts that have to be armed.
   const std::string_view driver = info.driver_name;
   const bool is_tap = driver == "net_tap" || driver == kTapDriver;
+  send_offloads_.writes_take_time = is_tap;
   wake_must_be_armed_ = std::ranges::find(kArmed, driver) != std::end(kArmed);
   conf.intr_conf.rxq = is_tap || wake_must_be_armed_ ? 1 : 0;
   int configured = rte_eth_dev_configure(ethdev_, queues_, queues_, &conf);

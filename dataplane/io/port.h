@@ -54,6 +54,8 @@ struct SendOffloads {
   // Of these, what the program behind the port takes now; nothing while nobody is there. nullptr: all, always. Written by
   // a thread of DPDK's vhost library as programs come and go; read by workers. It lives as long as the port.
   const std::atomic<std::uint64_t>* agreed = nullptr;
+  // Each frame is a system call of the worker's, in which the kernel on the other side may do work of its own (a tap).
+  bool writes_take_time = false;
 };
 
 class Port {

@@ -28,7 +28,7 @@
 // (state/handoff.h).
 //
 // Refuses: security_group_ingress, security_group_egress, network_acl_ingress, network_acl_egress, rule_revoked, connection_closed,
-// conntrack_full, conntrack_quota, handoff_full.
+// conntrack_full, conntrack_quota, conntrack_share, handoff_full.
 #pragma once
 
 #include <array>
@@ -229,7 +229,11 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
     connection = inserted.connection;
     if (connection == nullptr) {
       if (untracked || answers_untracked(worker, endpoint, direction, burst, i)) return DropReason::none;
-      return inserted.refusal == ConnectionTable::Refusal::quota ? DropReason::conntrack_quota : DropReason::conntrack_full;
+      switch (inserted.refusal) {
+        case ConnectionTable::Refusal::quota: return DropReason::conntrack_quota;
+        case ConnectionTable::Refusal::share: return DropReason::conntrack_share;
+        default: return DropReason::conntrack_full;
+      }
     }
   }
   if (endpoint.network_acl != nullptr) judge_again(worker, endpoint, *connection);

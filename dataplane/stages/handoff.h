@@ -87,7 +87,7 @@ inline void take_records(WorkerState& worker, WorkerNumber from) {
   const std::uint32_t count = records.ready();
   for (std::uint32_t i = 0; i < count; ++i) {
     const ConnectionRecord& record = records.front(i);
-    worker.connections.adopt(record.connection, record.addresses);
+    worker.connections.adopt(record.connection, record.addresses, worker.now);
   }
   records.drop(count);
 }
@@ -106,7 +106,7 @@ inline bool give_connection(WorkerState& worker, Connection& connection, WorkerN
 inline bool answer_question(const HandedPacket& asked, WorkerState& worker, WorkerNumber from) {
   HandoffLane& back = worker.handoff.to(from);
   if (back.records.room() == 0) return false;  // the other takes them every turn
-  if (back.packets.room() == 0) {
+  if (!back.packets.may_push(asked.endpoint)) {
     // To wait for room could be to wait for each other: two workers with full rings, and a question first in both.
     detail::drop_handed(asked, DropReason::handoff_full, worker);
     return true;
@@ -124,7 +124,7 @@ inline bool answer_question(const HandedPacket& asked, WorkerState& worker, Work
       answer.kind = HandoffKind::asked_service;
     }
   }
-  back.packets.push(answer);
+  back.packets.push(answer, answer.endpoint);
   return true;
 }
 

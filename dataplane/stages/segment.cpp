@@ -30,6 +30,11 @@ Segmenter::Segmenter(const rte_mbuf& super_frame) : frame_(super_frame), ipv4_((
   from_ = ChainReader(super_frame, header_bytes);
 }
 
+void Segmenter::resume_after(std::uint32_t made) {
+  made_ = made;
+  from_ = ChainReader(frame_, header_bytes_ + made * frame_.tso_segsz);
+}
+
 std::uint32_t Segmenter::next(std::span<rte_mbuf*> out, bool checksums) {
   std::uint32_t count = 0;
   for (; count < out.size() && left() != 0; ++count) {

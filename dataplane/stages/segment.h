@@ -26,6 +26,9 @@ class Segmenter {
 
   bool is_sound() const { return header_bytes_ != 0; }
   std::uint32_t left() const { return count_ - made_; }
+  std::uint32_t made() const { return made_; }
+  // Goes on behind so many segments that were made before; of a sound one, and of no more than there are.
+  void resume_after(std::uint32_t made);
   // Makes the next ones out of the super-frame's pool, up to `out.size()`; answers how many. Fewer than were left and asked for: the pool is empty.
   // `checksums`: complete; otherwise each asks the port for its own (TX_TCP_CKSUM).
   std::uint32_t next(std::span<rte_mbuf*> out, bool checksums);

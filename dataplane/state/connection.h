@@ -76,6 +76,16 @@ struct alignas(64) Connection {
     std::memcpy(&bits, reinterpret_cast<const std::uint8_t*>(&state) + 1, 1);
     return (bits & (kAllowed | kAwaited)) == kAllowed;
   }
+  // Times of a thread whose clock is ahead become now.
+  void set_no_later_than(Tick now) {
+    static constexpr std::uint16_t kAhead = 2 * kTicksPerSecond;
+    if (const Tick ahead = last_seen - now; ahead != 0 && ahead <= kAhead) last_seen = now;
+    for (Totals& way : totals) {
+      for (std::uint16_t* time : {&way.first, &way.last}) {
+        if (const auto ahead = static_cast<std::uint16_t>(*time - now); ahead != 0 && ahead <= kAhead) *time = static_cast<std::uint16_t>(now);
+      }
+    }
+  }
   Direction initiator_direction() const { return static_cast<Direction>(initiator); }
 };
 static_assert(sizeof(Connection) == 64);

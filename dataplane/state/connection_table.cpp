@@ -176,17 +176,19 @@ void ConnectionTable::give_back(std::uint32_t number) {
   }
 }
 
-ConnectionTable::Inserted ConnectionTable::insert_entries(const Connection& fresh, std::uint64_t hash, std::uint32_t quota,
+ConnectionTable::Inserted ConnectionTable::insert_entries(const Connection& fresh, std::uint64_t hash, Bounds bounds,
                                                           const AddressPair* addresses) {
   const FlowKey& key = fresh.key;
   Holding& holding = holdings_[key.endpoint().value];
   if (holding.generation != key.generation()) [[unlikely]] begin_generation(key.endpoint().value, key.generation());
-  if (holding.connections >= quota) [[unlikely]] {
+  if (holding.connections >= bounds.quota) [[unlikely]] {
     if (!recycle_oldest_unconfirmed(holding)) return {nullptr, Refusal::quota};
   } else if (holding.unconfirmed_count >= most_unconfirmed_ && is_unconfirmed(fresh.state)) {
     recycle_oldest_unconfirmed(holding);
   }
-  while (free_entries_ < (addresses != nullptr ? 2U : 1U)) {
+  const std::uint32_t wanted = addresses != nullptr ? 2 : 1;
+  if (!shares_.may_lend(wanted) && bounds.shares && !may_borrow(holding, wanted)) [[unlikely]] return {nullptr, Refusal::share};
+  while (free_entries_ < wanted) {
     if (!make_free_entry()) return {nullptr, Refusal::full};
   }
   const std::uint32_t first = first_bucket(hash);
@@ -259,8 +261,9 @@ void ConnectionTable::erase(Connection* connection) {
   }
 }
 
-bool ConnectionTable::adopt(const Connection& connection, const AddressPair& addresses) {
+bool ConnectionTable::adopt(const Connection& connection, const AddressPair& addresses, Tick now) {
   Connection arrival = connection;
+  arrival.set_no_later_than(now);
   FlowKey& key = arrival.key;
   if (key.is_ipv6()) set_digest(key, addresses);
   // Of a task that has gone: nobody will ask for it.
@@ -268,8 +271,8 @@ bool ConnectionTable::adopt(const Connection& connection, const AddressPair& add
   if (holding.connections != 0 && is_newer(holding.generation, key.generation())) return false;
   const std::uint64_t key_hash = hash(key);
   if ((key.is_ipv6() ? find(key, key_hash, addresses) : find(key, key_hash)) != nullptr) return false;
-  if (insert_entries(arrival, key_hash, kNoQuota, key.is_ipv6() ? &addresses : nullptr).connection == nullptr) return false;
-  return true;
+  // It was there already, so it keeps its place, wherever its endpoint is served now.
+  return insert_entries(arrival, key_hash, {.shares = false}, key.is_ipv6() ? &addresses : nullptr).connection != nullptr;
 }
 
 void ConnectionTable::restart(Connection& connection, const Connection& fresh) {
@@ -288,19 +291,9 @@ void ConnectionTable::restart(Connection& connection, const Connection& fresh) {
 
 // --- what makes room -------------------------------------------------------------------------------------------------
 
-std::uint32_t ConnectionTable::Holders::next(std::uint32_t id) const {
-  const std::uint32_t first = id / 64;
-  const std::uint64_t from_id = words_[first] & ~std::uint64_t{0} << id % 64;
-  if (from_id != 0) return first * 64 + static_cast<std::uint32_t>(std::countr_zero(from_id));
-  for (std::uint32_t i = 1; i <= words_.size(); ++i) {
-    const std::uint32_t at = (first + i) % static_cast<std::uint32_t>(words_.size());
-    if (words_[at] != 0) return at * 64 + static_cast<std::uint32_t>(std::countr_zero(words_[at]));
-  }
-  return kNone;
-}
-
 // What the generation before has left is in no list from now on; the sweep frees it.
 void ConnectionTable::begin_generation(std::uint32_t id, std::uint16_t generation) {
+  shares_.changed(holdings_[id].entries, 0);
   holdings_[id] = {};
   holdings_[id].generation = generation;
   unconfirmed_holders_.set(id, false);
@@ -322,7 +315,10 @@ void ConnectionTable::remove(List& list, std::uint32_t number) {
 void ConnectionTable::enlist(Holding& holding, const Connection& connection, Standing standing) {
   const auto number = static_cast<std::uint32_t>(&connection - entries_);
   const std::uint32_t id = connection.key.endpoint().value;
-  holding.connections += standing != Standing::over;
+  if (standing != Standing::over) {
+    ++holding.connections;
+    add_entries(holding, entries_of(connection.key));
+  }
   if (standing == Standing::unconfirmed) {
     append(holding.unconfirmed, number);
     if (holding.unconfirmed_count++ == 0) unconfirmed_holders_.set(id, true);
@@ -335,7 +331,10 @@ void ConnectionTable::enlist(Holding& holding, const Connection& connection, Sta
 void ConnectionTable::delist(Holding& holding, const Connection& connection, Standing standing) {
   const auto number = static_cast<std::uint32_t>(&connection - entries_);
   const std::uint32_t id = connection.key.endpoint().value;
-  holding.connections -= standing != Standing::over;
+  if (standing != Standing::over) {
+    --holding.connections;
+    add_entries(holding, -entries_of(connection.key));
+  }
   if (standing == Standing::unconfirmed) {
     remove(holding.unconfirmed, number);
     if (--holding.unconfirmed_count == 0) unconfirmed_holders_.set(id, false);
@@ -400,6 +399,26 @@ bool ConnectionTable::make_free_entry() {
   }
   const std::uint32_t id = holder_of_many_unconfirmed();
   return id != kNone && recycle_oldest_unconfirmed(holdings_[id]);
+}
+
+void ConnectionTable::set_shares(std::uint32_t endpoints) {
+  shares_.set(endpoints, FlowKey::kMaxEndpoints, [&](std::uint32_t id) { return holdings_[id].entries; });
+  share_shown_.store(endpoints == 0 ? 0 : shares_.share(), std::memory_order_relaxed);
+}
+
+// Whether a holding may have so many entries more where all that may be borrowed is: within its share, or in the place of an unconfirmed connection
+// of an endpoint that is beyond its own.
+bool ConnectionTable::may_borrow(const Holding& holding, std::uint32_t entries) {
+  while (!shares_.may_take(holding.entries, entries)) {
+    std::uint32_t id = holder_of_many_unconfirmed();
+    if (id == kNone || !shares_.is_beyond(holdings_[id].entries)) {
+      if (holding.unconfirmed.empty()) return false;
+      recycle(holding.unconfirmed.oldest);
+    } else {
+      recycle(holdings_[id].unconfirmed.oldest);
+    }
+  }
+  return true;
 }
 
 bool ConnectionTable::sweep(std::uint32_t count, Tick now, const View& view) {

@@ -25,6 +25,8 @@
 //  * over its quota, too, a new connection takes the place of the endpoint's own oldest unconfirmed one.
 //  * what is over has at most an eighth of the table; one more takes the place of its endpoint's oldest.
 //  * when the table is full, first what is over makes room, then the oldest unconfirmed one of an endpoint that has many.
+//  * a quarter of the table is divided among the endpoints: their shares. What endpoints have beyond their shares is at most three quarters; one
+//    more takes the place of an unconfirmed one of an endpoint beyond its share, or is refused. So an endpoint below its share always finds room.
 // So one endpoint's flood takes the places of its own flood, and a confirmed connection is never ended for a new one.
 //
 // No locks, no allocation after construction; only the owning worker calls anything but the readers marked so.
@@ -34,6 +36,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -44,9 +47,11 @@
 #include "dataplane/state/clock.h"
 #include "dataplane/state/connection.h"
 #include "dataplane/state/counters.h"
+#include "dataplane/state/endpoint_set.h"
 #include "dataplane/state/flow_key.h"
 #include "dataplane/state/flow_recorder.h"
 #include "dataplane/state/policy.h"
+#include "dataplane/state/shares.h"
 #include "dataplane/state/view.h"
 
 namespace trunkline {
@@ -93,27 +98,33 @@ class ConnectionTable {
   Connection* find(const FlowKey& ipv6_key, std::uint64_t hash, const AddressPair& addresses) const;
 
   static constexpr std::uint32_t kNoQuota = 0xffffffff;
-  enum class Refusal : std::uint8_t { none, full, quota };
+  enum class Refusal : std::uint8_t { none, full, quota, share };
   struct Inserted {
     Connection* connection;
     Refusal refusal;
   };
   // An entry for a connection that find() did not find. It is written as a whole: where it will lie may be in no cache yet, and nobody has to
   // wait for it. `quota`: connections that its endpoint may have.
-  Inserted insert(const Connection& fresh, std::uint64_t hash, std::uint32_t quota = kNoQuota) { return insert_entries(fresh, hash, quota, nullptr); }
+  Inserted insert(const Connection& fresh, std::uint64_t hash, std::uint32_t quota = kNoQuota) {
+    return insert_entries(fresh, hash, {.quota = quota}, nullptr);
+  }
   Inserted insert(const Connection& fresh_ipv6, std::uint64_t hash, const AddressPair& addresses, std::uint32_t quota = kNoQuota) {
-    return insert_entries(fresh_ipv6, hash, quota, &addresses);
+    return insert_entries(fresh_ipv6, hash, {.quota = quota}, &addresses);
   }
   void erase(Connection* connection);
+  // So many endpoints have a share each; 0: there are no shares. Looks at all endpoints when the number has changed.
+  void share_among(std::uint32_t endpoints) {
+    if (!shares_.is_set(endpoints)) [[unlikely]] set_shares(endpoints);
+  }
   // Who is told of the totals of a connection before it goes.
   void tell(FlowRecorder* recorder) { recorder_ = recorder; }
   // Its entry is about to be used for another flow of the same name.
   void log_end_of(Connection& connection) {
     if (recorder_ != nullptr) recorder_->ended(connection, connection.key.is_ipv6() ? &addresses_of(connection) : nullptr);
   }
-  // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. False: no room, it is here, or it is of
-  // a task that has gone.
-  bool adopt(const Connection& connection, const AddressPair& addresses);
+  // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. `now`: by the clock of this table's owner.
+  // False: no room, it is here, or it is of a task that has gone.
+  bool adopt(const Connection& connection, const AddressPair& addresses, Tick now);
   // To be told of each change of a connection's standing by its state. Another connection of the endpoint may have to make room.
   void changed_standing(Connection& connection, Standing before);
   // An entry is used again by a new connection of the same key.
@@ -147,12 +158,16 @@ class ConnectionTable {
   std::uint64_t size() const { return inserted_.read() - erased_.read(); }
   std::uint64_t recycled() const { return recycled_.read(); }  // that made room for another
   std::uint32_t capacity() const { return capacity_; }
+  // Entries that count of whoever has the number now, and its share of them; 0: there are none.
+  std::uint32_t entries_of(EndpointId id) const { return std::atomic_ref(holdings_[id.value].entries).load(std::memory_order_relaxed); }
+  std::uint32_t share_of_each() const { return share_shown_.load(std::memory_order_relaxed); }
   std::size_t memory_bytes() const;
   std::size_t page_bytes() const { return arena_.page_bytes(); }
   int descriptor() const { return arena_.descriptor(); }
 
   // Of this generation of the endpoint.
   std::uint32_t size_of(const Endpoint& endpoint) const;
+  std::uint32_t share() const { return shares_.share(); }  // entries
   // Entries that were ever used: what a sweep has to walk.
   std::uint32_t high_water() const { return head_->high_water; }
 
@@ -166,7 +181,7 @@ class ConnectionTable {
 
  private:
   static constexpr unsigned kWays = 10;
-  static constexpr std::uint32_t kNone = 0xffffffff;
+  static constexpr std::uint32_t kNone = EndpointSet::kNone;
   struct alignas(64) Bucket {
     std::uint16_t tag[kWays];  // 0: empty
     std::uint16_t spilled;     // keys whose first bucket this is and that live in their other one
@@ -203,25 +218,20 @@ class ConnectionTable {
   // What one generation of an endpoint has.
   struct Holding {
     std::uint32_t connections = 0;  // that count for the quota
+    std::uint32_t entries = 0;      // of these
     std::uint32_t unconfirmed_count = 0;
     List unconfirmed, over;
     std::uint16_t generation = 0;
   };
-  // Endpoints, a bit each.
-  class Holders {
-   public:
-    void set(std::uint32_t id, bool is_in) {
-      std::uint64_t& word = words_[id / 64];
-      word = (word & ~(std::uint64_t{1} << id % 64)) | std::uint64_t{is_in} << id % 64;
-    }
-    bool has(std::uint32_t id) const { return (words_[id / 64] >> id % 64 & 1) != 0; }
-    // The first from `id` on, round the end; kNone: there is none.
-    std::uint32_t next(std::uint32_t id) const;
 
-   private:
-    std::array<std::uint64_t, FlowKey::kMaxEndpoints / 64> words_{};
-  };
-
+  static std::uint32_t entries_of(const FlowKey& key) { return key.is_ipv6() ? 2 : 1; }
+  void set_shares(std::uint32_t endpoints);
+  void add_entries(Holding& holding, std::uint32_t count) {
+    const std::uint32_t before = holding.entries, now = before + count;
+    std::atomic_ref(holding.entries).store(now, std::memory_order_relaxed);  // control reads it
+    shares_.changed(before, now);
+  }
+  bool may_borrow(const Holding& holding, std::uint32_t entries);
   static std::uint32_t bucket_count(std::uint32_t capacity) { return static_cast<std::uint32_t>(std::uint64_t{capacity} * 4 / (3 * kWays)) + 2; }
   static std::uint16_t tag_of(std::uint64_t hash) { return static_cast<std::uint16_t>(hash); }
   static std::uint32_t high_half(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32); }
@@ -272,7 +282,12 @@ class ConnectionTable {
   FreeEntries& free_entries_at(std::uint32_t number) { return reinterpret_cast<FreeEntries&>(entries_[number]); }
   std::uint32_t take_entry();
   void give_back(std::uint32_t number);
-  Inserted insert_entries(const Connection& fresh, std::uint64_t hash, std::uint32_t quota, const AddressPair* addresses);
+  // What a new connection has to keep to.
+  struct Bounds {
+    std::uint32_t quota = kNoQuota;
+    bool shares = true;  // of other endpoints are left to them
+  };
+  Inserted insert_entries(const Connection& fresh, std::uint64_t hash, Bounds bounds, const AddressPair* addresses);
 
   std::uint32_t capacity_;
   std::uint32_t buckets_count_;
@@ -286,9 +301,11 @@ class ConnectionTable {
   std::uint32_t free_entries_;  // not in use, of all
   std::unique_ptr<Holding[]> holdings_;  // by EndpointId
   std::unique_ptr<Links[]> links_;       // by entry
-  Holders unconfirmed_holders_, over_holders_;
+  EndpointSet unconfirmed_holders_, over_holders_;
   std::uint32_t most_unconfirmed_, most_over_;  // of one endpoint; of all
   std::uint32_t over_count_ = 0;                // of all generations
+  Shares shares_{capacity_};                    // of entries
+  std::atomic<std::uint32_t> share_shown_{0};   // written by the worker, read by control
   std::uint32_t next_holder_ = 0, large_holder_ = 0;  // where holder_of_many_unconfirmed() goes on, and whom it found last
   FlowRecorder* recorder_ = nullptr;
   Counter inserted_, erased_, recycled_;  // written by the worker, read by control

@@ -12,15 +12,18 @@ constexpr std::uint32_t kPlacesAhead = 4;
 FlowRecord* LooseFlows::find_or_add(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, FlowAction action) {
   FlowRecord* free = nullptr;
   const std::uint64_t start = hash + (action == FlowAction::reject ? 0x9e3779b97f4a7c15ULL : 0);
-  for (std::uint32_t i = 0; i < kPlaces; ++i) {
-    FlowRecord& record = records_[(start + i) % kCapacity];
+  const std::uint64_t step = hash >> 32 | 1;  // not the next ones: they would be in use where this one is
+  for (std::uint32_t i = 0; i < kLookedAt; ++i) {
+    FlowRecord& record = records_[(start + i * step) & (places_ - 1)];
     if (!is_used(record)) {
       if (free == nullptr) free = &record;
       continue;
     }
     if (record.key == key && record.action == action && (!key.is_ipv6() || record.ipv6 == ipv6)) return &record;
   }
-  if (free == nullptr) return nullptr;
+  const std::uint32_t held = held_[key.endpoint().value];
+  if (free == nullptr || !shares_.may_take(held)) return nullptr;
+  change(key.endpoint(), held + 1);
   ++size_;
   free->key = key;
   if (key.is_ipv6()) free->ipv6 = ipv6;
@@ -48,11 +51,11 @@ void FlowRecorder::ended(Connection& connection, const AddressPair* ipv6) {
 
 bool FlowRecorder::interval_ended(Connection& connection, const AddressPair* ipv6) {
   if (!on || (connection.totals[0].packets | connection.totals[1].packets) == 0) return true;
-  FlowRecord* const record = ring_.place_of_next();
+  FlowRecord* const record = ring_.place_of_next(connection.key.endpoint());
   if (record == nullptr) return false;
   for (std::size_t line = 0; line < sizeof *record; line += 64) ring_.prefetch(kPlacesAhead, line);
   write(*record, connection, ipv6);
-  ring_.push_placed();
+  ring_.push_placed(connection.key.endpoint());
   connection.totals[0] = connection.totals[1] = {};
   return true;
 }
@@ -81,10 +84,10 @@ void FlowRecorder::take_back_loose(const FlowKey& key, std::uint64_t hash, const
 }
 
 bool FlowRecorder::take_loose(std::uint32_t count) {
-  for (; count != 0 && loose_at_ < LooseFlows::kCapacity; --count, ++loose_at_) {
-    if (!loose_.take(loose_at_, [&](const FlowRecord& record) { return ring_.push(record); })) break;
+  for (; count != 0 && loose_at_ < loose_.places(); --count, ++loose_at_) {
+    if (!loose_.take(loose_at_, [&](const FlowRecord& record) { return ring_.push(record, record.key.endpoint()); })) break;
   }
-  return loose_at_ == LooseFlows::kCapacity;
+  return loose_at_ == loose_.places();
 }
 
 }  // namespace trunkline

@@ -7,34 +7,45 @@
 // bounded piece a turn, and says when it is through (Worker::flow_interval_done). The packets that pass meanwhile count for the interval before or the
 // next one, each once. A connection that ends in between gives its totals at once.
 //
-// LooseFlows is a table of bounded size: open addressing, a few places to look at. What finds no place, and what the ring has no
-// room for, is counted as lost for its endpoint, so that the log can say SKIPDATA.
+// LooseFlows is a table of bounded size: open addressing, a few places to look at. Of its places and of the ring's each endpoint has a share, the rest is
+// borrowed (shares.h): a scan of one hides its own lines only. What finds no place is counted as lost for its endpoint, so that the log can
+// say SKIPDATA.
 //
 // Threads: the worker calls everything but what is marked as control's.
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <memory>
 
 #include "dataplane/state/connection.h"
 #include "dataplane/state/counters.h"
 #include "dataplane/state/flow_record.h"
-#include "dataplane/state/spsc_ring.h"
+#include "dataplane/state/shared_ring.h"
+#include "dataplane/state/shares.h"
 
 namespace trunkline {
 
 // Packets that belong to no connection, by flow and action.
 class LooseFlows {
  public:
-  static constexpr std::uint32_t kCapacity = 4096;
+  static constexpr std::uint32_t kLeastPlaces = 1024, kMostPlaces = 16384;
 
-  LooseFlows() : records_(new FlowRecord[kCapacity]) {}
+  // So many places, a power of two. Three quarters are used at most: then the few places that are looked at are hardly ever all in use.
+  explicit LooseFlows(std::uint32_t places)
+      : records_(new FlowRecord[places]), held_(new std::uint32_t[FlowKey::kMaxEndpoints]()), places_(places), shares_(places / 4 * 3) {}
 
-  // The flow's record, a new one if there is none; nullptr: no place. `ipv6` is looked at only for an IPv6 key.
+  std::uint32_t places() const { return places_; }
+  void share_among(std::uint32_t endpoints) {
+    if (!shares_.is_set(endpoints)) [[unlikely]] shares_.set(endpoints, FlowKey::kMaxEndpoints, [&](std::uint32_t id) { return held_[id]; });
+  }
+
+  // The flow's record, a new one if there is none; nullptr: no place, or none for this endpoint. `ipv6` is looked at only for an IPv6 key.
   FlowRecord* find_or_add(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, FlowAction action);
   // The record has no packets any more.
   void forget(FlowRecord& record) {
+    change(record.key.endpoint(), held_[record.key.endpoint().value] - 1);
     record = FlowRecord{};
     --size_;
   }
@@ -50,10 +61,18 @@ class LooseFlows {
   }
 
  private:
-  static constexpr std::uint32_t kPlaces = 16;
+  static constexpr std::uint32_t kLookedAt = 32;
   static bool is_used(const FlowRecord& record) { return record.way[0].packets + record.way[1].packets != 0; }
 
   std::unique_ptr<FlowRecord[]> records_;
+  void change(EndpointId id, std::uint32_t held) {
+    shares_.changed(held_[id.value], held);
+    held_[id.value] = held;
+  }
+
+  std::unique_ptr<std::uint32_t[]> held_;  // by EndpointId
+  std::uint32_t places_;
+  Shares shares_;
   std::uint32_t size_ = 0;
 };
 
@@ -63,7 +82,15 @@ class FlowRecorder {
   static constexpr std::uint32_t kLeastRing = 1024, kLargestRing = 65536;
 
   FlowRecorder(std::size_t max_endpoints, std::uint32_t max_connections)
-      : ring_(std::clamp(max_connections / 8, kLeastRing, kLargestRing)), lost_(new Counter[max_endpoints]) {}
+      : ring_(std::clamp(max_connections / 8, kLeastRing, kLargestRing)),
+        loose_(std::bit_floor(std::clamp(max_connections / 16, LooseFlows::kLeastPlaces, LooseFlows::kMostPlaces))),
+        lost_(new Counter[max_endpoints]) {}
+
+  // So many endpoints share what there is room for.
+  void share_among(std::uint32_t endpoints) {
+    ring_.share_among(endpoints);
+    loose_.share_among(endpoints);
+  }
 
   // Set by the worker at the start of a turn: whether anybody wants records, and the time.
   bool on = false;
@@ -84,14 +111,14 @@ class FlowRecorder {
   void flush() { ring_.flush(); }
 
   // --- control thread ---
-  SpscRing<FlowRecord>& ring() { return ring_; }  // its reader's half
+  SharedRing<FlowRecord>& ring() { return ring_; }  // its reader's half
   std::uint64_t lost(EndpointId endpoint) const { return lost_[endpoint.value].read(); }
 
  private:
   // Where it will lie: a record made elsewhere would be read back in wide loads right behind its narrow stores, and wait for them.
   void write(FlowRecord& record, const Connection& connection, const AddressPair* ipv6) const;
 
-  SpscRing<FlowRecord> ring_;
+  SharedRing<FlowRecord> ring_;
   LooseFlows loose_;
   std::uint32_t loose_at_ = 0;
   std::unique_ptr<Counter[]> lost_;  // by EndpointId; written by the worker

@@ -17,6 +17,7 @@
 
 #include <rte_mbuf.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -98,7 +99,7 @@ static_assert(std::is_trivially_destructible_v<FragmentedDatagram>);
 class FragmentTable {
  public:
   static constexpr std::uint32_t kCapacity = 8192;
-  static constexpr std::uint32_t kQuota = 64;   // datagrams of an endpoint in each share
+  static constexpr std::uint32_t kQuota = 64;   // datagrams of an endpoint in each share; fewer where more than 64 endpoints have one
   static constexpr Tick kHold = 2;              // later fragments without their first
   static constexpr Tick kRefused = seconds(2);  // what the later fragments of a refused one are refused by
   static constexpr Tick kOverlapped =
@@ -107,6 +108,8 @@ class FragmentTable {
 
   explicit FragmentTable(std::size_t max_endpoints);
 
+  // So many endpoints have their two shares each: there is always room for all of them.
+  void share_among(std::uint32_t endpoints) { quota_ = std::clamp(kCapacity / 2 / std::max(endpoints, 1U), 1U, kQuota); }
   FragmentedDatagram* find(const DatagramKey& key, std::uint64_t hash);
   // A new one, in the share of those that nobody has let pass. What has to go for it is handed to `release` first;
   // nullptr: no room at all.
@@ -163,6 +166,7 @@ class FragmentTable {
   std::unique_ptr<std::uint64_t[]> hashes_;  // of a datagram in use
   std::unique_ptr<bool[]> used_;
   std::unique_ptr<Owned[]> owned_;  // by EndpointId
+  std::uint32_t quota_ = kQuota;
   std::uint16_t free_ = kNone;
   std::uint32_t high_water_ = 0, size_ = 0, hand_ = 0;
 };
@@ -180,7 +184,7 @@ template <class Release>
 FragmentedDatagram* FragmentTable::add(const DatagramKey& key, std::uint64_t hash, Tick now, Release&& release) {
   List& unproved = owned_[key.flow.endpoint().value].shares[0];
   List& passed = owned_[key.flow.endpoint().value].shares[1];
-  if (unproved.count >= kQuota) push_out_oldest(unproved, release);
+  if (unproved.count >= quota_) push_out_oldest(unproved, release);
   const bool full = free_ == kNone && high_water_ == kCapacity;
   if (full && !push_out_oldest(unproved, release) && !push_out_oldest(passed, release)) return nullptr;
   const std::uint16_t at = free_ != kNone ? free_ : static_cast<std::uint16_t>(high_water_++);
@@ -204,7 +208,7 @@ void FragmentTable::settle(FragmentedDatagram& datagram, bool passed, Release&& 
   if (share == datagram.share) return;
   unlink(datagram);
   datagram.share = share;
-  if (List& list = list_of(datagram); list.count >= kQuota) push_out_oldest(list, release);
+  if (List& list = list_of(datagram); list.count >= quota_) push_out_oldest(list, release);
   link(datagram);
 }
 

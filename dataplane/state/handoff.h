@@ -19,8 +19,8 @@
 // sends the rest), and settled. Nothing is lost. Packets stay in order but for one case: one that went to ask may be overtaken by
 // one of the same connection that came when the answer was here.
 //
-// A ring holds what its sender put there once flush() was called, which a worker does once a turn. A full ring refuses: the
-// packet is dropped as handoff_full. Threads: sender and receiver are one worker each; the mesh is made before they start.
+// A ring holds what its sender put there once flush() was called, which a worker does once a turn. Its places are shared among the ENIs
+// (shared_ring.h), and so are those of the packets that wait here: what finds none is dropped as handoff_full. Threads: sender and receiver are one worker each; the mesh is made before they start.
 #pragma once
 
 #include <rte_mbuf.h>
@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "dataplane/state/connection_table.h"
+#include "dataplane/state/shared_ring.h"
 #include "dataplane/state/spsc_ring.h"
 #include "dataplane/state/view.h"
 
@@ -58,7 +59,7 @@ struct ConnectionRecord {
 
 // From one worker to another.
 struct HandoffLane {
-  SpscRing<HandedPacket> packets{1024};
+  SharedRing<HandedPacket> packets{1024};  // each is the ENI's that it is for or from
   SpscRing<ConnectionRecord> records{256};
 };
 
@@ -79,28 +80,52 @@ class Handoff {
  public:
   static constexpr std::size_t kMaxParked = 4096;
 
-  Handoff(HandoffMesh* mesh, WorkerNumber self) : mesh_(mesh), self_(self) { parked_.reserve(kMaxParked); }
+  Handoff(HandoffMesh* mesh, WorkerNumber self) : mesh_(mesh), self_(self), parked_of_(new std::uint32_t[FlowKey::kMaxEndpoints]()) {
+    parked_.reserve(kMaxParked);
+  }
 
   std::uint32_t workers() const { return mesh_ != nullptr ? mesh_->workers() : 1; }
-  // False: no room, or no such worker; the packet is still the caller's.
+  // False: no room for this ENI, or no such worker; the packet is still the caller's.
   bool send(WorkerNumber to, const HandedPacket& packet) {
     if (to == self_) return park(packet);
-    return to < workers() && mesh_->lane(self_, to).packets.push(packet);
+    return to < workers() && mesh_->lane(self_, to).packets.push(packet, packet.endpoint);
   }
   HandoffLane& to(WorkerNumber worker) { return mesh_->lane(self_, worker); }
   HandoffLane& from(WorkerNumber worker) { return mesh_->lane(worker, self_); }
 
+  // So many ENIs have a share each of the places here and in the lanes to others (shares.h).
+  void share_among(std::uint32_t endpoints) {
+    if (shares_.is_set(endpoints)) [[likely]] return;
+    shares_.set(endpoints, FlowKey::kMaxEndpoints, [&](std::uint32_t id) { return parked_of_[id]; });
+    for (std::uint32_t to = 0; to < workers(); ++to) {
+      if (to != self_) mesh_->lane(self_, static_cast<WorkerNumber>(to)).packets.share_among(endpoints);
+    }
+  }
   bool park(const HandedPacket& packet) {
-    if (parked_.size() == kMaxParked) return false;
+    std::uint32_t& held = parked_of_[packet.endpoint.value % FlowKey::kMaxEndpoints];
+    if (parked_.size() == kMaxParked || !shares_.may_take(held)) return false;
+    shares_.changed(held, held + 1);
+    ++held;
     parked_.push_back(packet);  // never grows: reserved
     return true;
   }
-  std::vector<HandedPacket>& parked() { return parked_; }
+  const std::vector<HandedPacket>& parked() const { return parked_; }
+  // Into an empty vector that has room for as many. Nothing is parked afterwards.
+  void take_parked(std::vector<HandedPacket>& into) {
+    into.swap(parked_);
+    for (const HandedPacket& packet : into) {
+      std::uint32_t& held = parked_of_[packet.endpoint.value % FlowKey::kMaxEndpoints];
+      shares_.changed(held, held - 1);
+      --held;
+    }
+  }
 
  private:
   HandoffMesh* mesh_;
   WorkerNumber self_;
   std::vector<HandedPacket> parked_;
+  std::unique_ptr<std::uint32_t[]> parked_of_;  // by EndpointId
+  Shares shares_{kMaxParked};
 };
 
 }  // namespace trunkline

@@ -45,10 +45,11 @@ class SpscRing {
     flushed_.store(written_, std::memory_order_release);
     return true;
   }
-  std::uint32_t room() {
-    seen_read_ = read_.load(std::memory_order_acquire);
-    return mask_ + 1 - (written_ - seen_read_);
-  }
+  std::uint32_t room() { return mask_ + 1 - (written_ - read()); }
+  std::uint32_t capacity() const { return mask_ + 1; }
+  // How many were ever pushed, and how many of them the reader has taken.
+  std::uint32_t written() const { return written_; }
+  std::uint32_t read() { return seen_read_ = read_.load(std::memory_order_acquire); }
 
   // --- the reader ---
   std::uint32_t ready() {

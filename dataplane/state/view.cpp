@@ -53,8 +53,10 @@ void View::build_indexes() {
     if (!address.is_zero()) services.push_back({address, endpoint.id});
   };
   untagged.clear();
+  endpoint_count = 0;
   for (const auto& endpoint : endpoints) {
     if (!endpoint) continue;
+    ++endpoint_count;
     limits = limits || endpoint->limited;
     least_mtu = std::min(least_mtu, endpoint->mtu);
     add_service(endpoint->router4, *endpoint);
@@ -75,7 +77,10 @@ void View::build_indexes() {
     }
   }
   port_by_slot.clear();
+  endpoint_by_ethdev.clear();
   for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (ports[i].ethdev >= endpoint_by_ethdev.size()) endpoint_by_ethdev.resize(ports[i].ethdev + 1U);
+    endpoint_by_ethdev[ports[i].ethdev] = ports[i].is_trunk ? EndpointId{} : ports[i].endpoint;
     if (ports[i].slot.value >= port_by_slot.size()) port_by_slot.resize(ports[i].slot.value + 1U, 0xffff);
     port_by_slot[ports[i].slot.value] = static_cast<std::uint16_t>(i);
   }

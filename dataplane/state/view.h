@@ -13,6 +13,7 @@
 #pragma once
 
 #include <immintrin.h>
+#include <rte_mbuf.h>
 
 #include <algorithm>
 #include <array>
@@ -124,6 +125,7 @@ struct PortView {
   std::uint64_t tx_offloads = 0;     // RTE_ETH_TX_OFFLOAD_*: what its driver does when asked
   const std::atomic<std::uint64_t>* agreed_offloads = nullptr;  // of these, what the program behind it takes now (io/port.h); nullptr: all
   std::uint16_t max_segments = 0xffff;  // buffers that a packet which it cuts may lie in
+  bool writes_take_time = false;  // a frame is a system call, in which the task's kernel may do work of its own (io/port.h)
 
   // The queue that a worker polls.
   std::uint16_t queue_of(WorkerNumber worker) const { return is_trunk ? worker : std::uint16_t{0}; }
@@ -248,12 +250,14 @@ struct View {
   std::uint16_t least_mtu = 0;  // no port's is smaller
   // Queues that the trunk has, each way: worker k has queue k, and one that has none sends through worker k modulo these.
   std::uint16_t trunk_queues = 1;
+  std::uint32_t endpoint_count = 0;  // made by build_indexes()
   bool limits = false;  // an endpoint has rate limits
   bool flow_logs = false;  // somebody wants records of flows
   bool moving = false;  // an endpoint's previous owner is still to hand over
   EdgeSettings edge;
   std::shared_ptr<const Members> members;
 
+  std::vector<EndpointId> endpoint_by_ethdev;  // invalid for the trunk's, and where there is none
   std::vector<std::uint16_t> port_by_slot;  // place in `ports`, 0xffff where there is none
   std::array<EndpointId, 4096> by_vlan{};  // invalid where there is none. Numbers: what else an endpoint has is found by the same one, without waiting for it
   EndpointIndex<std::uint64_t> by_mac;  // MacAddress::as_integer(); endpoints without a VLAN
@@ -272,6 +276,8 @@ struct View {
     return slot.value < port_by_slot.size() && port_by_slot[slot.value] < ports.size() ? &ports[port_by_slot[slot.value]]
                                                                                       : nullptr;
   }
+  // Of the ENI by whose port a packet came in (rte_mbuf::port); invalid: the trunk, or it was made here.
+  EndpointId sender_of(const rte_mbuf& packet) const { return packet.port < endpoint_by_ethdev.size() ? endpoint_by_ethdev[packet.port] : EndpointId{}; }
   bool is_waiting(std::uint16_t vlan, const MacAddress& mac) const {
     return vlan != 0 ? waiting_vlans[vlan & 0xfff] : waiting_macs.find(mac.as_integer()).is_valid();
   }

@@ -12,6 +12,7 @@
 
 #include "dataplane/state/allowances.h"
 #include "dataplane/state/asked_services.h"
+#include "dataplane/state/backlog.h"
 #include "dataplane/state/buffer_source.h"
 #include "dataplane/state/clock.h"
 #include "dataplane/state/connection_table.h"
@@ -20,6 +21,7 @@
 #include "dataplane/state/handoff.h"
 #include "dataplane/state/outbox.h"
 #include "dataplane/state/view.h"
+#include "dataplane/state/worker_time.h"
 
 namespace trunkline {
 
@@ -44,7 +46,8 @@ struct WorkerState {
         asked(max_endpoints),
         meters(new EndpointMeters[max_endpoints]),
         allowances(new Allowances[max_endpoints]),
-        handoff(mesh, self) {
+        handoff(mesh, self),
+        time(max_endpoints) {
     connections.tell(&flows);
   }
 
@@ -65,6 +68,8 @@ struct WorkerState {
   Meter trunk_in, trunk_out;
   Outbox outbox;
   Handoff handoff;
+  Backlog backlog;
+  WorkerTime time;
 
   BufferSource* buffers = nullptr;  // of packets that are made here; nullptr: none can be
   // Written by the worker, read by control.
@@ -82,6 +87,11 @@ struct WorkerState {
     now = flows.now = tick;
     micros = microseconds;
     flows.on = current.flow_logs;
+    time.begin_turn(tick, microseconds);
+    connections.share_among(current.endpoint_count);
+    flows.share_among(current.endpoint_count);
+    handoff.share_among(current.endpoint_count);
+    fragments.share_among(current.endpoint_count);
   }
   Meter& meter(const Endpoint& endpoint, Direction direction) { return meters[endpoint.id.value].side(direction); }
 };

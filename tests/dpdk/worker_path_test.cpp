@@ -225,7 +225,6 @@ TEST(WorkerPath, NoSystemCallNoAllocationNoMutex) {
     send(b, Frame(20, 0x55));  // nonsense
     if (round % 64 == 0) {
       for (RingPort* each : {&trunk, &a, &b}) out += drain(each->out);
-      worker.set_time(round / 64);
       look(round);
       std::this_thread::yield();
     }

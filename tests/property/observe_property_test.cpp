@@ -331,9 +331,9 @@ class TwoWorkers {
     WorkerState& worker = *workers_[number];
     const WorkerNumber from = 1 - number;
     std::vector<HandedPacket> handed;
-    handed.swap(worker.handoff.parked());
-    worker.handoff.parked().reserve(Handoff::kMaxParked);
-    SpscRing<HandedPacket>& lane = worker.handoff.from(from).packets;
+    handed.reserve(Handoff::kMaxParked);
+    worker.handoff.take_parked(handed);
+    SharedRing<HandedPacket>& lane = worker.handoff.from(from).packets;
     const std::uint32_t ready = lane.ready();
     take_records(worker, from);
     std::uint32_t taken = 0;

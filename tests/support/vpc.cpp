@@ -182,7 +182,7 @@ void Vpc::sweep_fragments() {
 
 void Vpc::drain(std::vector<FlowRecord>& records) {
   worker.flows.flush();
-  SpscRing<FlowRecord>& ring = worker.flows.ring();
+  SharedRing<FlowRecord>& ring = worker.flows.ring();
   for (std::uint32_t ready = ring.ready(); ready != 0; --ready) {
     records.push_back(ring.front());
     ring.drop(1);

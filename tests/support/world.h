@@ -161,7 +161,7 @@ class World {
   // What the worker has told flow logs so far, and with the end of the interval.
   std::vector<FlowRecord> records() {
     std::vector<FlowRecord> result;
-    SpscRing<FlowRecord>& ring = worker.flows.ring();
+    SharedRing<FlowRecord>& ring = worker.flows.ring();
     worker.flows.flush();
     const std::uint32_t ready = ring.ready();
     for (std::uint32_t i = 0; i < ready; ++i) result.push_back(ring.front(i));

@@ -162,10 +162,10 @@ TEST_F(ArenaTest, WhatIsLeftOfATaskThatHasGoneDoesNotCount) {
   Endpoint endpoint;
   endpoint.id = EndpointId{3};
   endpoint.generation = 7;
-  EXPECT_TRUE(table.adopt(of_generation(1, 6), {}));
-  EXPECT_TRUE(table.adopt(of_generation(2, 7), {}));
+  EXPECT_TRUE(table.adopt(of_generation(1, 6), {}, 0));
+  EXPECT_TRUE(table.adopt(of_generation(2, 7), {}, 0));
   EXPECT_EQ(table.size_of(endpoint), 1U);
-  EXPECT_FALSE(table.adopt(of_generation(3, 6), {})) << "nobody will ask for it";
+  EXPECT_FALSE(table.adopt(of_generation(3, 6), {}, 0)) << "nobody will ask for it";
   EXPECT_EQ(table.size_of(endpoint), 1U);
   table.erase(table.find(of_generation(1, 6).key, table.hash(of_generation(1, 6).key)));
   EXPECT_EQ(table.size_of(endpoint), 1U);

@@ -281,6 +281,77 @@ TEST(ConnectionTable, WhatIsOverHasAnEighth) {
   EXPECT_TRUE(small.has(299, 1));
 }
 
+TEST(ConnectionTable, AnEndpointBelowItsShareFindsRoomBesideAConfirmedHoarder) {
+  Small small(400);  // 100 are divided
+  small.table.share_among(4);
+  EXPECT_EQ(small.table.share(), 25U);
+  std::uint32_t had = 0;
+  while (small.insert(had, kConfirmed, 0).refusal == ConnectionTable::Refusal::none) ++had;
+  EXPECT_EQ(had, 325U);  // its share, and all that nobody is promised
+  EXPECT_EQ(small.insert(had, kConfirmed, 0).refusal, ConnectionTable::Refusal::share);
+  EXPECT_EQ(small.insert(had, kUnconfirmed, 0).refusal, ConnectionTable::Refusal::share);
+  for (std::uint16_t neighbour = 1; neighbour < 4; ++neighbour) {
+    for (std::uint32_t i = 0; i < 25; ++i) {
+      ASSERT_EQ(small.insert(i, i % 2 == 0 || neighbour == 1 ? kConfirmed : kUnconfirmed, neighbour).refusal, ConnectionTable::Refusal::none) << neighbour << ' ' << i;
+    }
+  }
+  EXPECT_EQ(small.table.size(), 400U);
+  EXPECT_EQ(small.table.recycled(), 0U);
+  for (std::uint32_t i = 0; i < had; ++i) ASSERT_TRUE(small.has(i, 0)) << i;
+  // Theirs that are unconfirmed are within their shares, so they make no room.
+  EXPECT_EQ(small.insert(500, kConfirmed, 1).refusal, ConnectionTable::Refusal::share);
+  // What the hoarder gives up may be borrowed.
+  small.table.erase(small.find(0, 0));
+  EXPECT_EQ(small.insert(500, kConfirmed, 1).refusal, ConnectionTable::Refusal::none);
+  EXPECT_EQ(small.insert(501, kConfirmed, 1).refusal, ConnectionTable::Refusal::share);
+}
+
+TEST(ConnectionTable, WhatIsBorrowedAndUnconfirmedMakesRoomForABorrower) {
+  Small small(400);
+  small.table.share_among(2);  // 50 each
+  for (std::uint32_t i = 0; i < 100; ++i) small.insert(i, kUnconfirmed, 0);
+  for (std::uint32_t i = 0; i < 300; ++i) ASSERT_EQ(small.insert(i, kConfirmed, 1).refusal, ConnectionTable::Refusal::none) << i;
+  EXPECT_EQ(small.table.recycled(), 0U);
+  for (std::uint32_t i = 300; i < 350; ++i) ASSERT_EQ(small.insert(i, kConfirmed, 1).refusal, ConnectionTable::Refusal::none) << i;
+  EXPECT_EQ(small.table.recycled(), 50U);
+  EXPECT_FALSE(small.has(49, 0));
+  EXPECT_TRUE(small.has(50, 0));  // what is left is its share
+  EXPECT_EQ(small.insert(350, kConfirmed, 1).refusal, ConnectionTable::Refusal::share);
+}
+
+// Endpoints come, go, begin anew and share among more or fewer; IPv6 takes two entries. Whoever is below its share finds room.
+TEST(ConnectionTable, SharesHoldInARandomLife) {
+  const std::uint64_t seed = std::random_device{}();
+  std::cout << "seed " << seed << '\n';
+  std::mt19937_64 random(seed);
+  constexpr std::uint32_t kEndpoints = 6;
+  Small small(600);
+  small.table.share_among(kEndpoints);
+  static constexpr ConnectionState kStates[] = {ConnectionState::syn_sent, ConnectionState::established, ConnectionState::closed, ConnectionState::udp_again};
+  std::uint64_t refused = 0, promised = 0;
+  for (int step = 0; step < 300'000; ++step) {
+    // Some want all, others little.
+    const auto endpoint = static_cast<std::uint16_t>(random() % kEndpoints);
+    const auto number = static_cast<std::uint32_t>(random() % (endpoint < 3 ? 1000 : 20));
+    const ConnectionState state = kStates[random() % std::size(kStates)];
+    if (Connection* const found = small.find(number, endpoint); found == nullptr) {
+      Endpoint who;
+      who.id = EndpointId{endpoint};
+      who.generation = 1;
+      const bool is_promised = small.table.size_of(who) < small.table.share();
+      const auto refusal = small.insert(number, state, endpoint).refusal;
+      ASSERT_TRUE(!is_promised || refusal == ConnectionTable::Refusal::none) << "step " << step;
+      promised += is_promised, refused += refusal == ConnectionTable::Refusal::share;
+    } else if (random() % 8 == 0) {
+      small.table.erase(found);
+    } else {
+      small.move(number, state, endpoint);
+    }
+  }
+  EXPECT_GT(refused, 1000U);
+  EXPECT_GT(promised, 1000U);
+}
+
 // Random life of three endpoints against plain lists: who is there, who counts, and who made room.
 TEST(ConnectionTable, WhoMakesRoomAgainstPlainLists) {
   const std::uint64_t seed = std::random_device{}();
@@ -347,12 +418,31 @@ TEST(ConnectionTable, WhatIsAdoptedMakesRoomLikeAnyOther) {
   for (const ConnectionState state : {ConnectionState::syn_sent, ConnectionState::established}) {
     for (std::uint32_t i = 0; i < 250; ++i) {
       const Connection connection = Connection::of(key(1000 * static_cast<std::uint32_t>(state) + i), 0, state);
-      EXPECT_TRUE(table.adopt(connection, {}));
-      EXPECT_FALSE(table.adopt(connection, {})) << "it is here";
+      EXPECT_TRUE(table.adopt(connection, {}, 0));
+      EXPECT_FALSE(table.adopt(connection, {}, 0)) << "it is here";
     }
   }
   EXPECT_EQ(table.recycled(), 50U);
   EXPECT_EQ(table.size(), 200U + 250);
+}
+
+TEST(ConnectionTable, WhatAClockAheadHasSeenIsAdoptedAsSeenNow) {
+  ConnectionTable table(100, 1);
+  for (const Tick now : {Tick{0}, Tick{5000}, Tick{0x1fffe}, Tick{0xfffffffe}}) {
+    for (const std::int32_t ahead : {-3000, -1, 0, 1, 7}) {
+      const Tick seen = now + static_cast<Tick>(ahead);
+      Connection connection = Connection::of(key(1), seen, ConnectionState::established);
+      connection.totals[0] = {.bytes_and_flags = 60, .packets = 1, .first = static_cast<std::uint16_t>(seen), .last = static_cast<std::uint16_t>(seen)};
+      ASSERT_TRUE(table.adopt(connection, {}, now));
+      Connection* const adopted = table.find(connection.key, table.hash(connection.key));
+      ASSERT_NE(adopted, nullptr);
+      const Tick expected = ahead > 0 ? now : seen;
+      EXPECT_EQ(adopted->last_seen, expected) << now << ' ' << ahead;
+      EXPECT_EQ(adopted->totals[0].first_seen(now), expected) << now << ' ' << ahead;
+      EXPECT_EQ(adopted->totals[0].last_seen(now), expected) << now << ' ' << ahead;
+      table.erase(adopted);
+    }
+  }
 }
 
 TEST(ConnectionTable, Ipv6TakesTwoEntriesAndComparesAddresses) {

@@ -66,6 +66,11 @@ RESULTS = {
                "names": {"file": "/run/hosts/enis", "why": "no room"},
                "capabilities": [{"port": "trunk", "what": "rte_flow", "available": False, "why": "ENA has none"}]},
     "worker.list": {"workers": WORKERS},
+    "share.list": {"shares": [
+        {"eni": "eni-b0aaa4b2", "task": "f5aa", "worker": 0, "connections": {"entries": 1500, "share": 1092, "beyond_share": 408},
+         "worker_time": {"ms": 35, "frame_us": 310.5}, "flow_lines_lost": 4, "refused": {"conntrack_share": 3, "cpu_allowance_exceeded": 12}},
+        {"eni": "eni-0000000f", "task": "f5ab", "worker": 1, "connections": {"entries": 0, "share": 1092, "beyond_share": 0},
+         "worker_time": {"ms": 0, "frame_us": 0}, "flow_lines_lost": 0, "refused": {}}]},
     "task.list": {"tasks": [TASK, WAITING]},
     "task.show": {**TASK, "attachment": "1789", "connections": 3, "mtu": 9001, "source_dest_check": True,
                   "port": {"kind": "tap", "netns": "nginx"}, "counters": {"ingress": METER, "egress": METER}, "new_member": 5,
@@ -207,6 +212,12 @@ class Looking(Case):
             "tap:nginx/eth0       0  -\n"
             "eni-0000000f  -     waiting     -  -                  -          -                -                 "
             "-                    -  no VLAN yet\n"))
+
+    def test_share_list_layout(self):
+        self.assertEqual(self.asks("share.list", {}, "share", "list"), (
+            "ENI           TASK  WORKER  CONNECTIONS  SHARE  BEYOND  TIME_MS  FRAME_US  LINES_LOST  REFUSED\n"
+            "eni-b0aaa4b2  f5aa       0         1500   1092     408       35     310.5           4  conntrack_share=3 cpu_allowance_exceeded=12\n"
+            "eni-0000000f  f5ab       1            0   1092       0        0         0           0  -\n"))
 
     def test_worker_list_layout(self):
         self.assertEqual(self.asks("worker.list", {}, "worker", "list"), (

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "tests/support/world.h"
 
 namespace trunkline::test {
@@ -210,16 +212,37 @@ TEST(FlowRecorder, NothingOfAnOlderRecordIsLeft) {
 }
 
 TEST_F(FlowRecorderTest, LooseFlowsAreBounded) {
-  for (std::uint32_t n = 0; n < 3 * LooseFlows::kCapacity; ++n) {
+  constexpr std::uint32_t kPlaces = LooseFlows::kLeastPlaces;  // this world is small
+  for (std::uint32_t n = 0; n < 3 * kPlaces; ++n) {
     world.from_trunk({in(static_cast<std::uint16_t>(n), 22, kSyn)}), world.mbufs = {};
   }
   std::uint64_t told = 0;
   for (const FlowRecord& record : world.end_interval()) told += record.way[0].packets;
-  EXPECT_LE(told, LooseFlows::kCapacity);
-  EXPECT_GT(told, LooseFlows::kCapacity * 9 / 10);
-  EXPECT_EQ(told + world.worker.flows.lost(EndpointId{0}), 3 * LooseFlows::kCapacity);
+  EXPECT_EQ(told, kPlaces / 4 * 3 / 8 * 7) << "all but the share of a newcomer";
+  EXPECT_EQ(told + world.worker.flows.lost(EndpointId{0}), 3 * kPlaces);
   world.from_trunk({in(1, 22, kSyn)});
   EXPECT_EQ(world.end_interval().size(), 1U);
+}
+
+// A scan of one task hides its own lines only.
+TEST_F(FlowRecorderTest, ANeighboursRefusalsAreAllTold) {
+  LooseFlows flows(LooseFlows::kLeastPlaces);
+  flows.share_among(8);  // 24 lines each
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  const auto add = [&](std::uint16_t endpoint) {
+    FlowKey key;
+    key.remote = static_cast<std::uint32_t>(random());
+    key.owner = FlowKey::owner_of(EndpointId{endpoint}, 1) | FlowKey::protocol_bits(6);
+    FlowRecord* const record = flows.find_or_add(key, random(), {}, FlowAction::reject);
+    if (record != nullptr) record->way[0].packets = 1;
+    return record != nullptr;
+  };
+  std::uint32_t scanned = 0;
+  for (int i = 0; i < 7 * 8000; ++i) scanned += add(static_cast<std::uint16_t>(i % 7));
+  EXPECT_GT(scanned, LooseFlows::kLeastPlaces / 2);
+  for (int i = 0; i < 24; ++i) EXPECT_TRUE(add(7)) << i;
 }
 
 TEST_F(FlowRecorderTest, NobodyAsksNothingIsKept) {

@@ -108,10 +108,10 @@ class HandoffTest : public ::testing::Test {
   void take(WorkerNumber number) {
     WorkerState& worker = *workers[number];
     std::vector<HandedPacket> handed;
-    handed.swap(worker.handoff.parked());
-    worker.handoff.parked().reserve(Handoff::kMaxParked);
+    handed.reserve(Handoff::kMaxParked);
+    worker.handoff.take_parked(handed);
     const WorkerNumber from = 1 - number;
-    SpscRing<HandedPacket>& lane = worker.handoff.from(from).packets;
+    SharedRing<HandedPacket>& lane = worker.handoff.from(from).packets;
     const std::uint32_t ready = lane.ready();
     take_records(worker, from);
     for (std::uint32_t i = 0; i < ready; ++i) {
@@ -239,12 +239,14 @@ TEST_F(HandoffTest, BetweenTasksOfTwoWorkers) {
 
 // A full lane costs packets, by name, and none twice.
 TEST_F(HandoffTest, AFullLaneDropsByName) {
-  const int count = 1024 + 10;
+  // Two ENIs: an eighth of the lane is each one's share, and six eighths may be borrowed.
+  for (auto& worker : workers) worker->handoff.share_among(2);
+  const int count = 896 + 10;
   for (int i = 0; i < count; ++i) from_trunk(0, towards(1, static_cast<std::uint16_t>(1000 + i), kSyn));
   EXPECT_EQ(drops(DropReason::handoff_full), 10U);
   EXPECT_EQ(discarded, 10U);
   settle();
-  EXPECT_EQ(sent[1][2], 1024U);
+  EXPECT_EQ(sent[1][2], 896U);
   expect_closed();
 }
 
@@ -433,10 +435,11 @@ TEST_F(HandoffTest, AQuestionThatCannotBeAnsweredIsDroppedByName) {
   settle();
   place(0, 1, 0, true);
   from_trunk(1, towards(0, 1000, kAck));  // asks
-  SpscRing<HandedPacket>& back = workers[0]->handoff.to(1).packets;
+  SharedRing<HandedPacket>& back = workers[0]->handoff.to(1).packets;
   std::uint32_t before = 0;
-  for (const HandedPacket filler{nullptr, {}, 0, HandoffKind::deliver, Direction::ingress}; back.push(filler);) ++before;
-  SpscRing<HandedPacket>& asked = workers[0]->handoff.from(1).packets;
+  // As many ENIs as there are places: one alone may have half of them.
+  for (HandedPacket filler{nullptr, EndpointId{10}, 0, HandoffKind::deliver, Direction::ingress}; back.push(filler, filler.endpoint); ++before) ++filler.endpoint.value;
+  SharedRing<HandedPacket>& asked = workers[0]->handoff.from(1).packets;
   ASSERT_EQ(asked.ready(), 1U);
   ASSERT_EQ(asked.front().kind, HandoffKind::ask);
   EXPECT_TRUE(answer_question(asked.front(), *workers[0], 1));

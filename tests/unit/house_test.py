@@ -32,7 +32,7 @@ class House(unittest.TestCase):
                     first = name.split("/")[0]
                     if first in ROOMS and first not in rooms:
                         self.assertEqual(room, "dataplane", f"{path} includes {name}")
-                        self.assertIn(name, ("config/net.h", "config/safe_file.h"), f"{path} includes {name}")
+                        self.assertIn(name, ("config/net.h", "config/safe_file.h", "config/log_budget.h"), f"{path} includes {name}")
 
     def test_dataplane_knows_no_json_no_sockets(self):
         for path in sources("dataplane"):
@@ -50,6 +50,24 @@ class House(unittest.TestCase):
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 code = line.split("//")[0]
                 self.assertIsNone(forbidden.search(code), f"{path}:{number}: {line.strip()}")
+
+    def test_every_fixed_size_has_a_row_on_the_page_of_isolation(self):
+        """What has a fixed size may be filled by one ENI: docs/isolation.md says what its share is, or that ENIs do not share it."""
+        page = (ROOT / "docs/isolation.md").read_text()
+        size = re.compile(r"\b(k(?:\w*(?:Capacity|Places|Slots|Quota|PerTick|PerSecond|PerSecondOfAll|Buffers|Lines|AMicro)|Most\w*|Max\w+|Least\w+|Largest\w+|"
+                          r"\w*Burst\w*|\w*Bytes|Unread\w*|Part\w+|Flows|Debt|Cutting|Frame|FullTurns|FramesAtOnce))\b\s*=")
+        found = 0
+        for path in sources("dataplane/state") + sources("dataplane/io") + sources("control/rpc") + [ROOT / "config/log_budget.h", ROOT / "dataplane/packet.h", ROOT / "control/packet_filter.h"]:
+            if path.suffix != ".h":
+                continue
+            for line in path.read_text().splitlines():
+                if "constexpr" not in line:
+                    continue
+                for name in size.findall(line.split("//")[0]):
+                    found += 1
+                    rows = [row for row in page.splitlines() if f"`{path.name}`" in row and f"`{name}`" in row]
+                    self.assertTrue(rows, f"{path.name}: {name} has no row in docs/isolation.md")
+        self.assertGreater(found, 30)
 
     def test_every_drop_reason_is_documented_and_used(self):
         names = re.findall(r"^\s*X\((\w+),", (ROOT / "dataplane/verdict.h").read_text(), re.M)

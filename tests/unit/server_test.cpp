@@ -159,6 +159,11 @@ class ServerTest : public testing::Test {
     server->add("big", Access::look, [](const Json& params, const Caller&) {
       return Json(std::string(params.at("bytes").get<std::size_t>(), 'x'));
     });
+    server->add("hold", Access::look, [this](const Json& params, const Caller&) -> std::expected<Json, RpcError> {
+      std::this_thread::sleep_for(std::chrono::milliseconds(params.at("ms").get<int>()));
+      ++calls_of_hold_;
+      return Json::object();
+    });
     server->set_audit([this](std::string line) { audit_.push_back(std::move(line)); });
     return server;
   }
@@ -188,6 +193,7 @@ class ServerTest : public testing::Test {
   std::unique_ptr<Server> server_;
   std::string directory_, path_;
   uid_t uid_ = 0;
+  int calls_of_hold_ = 0;
   int count_ = 0;
   std::vector<std::string> audit_;
 };
@@ -549,11 +555,66 @@ TEST_F(ServerTest, IdleObserversDoNotLockAdminsOut) {
   start();
   uid_ = 12345;
   std::vector<std::unique_ptr<Client>> observers;
-  for (int i = 0; i < 56; ++i) observers.push_back(client());
+  for (int i = 0; i < 56; ++i) uid_ = static_cast<uid_t>(12345 + i), observers.push_back(client());
   Client late(io_, path_);
   EXPECT_EQ(error_name(late.next()), "limit");
   uid_ = 0;
   expect_all_is_well();
+}
+
+TEST_F(ServerTest, OneObserverHasNoMorePlacesThanAreFree) {
+  start();
+  uid_ = 12345;
+  std::vector<std::unique_ptr<Client>> observers;
+  for (int i = 0; i < 28; ++i) observers.push_back(client());
+  Client late(io_, path_);
+  const Json refused = late.next();
+  EXPECT_EQ(error_name(refused), "limit");
+  EXPECT_NE(refused["error"]["message"].get<std::string>().find("uid 12345"), std::string::npos);
+  uid_ = 12346;
+  auto other = client();
+  EXPECT_TRUE(other->ask(1, "echo").contains("result"));
+  uid_ = 12345;
+  observers.pop_back();
+  run_for(20ms);
+  EXPECT_TRUE(client()->ask(1, "echo").contains("result"));
+}
+
+// An observer that asks as fast as it can has a part of the thread's time; an admin who comes meanwhile waits for no more than a call.
+TEST_F(ServerTest, AnObserverThatAsksWithoutEndDelaysNoAdmin) {
+  start();
+  uid_ = 12345;
+  std::vector<std::unique_ptr<Client>> observers;
+  for (int i = 0; i < 20; ++i) {
+    observers.push_back(client());
+    std::string requests;
+    for (int n = 0; n < 200; ++n) requests += request(n, "hold", {{"ms", 2}});
+    observers.back()->send(requests);
+  }
+  uid_ = 0;
+  auto admin = client();
+  run_for(100ms);
+  auto longest = 0ms;
+  const auto began = Clock::now();
+  int asked = 0;
+  for (; Clock::now() - began < 1s; ++asked) {
+    const auto before = Clock::now();
+    ASSERT_TRUE(admin->ask(asked, "echo").contains("result"));
+    longest = std::max(longest, std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - before));
+  }
+  EXPECT_GT(asked, 500);
+  EXPECT_LT(longest, 100ms) << "of the test machine, too";
+  EXPECT_LT(calls_of_hold_, 250) << "a tenth of the time, and twenty milliseconds at once";
+  EXPECT_GT(calls_of_hold_, 20);
+}
+
+TEST_F(ServerTest, ObserversMayNotFillTheLog) {
+  start();
+  uid_ = 12345;
+  auto observer = client();
+  for (int n = 0; n < 500; ++n) EXPECT_EQ(error_name(observer->ask(n, "count")), "forbidden");
+  EXPECT_LT(audit_.size(), 120U);
+  EXPECT_EQ(audit_.size() + server_->take_withheld_lines(), 500U);
 }
 
 TEST_F(ServerTest, WithoutDescriptorsClientsAreTurnedAwayAndLaterServed) {
