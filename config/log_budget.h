@@ -21,7 +21,7 @@ class LogBudget {
  public:
   using Time = std::chrono::milliseconds;  // since any beginning
 
-  static constexpr std::uint32_t kBurst = 100, kPerSecond = 2;             // of a subject
+  static constexpr std::uint32_t kBurst = 100, kPerSecond = 2;  // of a subject
   static constexpr std::uint32_t kBurstOfAll = 4000, kPerSecondOfAll = 50;
 
   // Whether a line may be written; it is counted as withheld if not.

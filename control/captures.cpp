@@ -85,11 +85,22 @@ std::expected<Json, RpcError> Captures::start(const Json& params, const Caller& 
   if (sessions_.contains(caller.connection)) return std::unexpected(RpcError{"quota", "this connection has a capture already; stop it, or connect once more", "", {}});
   // Whoever may only look has one, and one is left for admins.
   if (!caller.admin) {
-    const auto of_uid = std::ranges::count_if(sessions_, [&](const auto& each) { return each.second.uid == caller.uid && !each.second.admin; });
+    const auto of_uid = std::ranges::count_if(
+        sessions_, [&](const auto& each) { return each.second.uid == caller.uid && !each.second.admin; });
     const auto of_observers = std::ranges::count_if(sessions_, [](const auto& each) { return !each.second.admin; });
-    if (of_uid != 0) return std::unexpected(RpcError{"quota", "uid " + std::to_string(caller.uid) + " has a capture under way, and whoever may only look has one at a time; end it", "", {}});
+    if (of_uid != 0)
+      return std::unexpected(
+          RpcError{"quota",
+                   "uid " + std::to_string(caller.uid) +
+                       " has a capture under way, and whoever may only look has one at a time; end it",
+                   "",
+                   {}});
     if (of_observers + 1 >= static_cast<std::ptrdiff_t>(ObserverSet::kMost)) {
-      return std::unexpected(RpcError{"quota", "there are " + std::to_string(of_observers) + " captures of observers under way, and no more at a time; end one", "", {}});
+      return std::unexpected(RpcError{"quota",
+                                      "there are " + std::to_string(of_observers) +
+                                          " captures of observers under way, and no more at a time; end one",
+                                      "",
+                                      {}});
     }
   }
   if (sessions_.size() >= ObserverSet::kMost) {

@@ -427,9 +427,14 @@ void Controller::publish(std::function<void()> cleanup) {
   for (const auto& [eni, active] : active_) {
     view->endpoints[active.endpoint->id.value] = active.endpoint;
     const SendOffloads offloads = active.port->offloads();
-    view->ports.push_back({.slot = active.endpoint->port, .ethdev = active.port->ethdev(), .endpoint = active.endpoint->id,
-                           .polled_by = active.endpoint->served_by, .wake = active.port->wake(),
-                           .tx_offloads = offloads.tx, .agreed_offloads = offloads.agreed, .max_segments = offloads.max_segments,
+    view->ports.push_back({.slot = active.endpoint->port,
+                           .ethdev = active.port->ethdev(),
+                           .endpoint = active.endpoint->id,
+                           .polled_by = active.endpoint->served_by,
+                           .wake = active.port->wake(),
+                           .tx_offloads = offloads.tx,
+                           .agreed_offloads = offloads.agreed,
+                           .max_segments = offloads.max_segments,
                            .writes_take_time = offloads.writes_take_time});
   }
   std::vector<EndpointIndex<std::uint64_t>::Slot> waiting_macs;

@@ -102,15 +102,18 @@ std::string print_task_show(const Json& result, const Style& style) {
 }
 
 std::string print_share_list(const Json& result, const Style& style) {
-  Table table({"ENI", "TASK", ">WORKER", ">CONNECTIONS", ">SHARE", ">BEYOND", ">TIME_MS", ">FRAME_US", ">LINES_LOST", "REFUSED"});
+  Table table({"ENI", "TASK", ">WORKER", ">CONNECTIONS", ">SHARE", ">BEYOND", ">TIME_MS", ">FRAME_US", ">LINES_LOST",
+               "REFUSED"});
   for (const Json& share : list_of(result, "shares")) {
     const Json &connections = member(share, "connections"), &time = member(share, "worker_time");
     std::string refused;
     if (const Json& reasons = member(share, "refused"); reasons.is_object()) {
-      for (const auto& [reason, count] : reasons.items()) refused += (refused.empty() ? "" : " ") + reason + "=" + count.dump();
+      for (const auto& [reason, count] : reasons.items())
+        refused += (refused.empty() ? "" : " ") + reason + "=" + count.dump();
     }
-    table.row({text(share, "eni"), text(share, "task"), text(share, "worker"), text(connections, "entries"), text(connections, "share"),
-               text(connections, "beyond_share"), text(time, "ms"), text(time, "frame_us"), text(share, "flow_lines_lost"),
+    table.row({text(share, "eni"), text(share, "task"), text(share, "worker"), text(connections, "entries"),
+               text(connections, "share"), text(connections, "beyond_share"), text(time, "ms"), text(time, "frame_us"),
+               text(share, "flow_lines_lost"),
                Cell(refused.empty() ? "-" : refused, refused.empty() ? Colour::none : Colour::yellow)});
   }
   return table.text(style);
@@ -298,8 +301,11 @@ std::string print_status(const Json& result, const Style& style) {
   page.line("connections", text(connections, "used") + " of " + text(connections, "limit") + ", " + text(connections, "recycled") + " made room for others");
   if (const Json& beyond = member(member(result, "control"), "beyond_bound"); beyond.is_object() && !beyond.empty()) {
     std::string line;
-    for (const auto& [name, what] : beyond.items()) line += (line.empty() ? "" : ", ") + text(what, "calls") + " x " + name + " (up to " + text(what, "longest_ms") + " ms)";
-    page.line("control", Cell("held for more than " + text(member(result, "control"), "bound_ms") + " ms by " + line, Colour::yellow));
+    for (const auto& [name, what] : beyond.items())
+      line += (line.empty() ? "" : ", ") + text(what, "calls") + " x " + name + " (up to " + text(what, "longest_ms") +
+              " ms)";
+    page.line("control", Cell("held for more than " + text(member(result, "control"), "bound_ms") + " ms by " + line,
+                              Colour::yellow));
   }
   const Json& memory = member(result, "memory");
   page.line("memory", text(memory, "hugepages_mb") + " MB of huge pages, " + text(memory, "mbufs_used") + " of " +

@@ -240,7 +240,8 @@ void name_what_decides(WalkedHalf& half, std::span<const std::uint8_t> frame, co
 }
 
 void adopt(const Known& known, WorkerState& worker, std::span<rte_mbuf* const> held) {
-  for (const ConnectionRecord& record : known.connections) worker.connections.adopt(record.connection, record.addresses, worker.now);
+  for (const ConnectionRecord& record : known.connections)
+    worker.connections.adopt(record.connection, record.addresses, worker.now);
   for (const FragmentedDatagram& datagram : known.datagrams) {
     DatagramKey key = datagram.key;
     if (key.flow.is_ipv6()) worker.connections.set_digest(key.flow, key.ipv6);

@@ -15,13 +15,14 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/program_options.hpp>
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
+#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -227,37 +228,54 @@ void tell_of_withheld_lines(LogBudget::Withheld& untold, Patience& patience) {
 void tell_of_spared_lines(Server& server, std::uint64_t& untold, Patience& patience) {
   untold += server.take_withheld_lines();
   if (untold == 0 || !patience.allows()) return;
-  warning("audit: " + std::to_string(untold) + " call(s) of observers that may not change anything were refused beside those that are written");
+  warning("audit: " + std::to_string(untold) +
+          " call(s) of observers that may not change anything were refused beside those that are written");
   untold = 0;
 }
 
-// SIGTERM and SIGINT end the engine, whatever the control thread does: it is asked to stop, and when it has not for kPatience the process ends.
+// SIGTERM and SIGINT end the engine, whatever the control thread does. Until there is something to ask they end it at once. Then it is
+// asked to stop, and when it has not for kPatience the process ends.
 class Ending {
  public:
-  // Before any other thread starts, so that all of them leave the signals to this one.
+  // Before any other thread starts, so that all of them leave the signals to this one's.
   Ending() {
     sigemptyset(&signals_);
     sigaddset(&signals_, SIGTERM);
     sigaddset(&signals_, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    std::thread([this] { wait(); }).detach();
   }
-  // `ask` makes the control thread stop, and may be called by another thread.
-  void watch(std::function<void()> ask) {
-    std::thread([this, ask = std::move(ask)] {
-      int signal = 0;
-      while (sigwait(&signals_, &signal) != 0) {
-      }
-      ask();
-      std::this_thread::sleep_for(kPatience);
-      warning("the control thread has not stopped for " + std::to_string(kPatience.count()) + " s; ending without it");
-      LogWriter::of_process().stop();
-      _exit(1);
-    }).detach();
+  // `ask` makes the control thread stop, and is called by another one.
+  void ask_by(std::function<void()> ask) {
+    const std::lock_guard lock(mutex_);
+    ask_ = std::move(ask);
   }
 
  private:
   static constexpr std::chrono::seconds kPatience{20};  // less than systemd's for a unit
+
+  void wait() {
+    int number = 0;
+    while (sigwait(&signals_, &number) != 0) {
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      if (!ask_) {
+        std::signal(number, SIG_DFL);
+        pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
+        raise(number);
+      }
+      ask_();
+    }
+    std::this_thread::sleep_for(kPatience);
+    warning("the control thread has not stopped for " + std::to_string(kPatience.count()) + " s; ending without it");
+    LogWriter::of_process().stop();
+    _exit(1);
+  }
+
   sigset_t signals_;
+  std::mutex mutex_;
+  std::function<void()> ask_;
 };
 
 // Each task's port has some; what a shell gives is a thousand, what it allows is more.
@@ -283,7 +301,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGIO, SIG_IGN);
   raise_descriptor_limit();
-  static Ending ending;
+  static Ending& ending = *new Ending;  // its thread outlives this function
 
   // Whoever holds the state directory is the engine of this host; asked first, because it is the cheapest to undo.
   const auto lock = lock_state_directory(config.state_dir);
@@ -384,7 +402,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   add_inspect_methods(server, controller, inspector, captures);
   if (auto listening = server.listen(); !listening) return fail(listening.error());
 
-  ending.watch([&] { io.stop(); });
+  ending.ask_by([&io] { io.stop(); });
   boost::asio::steady_timer timer(io);
   std::uint64_t mappings_lost = 0, lines_spared = 0;
   LogBudget::Withheld lines_untold;
@@ -420,6 +438,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   io.run();
   sd_notify(0, "STOPPING=1");
   info("stopping; the tasks' interfaces stay for the next engine");
+  ending.ask_by([] {});
   server.stop();
   write_the_last(flow_logs, controller.now());
   return 0;

@@ -4,15 +4,16 @@
 // at without their VLAN tag, so a filter that names one would match nothing, and is refused with what to say instead.
 //
 // Rules, for whoever may look may ask for one, and the control thread compiles it:
-//  * It has kMaxFilterBytes and is kMaxFilterInstructions at most, before libpcap makes it shorter, so that it takes some milliseconds.
-//  * No host's name is looked up: the DNS may take seconds. Names of ports and protocols are (/etc/services, /etc/protocols).
+//  * It has kMaxFilterBytes and is kMaxFilterInstructions at most, before libpcap makes it shorter, so that it takes
+//    some milliseconds.
+//  * No host's name is looked up: the DNS may take seconds. Names of ports and protocols are (/etc/services,
+//    /etc/protocols).
 //
 // Control thread only. An error is a sentence.
 #pragma once
 
-#include <sys/types.h>  // pcap/bpf.h wants it
-
 #include <pcap/bpf.h>
+#include <sys/types.h>  // pcap/bpf.h wants it
 
 #include <cstddef>
 #include <expected>

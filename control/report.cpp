@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "control/report.h"
 
-
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_mempool.h>
@@ -104,8 +103,9 @@ Json allowances_json(const Workers& workers) {
                                   DropReason::pps_allowance_exceeded, DropReason::linklocal_allowance_exceeded}) {
     allowances[std::string(text(reason).name)] = workers.dropped(reason);
   }
-  allowances["conntrack_allowance_exceeded"] = workers.dropped(DropReason::conntrack_full) + workers.dropped(DropReason::conntrack_quota) +
-                                             workers.dropped(DropReason::conntrack_share);
+  allowances["conntrack_allowance_exceeded"] = workers.dropped(DropReason::conntrack_full) +
+                                               workers.dropped(DropReason::conntrack_quota) +
+                                               workers.dropped(DropReason::conntrack_share);
   const std::uint64_t used = workers.connections(), capacity = workers.connection_capacity();
   allowances["conntrack_allowance_available"] = capacity > used ? capacity - used : 0;
   return allowances;
@@ -286,22 +286,27 @@ Json shares_report(Controller& controller) {
     const MeterReading ingress = workers.of(endpoint.id, Direction::ingress).since(active.ingress_start);
     const MeterReading egress = workers.of(endpoint.id, Direction::egress).since(active.egress_start);
     Json refused = Json::object();
-    for (const DropReason reason : {DropReason::conntrack_share, DropReason::conntrack_quota, DropReason::conntrack_full, DropReason::fragment_quota,
-                                    DropReason::fragmenting_limit, DropReason::cpu_allowance_exceeded, DropReason::linklocal_allowance_exceeded,
-                                    DropReason::handoff_full, DropReason::no_buffer, DropReason::tx_full}) {
+    for (const DropReason reason :
+         {DropReason::conntrack_share, DropReason::conntrack_quota, DropReason::conntrack_full,
+          DropReason::fragment_quota, DropReason::fragmenting_limit, DropReason::cpu_allowance_exceeded,
+          DropReason::linklocal_allowance_exceeded, DropReason::handoff_full, DropReason::no_buffer,
+          DropReason::tx_full}) {
       const auto at = static_cast<std::size_t>(reason);
-      if (const std::uint64_t count = ingress.drops[at] + egress.drops[at]; count != 0) refused[std::string(text(reason).name)] = count;
+      if (const std::uint64_t count = ingress.drops[at] + egress.drops[at]; count != 0)
+        refused[std::string(text(reason).name)] = count;
     }
     const auto cycles_a_micro = static_cast<double>(std::max<std::uint64_t>(1, rte_get_tsc_hz() / 1'000'000));
     const std::uint32_t held = connections.entries_of(endpoint.id), share = connections.share_of_each();
-    shares.push_back({{"eni", eni},
-                      {"task", task_id(controller.desired().attachments.at(eni).task.task_arn)},
-                      {"worker", endpoint.worker},
-                      {"connections", {{"entries", held}, {"share", share}, {"beyond_share", held > share ? held - share : 0}}},
-                      {"worker_time", {{"ms", std::round(static_cast<double>(cycles) / cycles_a_micro / 1000)},
-                                       {"frame_us", std::round(static_cast<double>(frame_cost) / cycles_a_micro * 10) / 10}}},
-                      {"flow_lines_lost", lines_lost},
-                      {"refused", std::move(refused)}});
+    shares.push_back(
+        {{"eni", eni},
+         {"task", task_id(controller.desired().attachments.at(eni).task.task_arn)},
+         {"worker", endpoint.worker},
+         {"connections", {{"entries", held}, {"share", share}, {"beyond_share", held > share ? held - share : 0}}},
+         {"worker_time",
+          {{"ms", std::round(static_cast<double>(cycles) / cycles_a_micro / 1000)},
+           {"frame_us", std::round(static_cast<double>(frame_cost) / cycles_a_micro * 10) / 10}}},
+         {"flow_lines_lost", lines_lost},
+         {"refused", std::move(refused)}});
   }
   return shares;
 }
@@ -312,12 +317,18 @@ Json call_times_json(const CallTimes* times) {
   if (times == nullptr) return nullptr;
   Json buckets = Json::array(), beyond = Json::object();
   for (std::size_t i = 0; i < times->counts().size(); ++i) {
-    buckets.push_back({{"up_to_us", i < CallTimes::kBuckets.size() ? Json(CallTimes::kBuckets[i].count()) : Json(nullptr)}, {"calls", times->counts()[i]}});
+    buckets.push_back(
+        {{"up_to_us", i < CallTimes::kBuckets.size() ? Json(CallTimes::kBuckets[i].count()) : Json(nullptr)},
+         {"calls", times->counts()[i]}});
   }
   for (const auto& [name, longest] : times->by_name()) {
-    if (longest.beyond_bound != 0) beyond[name] = {{"calls", longest.beyond_bound}, {"longest_ms", static_cast<double>(longest.longest.count()) / 1000}};
+    if (longest.beyond_bound != 0)
+      beyond[name] = {{"calls", longest.beyond_bound},
+                      {"longest_ms", static_cast<double>(longest.longest.count()) / 1000}};
   }
-  return {{"bound_ms", CallTimes::kBound.count() / 1000}, {"calls", std::move(buckets)}, {"beyond_bound", std::move(beyond)},
+  return {{"bound_ms", CallTimes::kBound.count() / 1000},
+          {"calls", std::move(buckets)},
+          {"beyond_bound", std::move(beyond)},
           {"log_lines_dropped", LogWriter::of_process().dropped()}};
 }
 
@@ -339,7 +350,8 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
           {"uptime_s", uptime.count()},
           {"revision", controller.desired().revision},
           {"boot_id", facts.boot_id},
-          {"healthy", trunk_up && failed == 0 && controller.durable() && controller.journal_damage().empty() && controller.left_out().empty()},
+          {"healthy", trunk_up && failed == 0 && controller.durable() && controller.journal_damage().empty() &&
+                          controller.left_out().empty()},
           {"trunk",
            {{"device", config.trunk.device},
             {"mode", config.trunk.mode == config::TrunkMode::tagged ? "tagged" : "untagged"},
@@ -356,7 +368,8 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
             {"last_interface_left", controller.last_interface_left()},
             {"limit", config.limits.endpoints}}},
           {"connections",
-           {{"used", controller.workers().connections()}, {"limit", controller.workers().connection_capacity()},
+           {{"used", controller.workers().connections()},
+            {"limit", controller.workers().connection_capacity()},
             {"recycled", controller.workers().recycled_connections()}}},
           {"memory",
            {{"hugepages_mb", config.eal.hugepages ? config.eal.memory_mb : 0},
@@ -371,7 +384,9 @@ Json status_report(Controller& controller, const EngineFacts& facts) {
           {"control", call_times_json(facts.call_times)},
           {"flow_logs", flow_log_sums(facts.flow_logs)},
           {"steering", steering_summary(controller, facts.steering)},
-          {"names", config.names.hosts_file.empty() ? Json(nullptr) : Json{{"file", config.names.hosts_file}, {"why", controller.names_trouble()}}},
+          {"names", config.names.hosts_file.empty()
+                        ? Json(nullptr)
+                        : Json{{"file", config.names.hosts_file}, {"why", controller.names_trouble()}}},
           {"capabilities", std::move(capabilities)}};
 }
 

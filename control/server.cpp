@@ -177,7 +177,11 @@ class Server::Core : public std::enable_shared_from_this<Core> {
 class Server::Session : public std::enable_shared_from_this<Session> {
  public:
   Session(const std::shared_ptr<Core>& core, int fd, const Caller& caller)
-      : core_(core), caller_(caller), socket_(core->io, asio::local::stream_protocol(), fd), timer_(core->io), turn_(core->io) {}
+      : core_(core),
+        caller_(caller),
+        socket_(core->io, asio::local::stream_protocol(), fd),
+        timer_(core->io),
+        turn_(core->io) {}
 
   const Caller& caller() const { return caller_; }
 
@@ -537,8 +541,10 @@ void Server::Core::welcome(int fd) {
     const auto observers_here = static_cast<std::size_t>(
         std::ranges::count_if(sessions, [](const auto& other) { return !other->caller().admin; }));
     const std::size_t most_observers = options.max_clients - options.max_clients / 8;
-    if (!caller->admin && observers_here < most_observers && !observers.may_connect(caller->uid, most_observers - observers_here)) {
-      return turn_away(fd, "uid " + std::to_string(caller->uid) + " has as many connections as one may that only looks, beside others; close some");
+    if (!caller->admin && observers_here < most_observers &&
+        !observers.may_connect(caller->uid, most_observers - observers_here)) {
+      return turn_away(fd, "uid " + std::to_string(caller->uid) +
+                               " has as many connections as one may that only looks, beside others; close some");
     }
     if (sessions.size() >= options.max_clients || (!caller->admin && observers_here >= most_observers)) {
       return turn_away(fd, "there are " + std::to_string(sessions.size()) + " clients already; at most " +
@@ -580,9 +586,11 @@ std::optional<Server::Core::Answer> Server::Core::answer(std::string_view line, 
       answered = dispatch(*request, caller);
       if (!caller.admin) observers.had(caller.uid, timed.took(), std::chrono::steady_clock::now());
     }
-    if (answered && !caller.admin && observers.unread(caller.uid) != 0 && observers.unread(caller.uid) + answered->line.size() > ObserverBudget::kUnreadOfUid) {
-      return Answer{error_line(id, limit("clients of uid " + std::to_string(caller.uid) + " have not read " + std::to_string(observers.unread(caller.uid)) +
-                                         " bytes of answers yet; try again when they have"))};
+    if (answered && !caller.admin && observers.unread(caller.uid) != 0 &&
+        observers.unread(caller.uid) + answered->line.size() > ObserverBudget::kUnreadOfUid) {
+      return Answer{error_line(
+          id, limit("clients of uid " + std::to_string(caller.uid) + " have not read " +
+                    std::to_string(observers.unread(caller.uid)) + " bytes of answers yet; try again when they have"))};
     }
     if (answered && answered->line.size() > options.max_unread_bytes && unread != 0 && unread + answered->line.size() > options.max_unread_of_all_bytes) {
       return Answer{error_line(id, limit("this answer has " + std::to_string(answered->line.size()) + " bytes, and clients have not read " +

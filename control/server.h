@@ -12,8 +12,9 @@
 //    those that lie unread are not more than max_unread_of_all_bytes together.
 //  * A method that takes_large() may get a line of up to max_large_line_bytes from an admin, so that what can be read can also be
 //    put back. One such line is received at a time; a second client hears `limit` and tries again.
-//  * An eighth of the places is kept for admins, so that observers who sit idle cannot lock them out. Observers have a budget of places, time,
-//    unread answers and log lines by their uid (rpc/observer_budget.h): a call that is beyond it waits, and admins go on meanwhile.
+//  * An eighth of the places is kept for admins, so that observers who sit idle cannot lock them out. Observers have a
+//    budget of places, time, unread answers and log lines by their uid (rpc/observer_budget.h): a call that is beyond
+//    it waits, and admins go on meanwhile.
 //  * A notification from a client (a request without an id) is never executed: whoever changes something has to be
 //    told what came of it.
 //  * Without file descriptors connections are refused with a sentence instead of left to hang, and nothing spins.

@@ -30,19 +30,21 @@ void drop(rte_mbuf& packet, DropReason reason, const PortView& port, Meter& mete
 }
 
 struct Written {
-  std::uint16_t count;     // taken by the driver
+  std::uint16_t count;                   // taken by the driver
   DropReason others = DropReason::none;  // why not the rest
 };
 
 // Into a port of which each frame is a system call: a few at a time, while the ENI has time.
-Written write_for_time(const PortView& port, std::uint16_t queue, rte_mbuf** packets, std::uint16_t count, WorkerState& worker) {
+Written write_for_time(const PortView& port, std::uint16_t queue, rte_mbuf** packets, std::uint16_t count,
+                       WorkerState& worker) {
   WorkerTime& time = worker.time;
   const Endpoint* endpoint = worker.view->endpoint(port.endpoint);
   const std::uint16_t generation = endpoint != nullptr ? endpoint->generation : std::uint16_t{0};
   std::uint64_t before = time.now();
   for (std::uint16_t at = 0; at < count;) {
     if (!time.may_write(port.endpoint, generation)) return {at, DropReason::cpu_allowance_exceeded};
-    const auto some = static_cast<std::uint16_t>(std::min<std::uint32_t>(count - at, time.frames_at_once(port.endpoint)));
+    const auto some =
+        static_cast<std::uint16_t>(std::min<std::uint32_t>(count - at, time.frames_at_once(port.endpoint)));
     std::uint64_t bytes = 0;
     for (std::uint16_t i = 0; i < some; ++i) bytes += packets[at + i]->pkt_len;
     const std::uint16_t taken = rte_eth_tx_burst(port.ethdev, queue, packets + at, some);
@@ -59,7 +61,8 @@ Written write(const PortView& port, std::uint16_t queue, rte_mbuf** packets, std
   if (port.writes_take_time) return write_for_time(port, queue, packets, count, worker);
   std::uint16_t at = 0;
   while (at < count) {
-    const std::uint16_t taken = rte_eth_tx_burst(port.ethdev, queue, packets + at, static_cast<std::uint16_t>(count - at));
+    const std::uint16_t taken =
+        rte_eth_tx_burst(port.ethdev, queue, packets + at, static_cast<std::uint16_t>(count - at));
     if (taken == 0) return {at, DropReason::tx_full};
     at = static_cast<std::uint16_t>(at + taken);
   }
@@ -105,7 +108,8 @@ class Batch {
     Frames all;
     for (std::uint16_t i = 0; i < sent.count; ++i) all.packets += frames[i].packets, all.bytes += frames[i].bytes;
     meter_.sent(all);
-    if (sent.count < prepared) drop_all(packets + sent.count, static_cast<std::uint16_t>(prepared - sent.count), sent.others);
+    if (sent.count < prepared)
+      drop_all(packets + sent.count, static_cast<std::uint16_t>(prepared - sent.count), sent.others);
     return prepared;
   }
 
@@ -137,15 +141,24 @@ EndpointId payer_of(const rte_mbuf& packet, const PortView& port, const View& vi
 // The super-frames of one port that are cut in one call of transmit_*().
 class Cutter {
  public:
-  Cutter(const PortView& port, std::uint64_t offloads, Batch& batch, Meter& meter, OffloadCounters& done, WorkerState& worker)
-      : port_(port), batch_(batch), meter_(meter), done_(done), worker_(worker), checksums_((offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) == 0) {}
+  Cutter(const PortView& port, std::uint64_t offloads, Batch& batch, Meter& meter, OffloadCounters& done,
+         WorkerState& worker)
+      : port_(port),
+        batch_(batch),
+        meter_(meter),
+        done_(done),
+        worker_(worker),
+        checksums_((offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) == 0) {}
 
   // From now on for this ENI, until its time of this turn is up. Nobody's super-frames are cut at once.
   void begin(EndpointId payer) {
     payer_ = payer;
-    if (payer.is_valid()) until_ = worker_.time.now() + worker_.time.left_to_cut(payer, worker_.backlog.owners() + !worker_.backlog.holds(payer));
+    if (payer.is_valid())
+      until_ = worker_.time.now() +
+               worker_.time.left_to_cut(payer, worker_.backlog.owners() + !worker_.backlog.holds(payer));
   }
-  // Cuts on behind `made` segments. False: time is up, and `made` says how far it came. True: it is done with and freed.
+  // Cuts on behind `made` segments. False: time is up, and `made` says how far it came. True: it is done with and
+  // freed.
   bool cut(rte_mbuf* super_frame, std::uint32_t& made) {
     Segmenter segmenter(*super_frame);
     if (!segmenter.is_sound()) return lose(super_frame, DropReason::bad_offload, frames_of(*super_frame).packets);
@@ -188,9 +201,12 @@ class Cutter {
 };
 
 // Until it is the ENI's turn again.
-void keep(rte_mbuf* packet, std::uint32_t made, EndpointId payer, const PortView& port, Meter& meter, WorkerState& worker) {
+void keep(rte_mbuf* packet, std::uint32_t made, EndpointId payer, const PortView& port, Meter& meter,
+          WorkerState& worker) {
   const Endpoint* endpoint = port.is_trunk ? nullptr : worker.view->endpoint(port.endpoint);
-  if (worker.backlog.push(payer, packet, made, port.slot, endpoint != nullptr ? endpoint->generation : std::uint16_t{0})) return;
+  if (worker.backlog.push(payer, packet, made, port.slot,
+                          endpoint != nullptr ? endpoint->generation : std::uint16_t{0}))
+    return;
   const std::uint64_t lost = frames_of(*packet).packets - made;
   if (payer.is_valid() && payer != port.endpoint) worker.time.cut_back(payer, lost);
   drop(*packet, DropReason::cpu_allowance_exceeded, port, meter, worker, static_cast<std::uint32_t>(lost));
@@ -198,7 +214,8 @@ void keep(rte_mbuf* packet, std::uint32_t made, EndpointId payer, const PortView
 }
 
 bool must_be_cut(const rte_mbuf& packet, std::uint64_t offloads, const PortView& port) {
-  return (packet.ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0 && ((offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) == 0 || packet.nb_segs > port.max_segments);
+  return (packet.ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0 &&
+         ((offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) == 0 || packet.nb_segs > port.max_segments);
 }
 
 bool can_checksum(std::uint64_t offloads, const rte_mbuf& packet) {
@@ -222,11 +239,13 @@ void transmit(const PortView& port, std::uint16_t queue, std::span<rte_mbuf*> pa
 namespace {
 
 // A packet that the port's driver takes whole: what it cannot do for it is done here.
-void add_whole(rte_mbuf* packet, std::uint64_t offloads, Batch& batch, const PortView& port, Meter& meter, OffloadCounters& done, WorkerState& worker) {
+void add_whole(rte_mbuf* packet, std::uint64_t offloads, Batch& batch, const PortView& port, Meter& meter,
+               OffloadCounters& done, WorkerState& worker) {
   if ((packet->ol_flags & kRequests) == 0) return batch.add(packet);
   if ((packet->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
     // A card that cuts writes each segment's IPv4 checksum, if it is asked to.
-    if ((packet->ol_flags & RTE_MBUF_F_TX_IPV4) != 0 && (offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0) packet->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
+    if ((packet->ol_flags & RTE_MBUF_F_TX_IPV4) != 0 && (offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0)
+      packet->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
     return batch.add(packet);
   }
   if (can_checksum(offloads, *packet)) return batch.add(packet);
@@ -259,7 +278,8 @@ void transmit_with_offloads(const PortView& port, std::uint16_t queue, std::span
   }
 }
 
-void transmit_backlog(const PortView& port, std::uint16_t queue, EndpointId owner, Meter& meter, OffloadCounters& done, WorkerState& worker) {
+void transmit_backlog(const PortView& port, std::uint16_t queue, EndpointId owner, Meter& meter, OffloadCounters& done,
+                      WorkerState& worker) {
   Batch batch(port, queue, meter, worker);
   const std::uint64_t offloads = offloads_of(port);
   Cutter cutter(port, offloads, batch, meter, done, worker);

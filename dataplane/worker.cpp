@@ -67,7 +67,8 @@ std::uint32_t Worker::receive(const PortView& port, std::uint16_t queue) {
     process_from_trunk(burst, state);
   } else {
     state.time.mark(port.endpoint);
-    if ((port.tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0) state.time.received(port.endpoint, count, bytes_of(burst));
+    if ((port.tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0)
+      state.time.received(port.endpoint, count, bytes_of(burst));
     process_from_task(burst, state, *state.view->endpoint(port.endpoint));
   }
   after_burst();
@@ -189,7 +190,8 @@ void Worker::send_all() {
 }
 
 void Worker::drop_rest(const HandedPacket& handed, std::uint32_t made) {
-  state.meters[handed.endpoint.value].ingress.dropped(DropReason::cpu_allowance_exceeded, frames_of(*handed.packet).packets - made);
+  state.meters[handed.endpoint.value].ingress.dropped(DropReason::cpu_allowance_exceeded,
+                                                      frames_of(*handed.packet).packets - made);
   rte_pktmbuf_free(handed.packet);
 }
 
@@ -202,13 +204,15 @@ void Worker::send_backlog() {
     const Endpoint* const endpoint = port == nullptr || port->is_trunk ? nullptr : state.view->endpoint(port->endpoint);
     if (port == nullptr || (!port->is_trunk && (endpoint == nullptr || endpoint->generation != waiting.generation))) {
       // It was received by an ENI that has gone, and whoever has the port now did not receive it.
-      observe_drop(state, *waiting.packet, {.direction = Direction::ingress, .stage = Stage::transmit, .reason = DropReason::no_policy});
+      observe_drop(state, *waiting.packet,
+                   {.direction = Direction::ingress, .stage = Stage::transmit, .reason = DropReason::no_policy});
       rte_pktmbuf_free(state.backlog.pop(owner));
       continue;
     }
     // Of a port of another worker: its ENI has moved meanwhile. A driver's queue is one worker's.
     if (!port->is_trunk && port->polled_by != state.number) {
-      const HandedPacket handed{waiting.packet, port->endpoint, waiting.generation, HandoffKind::deliver, Direction::ingress};
+      const HandedPacket handed{waiting.packet, port->endpoint, waiting.generation, HandoffKind::deliver,
+                                Direction::ingress};
       state.backlog.pop(owner);
       // What of it is sent already would be sent again.
       if (waiting.made != 0) {
@@ -224,7 +228,8 @@ void Worker::send_backlog() {
 
 void Worker::flush() {
   send_all();
-  if (!state.backlog.is_empty()) [[unlikely]] send_backlog();
+  if (!state.backlog.is_empty()) [[unlikely]]
+    send_backlog();
   for (std::uint32_t to = 0; to < state.handoff.workers(); ++to) {
     if (to == state.number) continue;
     HandoffLane& lane = state.handoff.to(static_cast<WorkerNumber>(to));
@@ -286,7 +291,8 @@ bool Worker::turn(const WorkerClock::Time& time) {
       const std::uint32_t received = receive(port, 0);
       packets += received;
       // All tasks' packets come by the trunk's queue, so it is not one port among many.
-      if (received != 0 && ++busy_tasks % kTasksATrunkBurst == 0 && has_trunk_queue) packets += receive(state.view->ports.front(), state.number);
+      if (received != 0 && ++busy_tasks % kTasksATrunkBurst == 0 && has_trunk_queue)
+        packets += receive(state.view->ports.front(), state.number);
     }
   }
   packets_.add(packets);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The poll loop of one lcore: receive from each port that it owns, take what other workers hand over, process, flush; between
-// turns the housekeeping (quiescent state, expiry sweep, what control asks about connections, idle ladder). It never locks, allocates, logs or waits for the
-// control thread; its time comes from its own clock (state/worker_clock.h).
+// The poll loop of one lcore: receive from each port that it owns, take what other workers hand over, process, flush;
+// between turns the housekeeping (quiescent state, expiry sweep, what control asks about connections, idle ladder). It
+// never locks, allocates, logs or waits for the control thread; its time comes from its own clock
+// (state/worker_clock.h).
 //
 // Ownership: a Worker owns its WorkerState; the control thread reads the counters in it and nothing else. The fields that
 // two threads touch say so.
@@ -105,7 +106,7 @@ class Worker {
   bool left_behind_ = false;
   std::uint32_t interval_ = 0;      // the last one that is complete
   std::uint32_t interval_at_ = 0;   // the next connection to take the totals off
-  std::atomic<bool> stop_{false};  // written by control, read here
+  std::atomic<bool> stop_{false};   // written by control, read here
   std::atomic<std::uint32_t> interval_asked_{0};  // written by control, read here
   // Written here, read by control; on lines of their own.
   alignas(64) Counter turns_;

@@ -169,6 +169,27 @@ def in_process(plt, chosen, path):
     return True
 
 
+def neighbours(plt, lines, path):
+    """A task's ping p99 while others do their worst, against the quiet time right before."""
+    rows = {line["name"].split("/")[1]: line for line in lines if line["name"].startswith("neighbours/") and line["value"] is not None}
+    if not rows:
+        return False
+    figure, axes = plt.subplots(figsize=(7.2, 0.9 + 0.3 * len(rows)))
+    for at, line in enumerate(reversed(rows.values())):
+        before, during = line["before"]["p99"], line["value"]
+        axes.barh(at + 0.2, before, 0.35, color="#c3cad2")
+        axes.barh(at - 0.2, during, 0.35, color=COLOURS["engine"])
+        axes.annotate(f"{during / before:.1f} x", (max(before, during), at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), list(reversed(rows)))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color=FAINT)
+    axes.set_xlabel("ping p99, ms; grey: before, green: meanwhile")
+    axes.set_title("A task beside others that do their worst", loc="left", fontsize=10, fontweight="bold")
+    _save(plt, figure, path)
+    return True
+
+
 def _save(plt, figure, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
@@ -205,6 +226,8 @@ def run(options):
         path = options.out / f"{links}-latency.svg"
         keep(side_by_side(plt, chosen, [(f"peers/{links}/latency/10k/64/in/latency-{at}", at) for at in ("p50", "p99", "p99.9")],
                           "us", f"Latency at 300,000 packets a second, {links}, 64 B", path, log=True), path)
+    path = options.out / "neighbours.svg"
+    keep(neighbours(plt, results.read(files), path), path)
     path = options.out / "in-process.svg"
     keep(in_process(plt, chosen, path), path)
     for path in made:

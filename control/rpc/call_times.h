@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// How long the control thread was held, by what held it: a histogram, and the longest of each name. While it is held nobody else is answered, so no
-// call should take longer than kBound.
+// How long the control thread was held, by what held it: a histogram, and the longest of each name. While it is held
+// nobody else is answered, so no call should take longer than kBound.
 //
 // Control thread only.
 #pragma once
@@ -20,7 +20,8 @@ class CallTimes {
   using Duration = std::chrono::microseconds;
   static constexpr Duration kBound = std::chrono::milliseconds(10);
   // Upper bounds; one bucket more is for what is longer than all.
-  static constexpr std::array<Duration, 7> kBuckets{Duration(100), Duration(1000), Duration(2000), Duration(5000), kBound, Duration(100'000), Duration(1'000'000)};
+  static constexpr std::array<Duration, 7> kBuckets{
+      Duration(100), Duration(1000), Duration(2000), Duration(5000), kBound, Duration(100'000), Duration(1'000'000)};
 
   struct Longest {
     std::uint64_t calls = 0, beyond_bound = 0;

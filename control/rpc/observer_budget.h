@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What observers (clients that may only look) may have of the control thread, by their uid, so that one of them disturbs neither admins nor observers of
-// other uids.
+// What observers (clients that may only look) may have of the control thread, by their uid, so that one of them
+// disturbs neither admins nor observers of other uids.
 //
 // Rules:
-//  * Time: a uid may have a tenth of the thread's time, all observers together a quarter, over some tenths of a second. Who has had more waits.
+//  * Time: a uid may have a tenth of the thread's time, all observers together a quarter, over some tenths of a second.
+//    Who has had more waits.
 //  * Connections: a uid may have as many as there are free places for observers.
 //  * Answers that lie unread: kUnreadOfUid for a uid; what would be more is refused, as long as something lies there.
 //  * Log lines: LogBudget's, with the uid as the subject.
 // Admins have no budget: root would stop the engine otherwise.
 //
-// Control thread only. Memory: a uid is forgotten when it has no connection and no debt, and a uid is a user of this machine.
+// Control thread only. Memory: a uid is forgotten when it has no connection and no debt, and a uid is a user of this
+// machine.
 #pragma once
 
 #include <sys/types.h>
@@ -32,13 +34,11 @@ class ObserverBudget {
   using Time = std::chrono::steady_clock::time_point;
 
   static constexpr std::size_t kUnreadOfUid = 16 << 20;
-  static constexpr int kPartOfUid = 10, kPartOfAll = 4;  // of the time, one part in so many
+  static constexpr int kPartOfUid = 10, kPartOfAll = 4;             // of the time, one part in so many
   static constexpr Duration kDebt = std::chrono::milliseconds(20);  // so much may be had before anybody waits
 
   // How long a call of this uid has to wait.
-  Duration wait(uid_t uid, Time now) {
-    return std::max(all_.wait(now, kPartOfAll), users_[uid].wait(now, kPartOfUid));
-  }
+  Duration wait(uid_t uid, Time now) { return std::max(all_.wait(now, kPartOfAll), users_[uid].wait(now, kPartOfUid)); }
   void had(uid_t uid, Duration took, Time now) {
     all_.add(took, now, kPartOfAll);
     users_[uid].add(took, now, kPartOfUid);
@@ -63,7 +63,8 @@ class ObserverBudget {
   void unread_changed(uid_t uid, std::ptrdiff_t by) { users_[uid].unread += static_cast<std::size_t>(by); }
 
   bool may_log(uid_t uid, Time now) {
-    return lines_.admit("uid " + std::to_string(uid), std::chrono::duration_cast<LogBudget::Time>(now.time_since_epoch()));
+    return lines_.admit("uid " + std::to_string(uid),
+                        std::chrono::duration_cast<LogBudget::Time>(now.time_since_epoch()));
   }
   LogBudget::Withheld take_withheld() { return lines_.take_withheld(); }
 

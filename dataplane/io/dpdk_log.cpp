@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dataplane/io/dpdk_log.h"
-#include "dataplane/io/log_writer.h"
 
 #include <rte_log.h>
 #include <unistd.h>
@@ -12,6 +11,8 @@
 #include <functional>
 #include <mutex>
 #include <utility>
+
+#include "dataplane/io/log_writer.h"
 
 namespace trunkline {
 namespace {

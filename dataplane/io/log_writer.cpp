@@ -43,7 +43,8 @@ struct LogWriter::Shared {
 };
 
 LogWriter& LogWriter::of_process() {
-  static LogWriter writer(STDERR_FILENO);
+  // Never destroyed: DPDK's threads may log while the process ends.
+  static LogWriter& writer = *new LogWriter(STDERR_FILENO);
   return writer;
 }
 
@@ -109,7 +110,8 @@ void LogWriter::run(Shared& shared) {
     std::string out;
     for (; !shared.lines.empty() && out.size() < (64U << 10); shared.lines.pop_front()) out += shared.lines.front();
     if (shared.dropped != shared.told) {
-      out += "the log: " + std::to_string(shared.dropped - shared.told) + " line(s) were dropped, because nobody read fast enough\n";
+      out += "the log: " + std::to_string(shared.dropped - shared.told) +
+             " line(s) were dropped, because nobody read fast enough\n";
       shared.told = shared.dropped;
     }
     lock.unlock();

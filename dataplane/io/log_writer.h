@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// All lines of the engine's log, on their way to stderr. A thread of its own writes them, so that nobody who logs waits for whoever reads: a pipe
-// that nobody empties, a full disk, a journal that has stopped.
+// All lines of the engine's log, on their way to stderr. A thread of its own writes them, so that nobody who logs waits
+// for whoever reads: a pipe that nobody empties, a full disk, a journal that has stopped.
 //
 // Rules:
-//  * kLines lines or kBytes wait at most. One more is dropped and counted, and when there is room again the log says how many were.
+//  * kLines lines or kBytes wait at most. One more is dropped and counted, and when there is room again the log says
+//    how many were.
 //  * Before start() and after stop() a line is written at once, by the caller.
 //  * stop() waits for what is left, a second at most.
 //

@@ -27,8 +27,8 @@
 // A packet without a connection, whose endpoint moved here a moment ago, first goes to ask the worker that had it before
 // (state/handoff.h).
 //
-// Refuses: security_group_ingress, security_group_egress, network_acl_ingress, network_acl_egress, rule_revoked, connection_closed,
-// conntrack_full, conntrack_quota, conntrack_share, handoff_full.
+// Refuses: security_group_ingress, security_group_egress, network_acl_ingress, network_acl_egress, rule_revoked,
+// connection_closed, conntrack_full, conntrack_quota, conntrack_share, handoff_full.
 #pragma once
 
 #include <array>
@@ -230,9 +230,12 @@ inline DropReason admit_first(Burst& burst, std::uint32_t i, WorkerState& worker
     if (connection == nullptr) {
       if (untracked || answers_untracked(worker, endpoint, direction, burst, i)) return DropReason::none;
       switch (inserted.refusal) {
-        case ConnectionTable::Refusal::quota: return DropReason::conntrack_quota;
-        case ConnectionTable::Refusal::share: return DropReason::conntrack_share;
-        default: return DropReason::conntrack_full;
+        case ConnectionTable::Refusal::quota:
+          return DropReason::conntrack_quota;
+        case ConnectionTable::Refusal::share:
+          return DropReason::conntrack_share;
+        default:
+          return DropReason::conntrack_full;
       }
     }
   }

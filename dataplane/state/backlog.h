@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Super-frames whose cutting goes on in a later turn, and what may not overtake them: a queue for each ENI that they are charged to. That is the ENI
-// which sent them; of what came from the trunk, the ENI which it is for.
+// Super-frames whose cutting goes on in a later turn, and what may not overtake them: a queue for each ENI that they
+// are charged to. That is the ENI which sent them; of what came from the trunk, the ENI which it is for.
 //
 // Rules:
-//  * The port of an ENI that has a queue is not polled (worker.cpp): its packets wait at the task, and those of one burst are all that come here.
-//  * What came from the trunk cannot be held back. A queue has kMostOfOne packets at most, all queues kBuffers; beyond that an ENI has one packet here. What
-//    finds no place is dropped as cpu_allowance_exceeded.
-//  * A packet here has been received and neither sent nor dropped; `generation` says whose it is when its ENI has gone meanwhile.
+//  * The port of an ENI that has a queue is not polled (worker.cpp): its packets wait at the task, and those of one
+//    burst are all that come here.
+//  * What came from the trunk cannot be held back. A queue has kMostOfOne packets at most, all queues kBuffers; beyond
+//    that an ENI has one packet here. What finds no place is dropped as cpu_allowance_exceeded.
+//  * A packet here has been received and neither sent nor dropped; `generation` says whose it is when its ENI has gone
+//    meanwhile.
 //
-// Owned by the worker, who does not free what is still here at its end: the pool goes, too. No allocation after construction.
+// Owned by the worker, who does not free what is still here at its end: the pool goes, too. No allocation after
+// construction.
 #pragma once
 
 #include <rte_mbuf.h>
@@ -30,8 +33,8 @@ class Backlog {
 
   struct Waiting {
     rte_mbuf* packet = nullptr;
-    std::uint32_t made = 0;  // of its segments
-    PortSlot port;           // by which it is to leave
+    std::uint32_t made = 0;        // of its segments
+    PortSlot port;                 // by which it is to leave
     std::uint16_t generation = 0;  // of the endpoint whose port that is
     std::uint16_t next = kNone;
   };
@@ -50,7 +53,8 @@ class Backlog {
     if (!owner.is_valid()) return false;
     Queue& queue = queues_[owner.value];
     const bool borrows = queue.packets != 0;
-    if (borrows && (queue.packets == kMostOfOne || packets_ >= kPlaces / 2 || buffers_ + packet->nb_segs > kBuffers)) return false;
+    if (borrows && (queue.packets == kMostOfOne || packets_ >= kPlaces / 2 || buffers_ + packet->nb_segs > kBuffers))
+      return false;
     const std::uint16_t at = free_;  // there is one: half of the places are for those that have none yet
     free_ = places_[at].next;
     places_[at] = {.packet = packet, .made = made, .port = port, .generation = generation, .next = kNone};

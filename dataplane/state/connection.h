@@ -82,7 +82,8 @@ struct alignas(64) Connection {
     if (const Tick ahead = last_seen - now; ahead != 0 && ahead <= kAhead) last_seen = now;
     for (Totals& way : totals) {
       for (std::uint16_t* time : {&way.first, &way.last}) {
-        if (const auto ahead = static_cast<std::uint16_t>(*time - now); ahead != 0 && ahead <= kAhead) *time = static_cast<std::uint16_t>(now);
+        if (const auto ahead = static_cast<std::uint16_t>(*time - now); ahead != 0 && ahead <= kAhead)
+          *time = static_cast<std::uint16_t>(now);
       }
     }
   }

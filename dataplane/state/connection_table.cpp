@@ -187,7 +187,8 @@ ConnectionTable::Inserted ConnectionTable::insert_entries(const Connection& fres
     recycle_oldest_unconfirmed(holding);
   }
   const std::uint32_t wanted = addresses != nullptr ? 2 : 1;
-  if (!shares_.may_lend(wanted) && bounds.shares && !may_borrow(holding, wanted)) [[unlikely]] return {nullptr, Refusal::share};
+  if (!shares_.may_lend(wanted) && bounds.shares && !may_borrow(holding, wanted)) [[unlikely]]
+    return {nullptr, Refusal::share};
   while (free_entries_ < wanted) {
     if (!make_free_entry()) return {nullptr, Refusal::full};
   }
@@ -272,7 +273,8 @@ bool ConnectionTable::adopt(const Connection& connection, const AddressPair& add
   const std::uint64_t key_hash = hash(key);
   if ((key.is_ipv6() ? find(key, key_hash, addresses) : find(key, key_hash)) != nullptr) return false;
   // It was there already, so it keeps its place, wherever its endpoint is served now.
-  return insert_entries(arrival, key_hash, {.shares = false}, key.is_ipv6() ? &addresses : nullptr).connection != nullptr;
+  return insert_entries(arrival, key_hash, {.shares = false}, key.is_ipv6() ? &addresses : nullptr).connection !=
+         nullptr;
 }
 
 void ConnectionTable::restart(Connection& connection, const Connection& fresh) {
@@ -406,8 +408,8 @@ void ConnectionTable::set_shares(std::uint32_t endpoints) {
   share_shown_.store(endpoints == 0 ? 0 : shares_.share(), std::memory_order_relaxed);
 }
 
-// Whether a holding may have so many entries more where all that may be borrowed is: within its share, or in the place of an unconfirmed connection
-// of an endpoint that is beyond its own.
+// Whether a holding may have so many entries more where all that may be borrowed is: within its share, or in the place
+// of an unconfirmed connection of an endpoint that is beyond its own.
 bool ConnectionTable::may_borrow(const Holding& holding, std::uint32_t entries) {
   while (!shares_.may_take(holding.entries, entries)) {
     std::uint32_t id = holder_of_many_unconfirmed();

@@ -25,8 +25,9 @@
 //  * over its quota, too, a new connection takes the place of the endpoint's own oldest unconfirmed one.
 //  * what is over has at most an eighth of the table; one more takes the place of its endpoint's oldest.
 //  * when the table is full, first what is over makes room, then the oldest unconfirmed one of an endpoint that has many.
-//  * a quarter of the table is divided among the endpoints: their shares. What endpoints have beyond their shares is at most three quarters; one
-//    more takes the place of an unconfirmed one of an endpoint beyond its share, or is refused. So an endpoint below its share always finds room.
+//  * a quarter of the table is divided among the endpoints: their shares. What endpoints have beyond their shares is at
+//    most three quarters; one more takes the place of an unconfirmed one of an endpoint beyond its share, or is
+//    refused. So an endpoint below its share always finds room.
 // So one endpoint's flood takes the places of its own flood, and a confirmed connection is never ended for a new one.
 //
 // No locks, no allocation after construction; only the owning worker calls anything but the readers marked so.
@@ -114,7 +115,8 @@ class ConnectionTable {
   void erase(Connection* connection);
   // So many endpoints have a share each; 0: there are no shares. Looks at all endpoints when the number has changed.
   void share_among(std::uint32_t endpoints) {
-    if (!shares_.is_set(endpoints)) [[unlikely]] set_shares(endpoints);
+    if (!shares_.is_set(endpoints)) [[unlikely]]
+      set_shares(endpoints);
   }
   // Who is told of the totals of a connection before it goes.
   void tell(FlowRecorder* recorder) { recorder_ = recorder; }
@@ -122,8 +124,8 @@ class ConnectionTable {
   void log_end_of(Connection& connection) {
     if (recorder_ != nullptr) recorder_->ended(connection, connection.key.is_ipv6() ? &addresses_of(connection) : nullptr);
   }
-  // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. `now`: by the clock of this table's owner.
-  // False: no room, it is here, or it is of a task that has gone.
+  // A connection that another table had, state and totals and all. `addresses`: of an IPv6 one. `now`: by the clock of
+  // this table's owner. False: no room, it is here, or it is of a task that has gone.
   bool adopt(const Connection& connection, const AddressPair& addresses, Tick now);
   // To be told of each change of a connection's standing by its state. Another connection of the endpoint may have to make room.
   void changed_standing(Connection& connection, Standing before);
@@ -159,7 +161,9 @@ class ConnectionTable {
   std::uint64_t recycled() const { return recycled_.read(); }  // that made room for another
   std::uint32_t capacity() const { return capacity_; }
   // Entries that count of whoever has the number now, and its share of them; 0: there are none.
-  std::uint32_t entries_of(EndpointId id) const { return std::atomic_ref(holdings_[id.value].entries).load(std::memory_order_relaxed); }
+  std::uint32_t entries_of(EndpointId id) const {
+    return std::atomic_ref(holdings_[id.value].entries).load(std::memory_order_relaxed);
+  }
   std::uint32_t share_of_each() const { return share_shown_.load(std::memory_order_relaxed); }
   std::size_t memory_bytes() const;
   std::size_t page_bytes() const { return arena_.page_bytes(); }

@@ -85,7 +85,8 @@ void FlowRecorder::take_back_loose(const FlowKey& key, std::uint64_t hash, const
 
 bool FlowRecorder::take_loose(std::uint32_t count) {
   for (; count != 0 && loose_at_ < loose_.places(); --count, ++loose_at_) {
-    if (!loose_.take(loose_at_, [&](const FlowRecord& record) { return ring_.push(record, record.key.endpoint()); })) break;
+    if (!loose_.take(loose_at_, [&](const FlowRecord& record) { return ring_.push(record, record.key.endpoint()); }))
+      break;
   }
   return loose_at_ == loose_.places();
 }

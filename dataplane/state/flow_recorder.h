@@ -7,9 +7,9 @@
 // bounded piece a turn, and says when it is through (Worker::flow_interval_done). The packets that pass meanwhile count for the interval before or the
 // next one, each once. A connection that ends in between gives its totals at once.
 //
-// LooseFlows is a table of bounded size: open addressing, a few places to look at. Of its places and of the ring's each endpoint has a share, the rest is
-// borrowed (shares.h): a scan of one hides its own lines only. What finds no place is counted as lost for its endpoint, so that the log can
-// say SKIPDATA.
+// LooseFlows is a table of bounded size: open addressing, a few places to look at. Of its places and of the ring's each
+// endpoint has a share, the rest is borrowed (shares.h): a scan of one hides its own lines only. What finds no place is
+// counted as lost for its endpoint, so that the log can say SKIPDATA.
 //
 // Threads: the worker calls everything but what is marked as control's.
 #pragma once
@@ -32,16 +32,22 @@ class LooseFlows {
  public:
   static constexpr std::uint32_t kLeastPlaces = 1024, kMostPlaces = 16384;
 
-  // So many places, a power of two. Three quarters are used at most: then the few places that are looked at are hardly ever all in use.
+  // So many places, a power of two. Three quarters are used at most: then the few places that are looked at are hardly
+  // ever all in use.
   explicit LooseFlows(std::uint32_t places)
-      : records_(new FlowRecord[places]), held_(new std::uint32_t[FlowKey::kMaxEndpoints]()), places_(places), shares_(places / 4 * 3) {}
+      : records_(new FlowRecord[places]),
+        held_(new std::uint32_t[FlowKey::kMaxEndpoints]()),
+        places_(places),
+        shares_(places / 4 * 3) {}
 
   std::uint32_t places() const { return places_; }
   void share_among(std::uint32_t endpoints) {
-    if (!shares_.is_set(endpoints)) [[unlikely]] shares_.set(endpoints, FlowKey::kMaxEndpoints, [&](std::uint32_t id) { return held_[id]; });
+    if (!shares_.is_set(endpoints)) [[unlikely]]
+      shares_.set(endpoints, FlowKey::kMaxEndpoints, [&](std::uint32_t id) { return held_[id]; });
   }
 
-  // The flow's record, a new one if there is none; nullptr: no place, or none for this endpoint. `ipv6` is looked at only for an IPv6 key.
+  // The flow's record, a new one if there is none; nullptr: no place, or none for this endpoint. `ipv6` is looked at
+  // only for an IPv6 key.
   FlowRecord* find_or_add(const FlowKey& key, std::uint64_t hash, const AddressPair& ipv6, FlowAction action);
   // The record has no packets any more.
   void forget(FlowRecord& record) {

@@ -99,7 +99,8 @@ static_assert(std::is_trivially_destructible_v<FragmentedDatagram>);
 class FragmentTable {
  public:
   static constexpr std::uint32_t kCapacity = 8192;
-  static constexpr std::uint32_t kQuota = 64;   // datagrams of an endpoint in each share; fewer where more than 64 endpoints have one
+  static constexpr std::uint32_t kQuota =
+      64;  // datagrams of an endpoint in each share; fewer where more than 64 endpoints have one
   static constexpr Tick kHold = 2;              // later fragments without their first
   static constexpr Tick kRefused = seconds(2);  // what the later fragments of a refused one are refused by
   static constexpr Tick kOverlapped =
@@ -109,7 +110,9 @@ class FragmentTable {
   explicit FragmentTable(std::size_t max_endpoints);
 
   // So many endpoints have their two shares each: there is always room for all of them.
-  void share_among(std::uint32_t endpoints) { quota_ = std::clamp(kCapacity / 2 / std::max(endpoints, 1U), 1U, kQuota); }
+  void share_among(std::uint32_t endpoints) {
+    quota_ = std::clamp(kCapacity / 2 / std::max(endpoints, 1U), 1U, kQuota);
+  }
   FragmentedDatagram* find(const DatagramKey& key, std::uint64_t hash);
   // A new one, in the share of those that nobody has let pass. What has to go for it is handed to `release` first;
   // nullptr: no room at all.

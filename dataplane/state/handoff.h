@@ -19,8 +19,9 @@
 // sends the rest), and settled. Nothing is lost. Packets stay in order but for one case: one that went to ask may be overtaken by
 // one of the same connection that came when the answer was here.
 //
-// A ring holds what its sender put there once flush() was called, which a worker does once a turn. Its places are shared among the ENIs
-// (shared_ring.h), and so are those of the packets that wait here: what finds none is dropped as handoff_full. Threads: sender and receiver are one worker each; the mesh is made before they start.
+// A ring holds what its sender put there once flush() was called, which a worker does once a turn. Its places are
+// shared among the ENIs (shared_ring.h), and so are those of the packets that wait here: what finds none is dropped as
+// handoff_full. Threads: sender and receiver are one worker each; the mesh is made before they start.
 #pragma once
 
 #include <rte_mbuf.h>
@@ -80,7 +81,8 @@ class Handoff {
  public:
   static constexpr std::size_t kMaxParked = 4096;
 
-  Handoff(HandoffMesh* mesh, WorkerNumber self) : mesh_(mesh), self_(self), parked_of_(new std::uint32_t[FlowKey::kMaxEndpoints]()) {
+  Handoff(HandoffMesh* mesh, WorkerNumber self)
+      : mesh_(mesh), self_(self), parked_of_(new std::uint32_t[FlowKey::kMaxEndpoints]()) {
     parked_.reserve(kMaxParked);
   }
 
@@ -95,7 +97,8 @@ class Handoff {
 
   // So many ENIs have a share each of the places here and in the lanes to others (shares.h).
   void share_among(std::uint32_t endpoints) {
-    if (shares_.is_set(endpoints)) [[likely]] return;
+    if (shares_.is_set(endpoints)) [[likely]]
+      return;
     shares_.set(endpoints, FlowKey::kMaxEndpoints, [&](std::uint32_t id) { return parked_of_[id]; });
     for (std::uint32_t to = 0; to < workers(); ++to) {
       if (to != self_) mesh_->lane(self_, static_cast<WorkerNumber>(to)).packets.share_among(endpoints);

@@ -22,16 +22,21 @@ template <class T>
 class SharedRing {
  public:
   explicit SharedRing(std::uint32_t capacity)
-      : ring_(capacity), owner_(new std::uint16_t[ring_.capacity()]()), held_(new std::uint32_t[kOwners]()), shares_(ring_.capacity()) {}
+      : ring_(capacity),
+        owner_(new std::uint16_t[ring_.capacity()]()),
+        held_(new std::uint32_t[kOwners]()),
+        shares_(ring_.capacity()) {}
 
   // --- the writer ---
   // So many endpoints have a share each; 0: there are no shares. Looks at all endpoints when the number has changed.
   void share_among(std::uint32_t endpoints) {
-    if (!shares_.is_set(endpoints)) [[unlikely]] shares_.set(endpoints, kOwners, [&](std::uint32_t owner) { return held_[owner]; });
+    if (!shares_.is_set(endpoints)) [[unlikely]]
+      shares_.set(endpoints, kOwners, [&](std::uint32_t owner) { return held_[owner]; });
   }
   bool may_push(EndpointId owner) {
     const std::uint32_t& held = held_[number_of(owner)];
-    if (shares_.may_take(held) && outstanding() < ring_.capacity()) [[likely]] return true;
+    if (shares_.may_take(held) && outstanding() < ring_.capacity()) [[likely]]
+      return true;
     count_what_was_read();
     return shares_.may_take(held) && outstanding() < ring_.capacity();
   }
@@ -78,7 +83,7 @@ class SharedRing {
   const std::unique_ptr<std::uint16_t[]> owner_;  // by place
   const std::unique_ptr<std::uint32_t[]> held_;   // by owner
   Shares shares_;
-  std::uint32_t counted_ = 0;                     // up to here what was read is held no more
+  std::uint32_t counted_ = 0;  // up to here what was read is held no more
 };
 
 }  // namespace trunkline

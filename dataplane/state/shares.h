@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The law of docs/isolation.md for places that endpoints share: a quarter of them is divided among the endpoints, their shares; the rest may be
-// borrowed. So an endpoint below its share always finds a place, whoever holds the others.
+// The law of docs/isolation.md for places that endpoints share: a quarter of them is divided among the endpoints, their
+// shares; the rest may be borrowed. So an endpoint below its share always finds a place, whoever holds the others.
 //
-// No fewer than two endpoints share, so that a newcomer has its share at once, also where one alone has borrowed all that it may. When the
-// number of endpoints grows, shares become smaller; what is held beyond them counts as borrowed then.
+// No fewer than two endpoints share, so that a newcomer has its share at once, also where one alone has borrowed all
+// that it may. When the number of endpoints grows, shares become smaller; what is held beyond them counts as borrowed
+// then.
 //
 // Owned by one thread, which tells each change of what an endpoint holds. Units: places.
 #pragma once

@@ -125,7 +125,8 @@ struct PortView {
   std::uint64_t tx_offloads = 0;     // RTE_ETH_TX_OFFLOAD_*: what its driver does when asked
   const std::atomic<std::uint64_t>* agreed_offloads = nullptr;  // of these, what the program behind it takes now (io/port.h); nullptr: all
   std::uint16_t max_segments = 0xffff;  // buffers that a packet which it cuts may lie in
-  bool writes_take_time = false;  // a frame is a system call, in which the task's kernel may do work of its own (io/port.h)
+  bool writes_take_time =
+      false;  // a frame is a system call, in which the task's kernel may do work of its own (io/port.h)
 
   // The queue that a worker polls.
   std::uint16_t queue_of(WorkerNumber worker) const { return is_trunk ? worker : std::uint16_t{0}; }
@@ -277,7 +278,9 @@ struct View {
                                                                                       : nullptr;
   }
   // Of the ENI by whose port a packet came in (rte_mbuf::port); invalid: the trunk, or it was made here.
-  EndpointId sender_of(const rte_mbuf& packet) const { return packet.port < endpoint_by_ethdev.size() ? endpoint_by_ethdev[packet.port] : EndpointId{}; }
+  EndpointId sender_of(const rte_mbuf& packet) const {
+    return packet.port < endpoint_by_ethdev.size() ? endpoint_by_ethdev[packet.port] : EndpointId{};
+  }
   bool is_waiting(std::uint16_t vlan, const MacAddress& mac) const {
     return vlan != 0 ? waiting_vlans[vlan & 0xfff] : waiting_macs.find(mac.as_integer()).is_valid();
   }

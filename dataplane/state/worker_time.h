@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A worker's time, as a resource that its ENIs share. What costs much and can be told whose it is, is measured by the processor's counter
-// (TSC) and charged to an ENI: frames written to its port, where each is a system call in which the task's kernel may do work of its own, and
-// super-frames that are cut for it.
+// A worker's time, as a resource that its ENIs share. What costs much and can be told whose it is, is measured by the
+// processor's counter (TSC) and charged to an ENI: frames written to its port, where each is a system call in which the
+// task's kernel may do work of its own, and super-frames that are cut for it.
 //
 // Rules:
-//  * A write that takes longer than kFrame and kBytesAMicro allow has an excess. One in which the scheduler gave the processor to another thread has none:
-//    that is asked of the kernel only where the excess is above kNoticed. Another may still be an interrupt's. What a port's writes typically exceed is
-//    their median, nearly: it doubles with a larger one and halves with a smaller one. Only where that is above kNoticed the excess is the port's debt.
-//  * While the debt is above kDebt nothing is written to the port: its packets are dropped as cpu_allowance_exceeded, and nobody else's. Debt is paid off
-//    by time: all of it while no other ENI is active; otherwise a quarter, and of a port whose typical excess is above kLongFrame a hundredth.
-//  * While the trunk brings more than the worker can take (kFullTurns full bursts in a row), an ENI whose writes have had one and a half times
-//    its fair part of the present millisecond gets no more of it.
-//  * In a turn super-frames are cut for one ENI for a slice of kCutting, of which there are as many as ENIs that have some; what is left waits (backlog.h).
+//  * A write that takes longer than kFrame and kBytesAMicro allow has an excess. One in which the scheduler gave the
+//    processor to another thread has none: that is asked of the kernel only where the excess is above kNoticed. Another
+//    may still be an interrupt's. What a port's writes typically exceed is their median, nearly: it doubles with a
+//    larger one and halves with a smaller one. Only where that is above kNoticed the excess is the port's debt.
+//  * While the debt is above kDebt nothing is written to the port: its packets are dropped as cpu_allowance_exceeded,
+//    and nobody else's. Debt is paid off by time: all of it while no other ENI is active; otherwise a quarter, and of a
+//    port whose typical excess is above kLongFrame a hundredth.
+//  * While the trunk brings more than the worker can take (kFullTurns full bursts in a row), an ENI whose writes have
+//    had one and a half times its fair part of the present millisecond gets no more of it.
+//  * In a turn super-frames are cut for one ENI for a slice of kCutting, of which there are as many as ENIs that have
+//    some; what is left waits (backlog.h).
 //  * A port that brings super-frames is asked for fewer packets at once, so that a burst has kBurstBytes.
 //
 // Owned by the worker. The counters are read by control. Units: TSC cycles.
@@ -51,7 +54,10 @@ class WorkerTime {
 
   explicit WorkerTime(std::size_t max_endpoints) : WorkerTime(max_endpoints, Machine{}) {}
   WorkerTime(std::size_t max_endpoints, const Machine& machine)
-      : had(new Had[max_endpoints]), accounts_(new Account[max_endpoints]), micro_(std::max<std::uint64_t>(1, machine.hz / 1'000'000)), machine_(machine) {}
+      : had(new Had[max_endpoints]),
+        accounts_(new Account[max_endpoints]),
+        micro_(std::max<std::uint64_t>(1, machine.hz / 1'000'000)),
+        machine_(machine) {}
 
   std::uint64_t now() const { return machine_.cycles(); }
 
@@ -70,7 +76,8 @@ class WorkerTime {
   // The ENI sent or received something.
   void mark(EndpointId id) {
     Account& account = accounts_[id.value];
-    if (account.active_at == tick_ + 1) [[likely]] return;
+    if (account.active_at == tick_ + 1) [[likely]]
+      return;
     account.active_at = tick_ + 1;
     ++active_;
   }
@@ -85,14 +92,17 @@ class WorkerTime {
     return full_turns_ < kFullTurns || used_of(account) < millisecond_share();
   }
   // Frames to be written before may_write() is asked again.
-  std::uint32_t frames_at_once(EndpointId id) const { return accounts_[id.value].typical_excess > kNoticed * micro_ ? 1 : kFramesAtOnce; }
+  std::uint32_t frames_at_once(EndpointId id) const {
+    return accounts_[id.value].typical_excess > kNoticed * micro_ ? 1 : kFramesAtOnce;
+  }
   void wrote(EndpointId id, std::uint32_t frames, std::uint64_t bytes, std::uint64_t cycles) {
     if (frames == 0) return;
     Account& account = accounts_[id.value];
     charge(id, account, cycles);
     const std::uint64_t expected = (frames * kFrame + bytes / kBytesAMicro) * micro_;
     std::uint64_t excess = cycles > expected ? std::min(cycles - expected, frames * kMostOfFrame * micro_) : 0;
-    if (excess > kNoticed * micro_ && was_preempted()) [[unlikely]] excess = 0;
+    if (excess > kNoticed * micro_ && was_preempted()) [[unlikely]]
+      excess = 0;
     std::uint64_t& typical = account.typical_excess;
     typical = std::clamp(excess / frames > typical ? 2 * typical : typical / 2, micro_ / 2, kMostOfFrame * micro_);
     if (typical > kNoticed * micro_) account.debt += excess;
@@ -118,14 +128,15 @@ class WorkerTime {
   // How many packets to ask the port of the ENI for, at most so many; and what a burst was.
   std::uint16_t burst_of(EndpointId id, std::uint16_t most) const { return std::min(accounts_[id.value].burst, most); }
   void received(EndpointId id, std::uint32_t packets, std::uint64_t bytes) {
-    accounts_[id.value].burst = static_cast<std::uint16_t>(std::clamp<std::uint64_t>(kBurstBytes * packets / std::max<std::uint64_t>(bytes, 1), kLeastBurst, kAnyBurst));
+    accounts_[id.value].burst = static_cast<std::uint16_t>(
+        std::clamp<std::uint64_t>(kBurstBytes * packets / std::max<std::uint64_t>(bytes, 1), kLeastBurst, kAnyBurst));
   }
 
   const std::unique_ptr<Had[]> had;  // by EndpointId
 
  private:
   // Microseconds.
-  // What a write takes at most where the other side does no work of its own: so long, and a microsecond for so many bytes.
+  // What a write takes at most where the other side does no work of its own: so long, and one more for so many bytes.
   static constexpr std::uint64_t kFrame = 6, kBytesAMicro = 2048;
   static constexpr std::uint64_t kDebt = 2000, kMostOfFrame = 1000, kNoticed = 5, kLongFrame = 50;
   static constexpr std::uint32_t kCutting = 100, kLeastSlice = 20;
@@ -136,10 +147,10 @@ class WorkerTime {
   struct Account {
     std::uint64_t debt = 0, paid_at = 0;
     std::uint64_t typical_excess = 0;
-    std::int64_t cost = 0;  // of a frame, smoothed
+    std::int64_t cost = 0;                    // of a frame, smoothed
     std::uint64_t millisecond = 0, used = 0;  // in it
-    std::uint64_t turn = 0, cut = 0;  // in it
-    Tick active_at = 0;  // the tick and one
+    std::uint64_t turn = 0, cut = 0;          // in it
+    Tick active_at = 0;                       // the tick and one
     std::uint16_t burst = kAnyBurst;
     std::uint16_t generation = 0;
   };
@@ -155,13 +166,15 @@ class WorkerTime {
   // A new ENI of the same number owes nothing.
   Account& of(EndpointId id, std::uint16_t generation) {
     Account& account = accounts_[id.value];
-    if (account.generation != generation) [[unlikely]] account = Account{.active_at = account.active_at, .burst = account.burst, .generation = generation};
+    if (account.generation != generation) [[unlikely]]
+      account = Account{.active_at = account.active_at, .burst = account.burst, .generation = generation};
     return account;
   }
   void pay(Account& account) {
     const std::uint64_t time = now(), passed = time - account.paid_at;
     account.paid_at = time;
-    if (account.debt == 0) [[likely]] return;
+    if (account.debt == 0) [[likely]]
+      return;
     const std::uint64_t part = active() <= 1 ? 1 : account.typical_excess > kLongFrame * micro_ ? 100 : 4;
     // A remainder is not lost to a part that is asked often.
     if (passed / part == 0) account.paid_at = time - passed;

@@ -50,7 +50,8 @@ TEST_F(BacklogTest, ANeighbourFindsPlaceBesideMany) {
     while (push(eni(greedy), packet(31))) {
     }
   }
-  for (std::uint16_t modest = 41; modest < FlowKey::kMaxEndpoints; ++modest) ASSERT_TRUE(push(eni(modest), packet(31))) << modest;
+  for (std::uint16_t modest = 41; modest < FlowKey::kMaxEndpoints; ++modest)
+    ASSERT_TRUE(push(eni(modest), packet(31))) << modest;
   EXPECT_FALSE(push(eni(100), packet())) << "its second one would be borrowed";
 }
 
@@ -73,7 +74,9 @@ TEST_F(BacklogTest, AgainstPlainQueues) {
     if (random() % 5 < 3 && !free.empty()) {
       rte_mbuf* const mbuf = free.back();
       mbuf->nb_segs = static_cast<std::uint16_t>(1 + random() % 40);
-      const bool fits = model[id].empty() || (model[id].size() < Backlog::kMostOfOne && all_packets < Backlog::kPlaces / 2 && all_buffers + mbuf->nb_segs <= Backlog::kBuffers);
+      const bool fits =
+          model[id].empty() || (model[id].size() < Backlog::kMostOfOne && all_packets < Backlog::kPlaces / 2 &&
+                                all_buffers + mbuf->nb_segs <= Backlog::kBuffers);
       ASSERT_EQ(push(eni(id), mbuf), fits) << step;
       if (!fits) continue;
       free.pop_back();

@@ -292,7 +292,9 @@ TEST(ConnectionTable, AnEndpointBelowItsShareFindsRoomBesideAConfirmedHoarder) {
   EXPECT_EQ(small.insert(had, kUnconfirmed, 0).refusal, ConnectionTable::Refusal::share);
   for (std::uint16_t neighbour = 1; neighbour < 4; ++neighbour) {
     for (std::uint32_t i = 0; i < 25; ++i) {
-      ASSERT_EQ(small.insert(i, i % 2 == 0 || neighbour == 1 ? kConfirmed : kUnconfirmed, neighbour).refusal, ConnectionTable::Refusal::none) << neighbour << ' ' << i;
+      ASSERT_EQ(small.insert(i, i % 2 == 0 || neighbour == 1 ? kConfirmed : kUnconfirmed, neighbour).refusal,
+                ConnectionTable::Refusal::none)
+          << neighbour << ' ' << i;
     }
   }
   EXPECT_EQ(small.table.size(), 400U);
@@ -310,16 +312,19 @@ TEST(ConnectionTable, WhatIsBorrowedAndUnconfirmedMakesRoomForABorrower) {
   Small small(400);
   small.table.share_among(2);  // 50 each
   for (std::uint32_t i = 0; i < 100; ++i) small.insert(i, kUnconfirmed, 0);
-  for (std::uint32_t i = 0; i < 300; ++i) ASSERT_EQ(small.insert(i, kConfirmed, 1).refusal, ConnectionTable::Refusal::none) << i;
+  for (std::uint32_t i = 0; i < 300; ++i)
+    ASSERT_EQ(small.insert(i, kConfirmed, 1).refusal, ConnectionTable::Refusal::none) << i;
   EXPECT_EQ(small.table.recycled(), 0U);
-  for (std::uint32_t i = 300; i < 350; ++i) ASSERT_EQ(small.insert(i, kConfirmed, 1).refusal, ConnectionTable::Refusal::none) << i;
+  for (std::uint32_t i = 300; i < 350; ++i)
+    ASSERT_EQ(small.insert(i, kConfirmed, 1).refusal, ConnectionTable::Refusal::none) << i;
   EXPECT_EQ(small.table.recycled(), 50U);
   EXPECT_FALSE(small.has(49, 0));
   EXPECT_TRUE(small.has(50, 0));  // what is left is its share
   EXPECT_EQ(small.insert(350, kConfirmed, 1).refusal, ConnectionTable::Refusal::share);
 }
 
-// Endpoints come, go, begin anew and share among more or fewer; IPv6 takes two entries. Whoever is below its share finds room.
+// Endpoints come, go, begin anew and share among more or fewer; IPv6 takes two entries. Whoever is below its share
+// finds room.
 TEST(ConnectionTable, SharesHoldInARandomLife) {
   const std::uint64_t seed = std::random_device{}();
   std::cout << "seed " << seed << '\n';
@@ -327,7 +332,8 @@ TEST(ConnectionTable, SharesHoldInARandomLife) {
   constexpr std::uint32_t kEndpoints = 6;
   Small small(600);
   small.table.share_among(kEndpoints);
-  static constexpr ConnectionState kStates[] = {ConnectionState::syn_sent, ConnectionState::established, ConnectionState::closed, ConnectionState::udp_again};
+  static constexpr ConnectionState kStates[] = {ConnectionState::syn_sent, ConnectionState::established,
+                                                ConnectionState::closed, ConnectionState::udp_again};
   std::uint64_t refused = 0, promised = 0;
   for (int step = 0; step < 300'000; ++step) {
     // Some want all, others little.
@@ -432,7 +438,10 @@ TEST(ConnectionTable, WhatAClockAheadHasSeenIsAdoptedAsSeenNow) {
     for (const std::int32_t ahead : {-3000, -1, 0, 1, 7}) {
       const Tick seen = now + static_cast<Tick>(ahead);
       Connection connection = Connection::of(key(1), seen, ConnectionState::established);
-      connection.totals[0] = {.bytes_and_flags = 60, .packets = 1, .first = static_cast<std::uint16_t>(seen), .last = static_cast<std::uint16_t>(seen)};
+      connection.totals[0] = {.bytes_and_flags = 60,
+                              .packets = 1,
+                              .first = static_cast<std::uint16_t>(seen),
+                              .last = static_cast<std::uint16_t>(seen)};
       ASSERT_TRUE(table.adopt(connection, {}, now));
       Connection* const adopted = table.find(connection.key, table.hash(connection.key));
       ASSERT_NE(adopted, nullptr);

@@ -438,7 +438,9 @@ TEST_F(HandoffTest, AQuestionThatCannotBeAnsweredIsDroppedByName) {
   SharedRing<HandedPacket>& back = workers[0]->handoff.to(1).packets;
   std::uint32_t before = 0;
   // As many ENIs as there are places: one alone may have half of them.
-  for (HandedPacket filler{nullptr, EndpointId{10}, 0, HandoffKind::deliver, Direction::ingress}; back.push(filler, filler.endpoint); ++before) ++filler.endpoint.value;
+  for (HandedPacket filler{nullptr, EndpointId{10}, 0, HandoffKind::deliver, Direction::ingress};
+       back.push(filler, filler.endpoint); ++before)
+    ++filler.endpoint.value;
   SharedRing<HandedPacket>& asked = workers[0]->handoff.from(1).packets;
   ASSERT_EQ(asked.ready(), 1U);
   ASSERT_EQ(asked.front().kind, HandoffKind::ask);

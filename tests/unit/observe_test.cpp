@@ -184,8 +184,10 @@ TEST_F(ObserveTest, AFilterThatCannotBeIsRefused) {
   many = "port 1";
   for (int port = 2; port <= 70; ++port) many += " or port " + std::to_string(port);
   EXPECT_NE(control::compile_filter(many).error().find("at most 768 are run"), std::string::npos);
-  for (const char* const good : {"host 10.0.0.35", "net 10.0.0.0/8 and tcp[tcpflags] & (tcp-syn|tcp-fin) != 0", "ip6 host fe80::1", "port domain", "ether host 0a:00:00:00:00:0a",
-                                 "icmp[icmptype] == icmp-echo", "ip proto \\tcp", "len > 100 && !arp", "ip[8] < 5", "udp portrange 1000-2000", "src net 198.51.100.0 mask 255.255.255.0"}) {
+  for (const char* const good :
+       {"host 10.0.0.35", "net 10.0.0.0/8 and tcp[tcpflags] & (tcp-syn|tcp-fin) != 0", "ip6 host fe80::1",
+        "port domain", "ether host 0a:00:00:00:00:0a", "icmp[icmptype] == icmp-echo", "ip proto \\tcp",
+        "len > 100 && !arp", "ip[8] < 5", "udp portrange 1000-2000", "src net 198.51.100.0 mask 255.255.255.0"}) {
     EXPECT_TRUE(control::compile_filter(good)) << good << ": " << control::compile_filter(good).error();
   }
   EXPECT_NE(control::compile_filter("vlan 101").error().find("--task"), std::string::npos);

@@ -580,7 +580,8 @@ TEST_F(ServerTest, OneObserverHasNoMorePlacesThanAreFree) {
   EXPECT_TRUE(client()->ask(1, "echo").contains("result"));
 }
 
-// An observer that asks as fast as it can has a part of the thread's time; an admin who comes meanwhile waits for no more than a call.
+// An observer that asks as fast as it can has a part of the thread's time; an admin who comes meanwhile waits for no
+// more than a call.
 TEST_F(ServerTest, AnObserverThatAsksWithoutEndDelaysNoAdmin) {
   start();
   uid_ = 12345;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The places of a ring that endpoints share: one alone has half, many have equal parts, and whoever wants little always finds room.
+// The places of a ring that endpoints share: one alone has half, many have equal parts, and whoever wants little always
+// finds room.
 #include "dataplane/state/shared_ring.h"
 
 #include <gtest/gtest.h>

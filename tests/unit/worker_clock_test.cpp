@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A thread's clock against the definition: micros = cycles / rate, a tick is a hundred thousand of them, and time never goes back.
+// A thread's clock against the definition: micros = cycles / rate, a tick is a hundred thousand of them, and time never
+// goes back.
 #include "dataplane/state/worker_clock.h"
 
 #include <gtest/gtest.h>
@@ -11,13 +12,16 @@ namespace trunkline {
 namespace {
 
 TEST(WorkerClock, TellsWhatTheRateSays) {
-  for (const std::uint64_t hz : {1'000'000ULL, 1'000'000'000ULL, 2'095'074'000ULL, 2'600'000'000ULL, 5'000'000'000ULL}) {
+  for (const std::uint64_t hz :
+       {1'000'000ULL, 1'000'000'000ULL, 2'095'074'000ULL, 2'600'000'000ULL, 5'000'000'000ULL}) {
     WorkerClock clock({.cycles = 12345, .hz = hz});
     EXPECT_EQ(clock.at(12345).micros, 0U);
     // To ten years.
     for (const std::uint64_t second : {1ULL, 2ULL, 59ULL, 3600ULL, 86400ULL, 315'360'000ULL}) {
       const WorkerClock::Time time = clock.at(12345 + second * hz);
-      EXPECT_NEAR(static_cast<double>(time.micros), static_cast<double>(second) * 1e6, static_cast<double>(second) * 5 + 1) << hz << ' ' << second;
+      EXPECT_NEAR(static_cast<double>(time.micros), static_cast<double>(second) * 1e6,
+                  static_cast<double>(second) * 5 + 1)
+          << hz << ' ' << second;
       EXPECT_EQ(time.tick, time.micros / 100'000) << hz << ' ' << second;
     }
   }

@@ -22,7 +22,8 @@ class WorkerTimeTest : public testing::Test {
     micros += micros_later;
     time.begin_turn(static_cast<Tick>(micros / 100'000), micros);
   }
-  // Frames of 1500 bytes, one after another, for so long; each takes so many microseconds. Answers how many were written.
+  // Frames of 1500 bytes, one after another, for so long; each takes so many microseconds. Answers how many were
+  // written.
   std::uint32_t write_for(EndpointId id, std::uint64_t duration_us, std::uint64_t frame_us, bool neighbour = false) {
     std::uint32_t written = 0;
     for (const std::uint64_t end = micros + duration_us; micros < end;) {
