@@ -26,11 +26,11 @@ struct Pipe {
     if (ends[0] >= 0) close(ends[0]);
     ends[0] = -1;
   }
-  // All that comes until it is so long.
-  std::string read_until(const std::string& end) {
+  // All that comes until this has come.
+  std::string read_until(const std::string& wanted) {
     std::string text;
     char buffer[65536];
-    while (!text.ends_with(end)) {
+    while (!text.contains(wanted)) {
       const ssize_t n = read(ends[0], buffer, sizeof buffer);
       if (n <= 0) break;
       text.append(buffer, static_cast<std::size_t>(n));
