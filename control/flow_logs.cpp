@@ -119,6 +119,7 @@ void FlowLogs::tick(Tick now) {
   // Asked before it is drained: what a worker told before it said that it has ended is then here.
   const bool ended = ending_ && (source_ == nullptr || source_->has_ended(interval_));
   const bool drained = source_ == nullptr || source_->drain(*this);
+  has_more_ = !drained;
   if (ending_) {
     const bool complete = ended && drained;
     const bool late = !complete && (now - told_at_ >= kPatience || now - asked_at_ >= kLongest);

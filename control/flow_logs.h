@@ -68,8 +68,9 @@ class FlowLogs {
   // So many records of the endpoint that has this number now found no room.
   void lost(EndpointId id, std::uint64_t records);
 
-  // Every tenth of a second.
+  // Every tenth of a second, and again soon while has_more(): one call takes so much from the source as it gives at once.
   void tick(Tick now);
+  bool has_more() const { return has_more_; }
   // Ends the interval now, and finishes the files that it goes to. The answer is the interval's number, to be waited for with
   // is_written(); the work is done by tick().
   std::uint32_t flush();
@@ -100,6 +101,7 @@ class FlowLogs {
   // The interval that is ending: asked for, and not yet told by all.
   bool ending_ = false, ending_is_flush_ = false;
   Tick asked_at_ = 0, told_at_ = 0, ends_at_ = 0;
+  bool has_more_ = false;      // the source has
   bool flush_wanted_ = false;  // once that one has ended
 };
 

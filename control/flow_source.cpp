@@ -4,6 +4,11 @@
 #include <algorithm>
 
 namespace trunkline::control {
+namespace {
+
+constexpr std::uint32_t kAtOnce = 4096;  // records of a worker; some milliseconds
+
+}  // namespace
 
 WorkerFlows::WorkerFlows(std::vector<Worker*> workers, std::size_t max_endpoints)
     : workers_(std::move(workers)), max_endpoints_(max_endpoints), lost_(workers_.size() * max_endpoints) {}
@@ -21,8 +26,9 @@ bool WorkerFlows::drain(FlowLogs& logs) {
   for (std::size_t number = 0; number < workers_.size(); ++number) {
     FlowRecorder& flows = workers_[number]->state.flows;
     SharedRing<FlowRecord>& ring = flows.ring();
-    // What was there when we came: a worker that fills it as fast as we empty it must not keep us.
-    const std::uint32_t ready = ring.ready();
+    // No more than the control thread may be held for, and than was there when we came: a worker may fill it as fast as we
+    // empty it.
+    const std::uint32_t ready = std::min(ring.ready(), kAtOnce);
     for (std::uint32_t i = 0; i < ready; ++i) logs.add(ring.front(i));
     ring.drop(ready);
     empty = empty && ring.ready() == 0;

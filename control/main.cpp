@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/program_options.hpp>
 #include <csignal>
@@ -25,6 +26,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "config/engine_config.h"
 #include "config/safe_file.h"
@@ -407,6 +409,19 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
   std::uint64_t mappings_lost = 0, lines_spared = 0;
   LogBudget::Withheld lines_untold;
   Patience with_memory, with_lines, with_observers;
+  // While the workers have told more than is taken at once, others get their turn in between.
+  bool goes_on_writing = false;
+  std::function<void()> write_flow_logs = [&] {
+    {
+      const TimedCall timed(server.times(), "(timer: flow logs)");
+      flow_logs.tick(controller.now());
+    }
+    if (!flow_logs.has_more() || std::exchange(goes_on_writing, true)) return;
+    boost::asio::post(io, [&] {
+      goes_on_writing = false;
+      write_flow_logs();
+    });
+  };
   std::function<void()> tick = [&] {
     timer.expires_after(std::chrono::milliseconds(100));
     timer.async_wait([&](const boost::system::error_code& error) {
@@ -419,10 +434,7 @@ int serve(const config::EngineConfig& config, const std::vector<std::string>& ea
         const TimedCall timed(server.times(), "(timer: steering)");
         steering.tick(controller.view(), controller.now());
       }
-      {
-        const TimedCall timed(server.times(), "(timer: flow logs)");
-        flow_logs.tick(controller.now());
-      }
+      write_flow_logs();
       captures.tick();
       tell_of_spared_lines(server, lines_spared, with_observers);
       tell_of_lost_memory(mappings_lost, with_memory);
